@@ -1,0 +1,7 @@
+//! Clients and key stores: what is sent ([`wire`]), how a key is shared and proven ([`sharing`]), what to do with the
+//! answers (`quorum`, no I/O), and, for clients, the network and its verbs (`client`, `fanout`, [`hydra`]).
+
+#[cfg(feature = "client")]
+pub mod hydra;
+pub mod sharing;
+pub mod wire;
