@@ -30,6 +30,7 @@ pub enum IdError {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $length:literal, $kind:literal) => {
         $(#[$doc])*
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $length]);
 
@@ -110,6 +111,7 @@ impl RegistrationId {
 }
 
 /// What a store calls itself, for ever: set once by `hydra-keystore init`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(String);
 

@@ -24,6 +24,7 @@ pub enum KeyIdError {
 }
 
 /// A key id that a store accepts: 1 to 400 bytes, no control characters, no `.`, `..` or empty segments.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(String);
 

@@ -45,6 +45,7 @@ const LETTERS: [(char, u8); 8] = [
 ];
 
 /// A set of permission bits; prints as `pdrwl-gs`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "pdrwl-gs"))]
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Permissions(u8);
 
@@ -117,15 +118,21 @@ impl Serialize for Permissions {
 
 impl<'de> Deserialize<'de> for Permissions {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        let set: Self = text.parse().map_err(serde::de::Error::custom)?;
+        // Letters in any order are for people; what is sent and stored has one spelling.
+        if set.to_string() != text {
+            return Err(serde::de::Error::custom(
+                "permissions are eight letters, as in `pdrwl-gs`",
+            ));
+        }
+        Ok(set)
     }
 }
 
 /// One line of an ACL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AclEntry {
     /// A DN in slash form, or an FQAN.
     pub principal: String,
@@ -135,7 +142,7 @@ pub struct AclEntry {
 
 /// The permission record of an entry. Two records are the same only if version *and* change id are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PermissionRecord {
     /// DN of the owner.
     pub owner: String,

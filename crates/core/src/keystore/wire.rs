@@ -1,7 +1,8 @@
 //! The messages between a client and one key store, version 1: JSON bodies over HTTPS (`docs/src/formats/protocol.md`).
 //!
-//! Requests refuse unknown fields; answers may grow, so readers ignore what they do not know. Golden JSON of every
-//! message is in `vectors/wire.json`. Times are RFC 3339 UTC texts.
+//! Requests refuse unknown fields at any depth ([`parse_request`]); answers may grow, so readers ignore what they do not
+//! know, also inside types that requests carry too. Golden JSON of every message is in `vectors/wire.json`. Times are
+//! RFC 3339 UTC texts.
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ pub const CIPHER_EDS1: &str = "eds-1";
 
 /// What travels in a request: up to [`MAX_ITEMS`] items of one operation.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Batch<T> {
     /// Each is authorised, done and answered by itself.
@@ -32,6 +34,7 @@ pub struct Batch<T> {
 
 /// What a store answers: one answer for each item, in order.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Answers<T> {
     /// Who answers.
     pub store: StoreId,
@@ -41,6 +44,7 @@ pub struct Answers<T> {
 
 /// The answer to one item.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Answer<T> {
     /// The key id asked for; none in answers to `list`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +56,7 @@ pub struct Answer<T> {
 
 /// Done or refused by the protocol's table (a status), or not even that (a problem).
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum ItemResult<T> {
     /// Neither done nor answered by the table.
@@ -61,6 +66,53 @@ pub enum ItemResult<T> {
     },
     /// An answer with a status.
     Done(T),
+}
+
+/// Why a body is no request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Not the JSON of such a request; the text says where.
+    #[error("not a request of this operation: {0}")]
+    Json(String),
+    /// A field that this version does not know.
+    #[error("unknown field `{0}`")]
+    UnknownField(String),
+    /// No item, or more than a request takes.
+    #[error("a request has 1 to {MAX_ITEMS} items, this one has {0}")]
+    Items(usize),
+}
+
+/// Reads the body of a request: no unknown field at any depth, 1 to [`MAX_ITEMS`] items.
+///
+/// # Errors
+/// The first rule that it breaks. No text of the body but names of fields gets into the error.
+pub fn parse_request<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<Batch<T>, RequestError> {
+    let mut unknown = None;
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let batch: Batch<T> = serde_ignored::deserialize(&mut reader, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    })
+    .map_err(|error| json_error(&error))?;
+    reader.end().map_err(|error| json_error(&error))?;
+    if let Some(field) = unknown {
+        return Err(RequestError::UnknownField(field));
+    }
+    match batch.items.len() {
+        1..=MAX_ITEMS => Ok(batch),
+        other => Err(RequestError::Items(other)),
+    }
+}
+
+/// serde's own words quote values, which may be shares: where a value is wrong, only the place is told.
+fn json_error(error: &serde_json::Error) -> RequestError {
+    let text = error.to_string();
+    let quotes_a_value = text.starts_with("invalid type") || text.starts_with("invalid value");
+    RequestError::Json(if quotes_a_value || text.len() > 300 {
+        format!("wrong kind of value at line {} column {}", error.line(), error.column())
+    } else {
+        text
+    })
 }
 
 /// The operations on entries: `POST /v1/entries/{name}`.
@@ -130,6 +182,7 @@ impl Operation {
 
 /// A problem document (RFC 9457) with a stable type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// `urn:hydra-eds:problem:` and a [`ProblemKind`].
     #[serde(rename = "type")]
@@ -148,6 +201,7 @@ pub struct Problem {
 
 /// The stable types of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ProblemKind {
     /// No such entry, or no right to it: the two cannot be told apart (404).
     #[serde(rename = "urn:hydra-eds:problem:not-found")]
@@ -173,6 +227,9 @@ pub enum ProblemKind {
     /// The store is stopping or overloaded (503).
     #[serde(rename = "urn:hydra-eds:problem:busy")]
     Busy,
+    /// No room on the store's disk: reading goes on (507).
+    #[serde(rename = "urn:hydra-eds:problem:storage-full")]
+    StorageFull,
     /// No such address or method (404, 405).
     #[serde(rename = "urn:hydra-eds:problem:no-such-operation")]
     NoSuchOperation,
@@ -184,8 +241,71 @@ pub enum ProblemKind {
     Other,
 }
 
+impl ProblemKind {
+    /// The HTTP status of an answer that is nothing but this problem.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::NotFound | Self::NoSuchOperation => 404,
+            Self::NotAllowed => 403,
+            Self::Invalid => 400,
+            Self::Credential => 401,
+            Self::Restored | Self::Busy => 503,
+            Self::TooLarge => 413,
+            Self::Limit => 429,
+            Self::StorageFull => 507,
+            Self::Internal | Self::Other => 500,
+        }
+    }
+
+    /// What it means, the same words for every occurrence.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::NotFound => "no such entry, or no right to it",
+            Self::NotAllowed => "no creation rule admits you to this key id",
+            Self::Invalid => "the request breaks the rules of its format",
+            Self::Credential => "the credential of this connection is no longer valid",
+            Self::Restored => "restored from a backup and not confirmed since",
+            Self::TooLarge => "too large",
+            Self::Limit => "a limit for your identity is reached",
+            Self::Busy => "the store is stopping or has too much to do",
+            Self::StorageFull => "the store has no room left",
+            Self::NoSuchOperation => "no such operation",
+            Self::Internal => "the store failed; its log has the reason",
+            Self::Other => "a problem that this version does not know",
+        }
+    }
+}
+
+impl Problem {
+    /// With the title and status of its kind.
+    pub fn new(kind: ProblemKind) -> Self {
+        Self {
+            kind,
+            title: kind.title().to_owned(),
+            status: kind.status(),
+            detail: None,
+            retry_after_seconds: None,
+        }
+    }
+
+    /// Says what it is about this time.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Says when to ask again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+}
+
 /// Of an entry, or of one sharing in it (which is never `stopped`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Made, not confirmed.
@@ -196,8 +316,10 @@ pub enum State {
     Confirmed,
 }
 
-/// What the protocol's table answers.
+/// What the protocol's table answers. To somebody without a right to the entry, every operation answers what it answers
+/// where there is no entry: `unknown` to `confirm`, `undo` and `drop`, the problem `not-found` to all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Done, on disk, in the audit log; or it was so already.
@@ -210,11 +332,12 @@ pub enum Status {
     Stopped,
     /// It is confirmed, so it cannot be stopped or undone.
     Confirmed,
-    /// No such registration or sharing here.
+    /// No such registration or sharing here. To `undo`: so there is nothing to undo.
     Unknown,
     /// Below the highest confirmed sharing.
     Older,
-    /// The key id belongs to another registration, which is left alone.
+    /// The key id belongs to another registration, which is left alone. To `remove`: the registration named is gone
+    /// for ever all the same, its tombstone stands.
     Other,
     /// A fifth sharing.
     Full,
@@ -224,6 +347,7 @@ pub enum Status {
 
 /// How a share was computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Scheme {
     /// GF(2^8), polynomial 0x11b, over `key || r`.
     #[serde(rename = "gf256-1")]
@@ -244,6 +368,7 @@ impl Scheme {
 }
 
 /// The bytes of a share where they cross the wire: base64, wiped on drop, not printable.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, format = "byte"))]
 pub struct ShareData(pub SecretBytes);
 
 impl Serialize for ShareData {
@@ -265,7 +390,7 @@ impl<'de> Deserialize<'de> for ShareData {
 
 /// A share on the wire.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Share {
     /// How it was computed.
     pub scheme: Scheme,
@@ -277,6 +402,27 @@ pub struct Share {
     pub n: u8,
     /// The share itself.
     pub data: ShareData,
+}
+
+impl Share {
+    /// A second copy, for where a store answers with what it keeps.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            scheme: self.scheme,
+            index: self.index,
+            m: self.m,
+            n: self.n,
+            data: ShareData(SecretBytes::new(self.data.0.expose().to_vec())),
+        }
+    }
+
+    /// Whether both are the same share, compared in constant time.
+    pub fn same_as(&self, other: &Self) -> bool {
+        use subtle::ConstantTimeEq;
+        let places = (self.scheme, self.index, self.m, self.n) == (other.scheme, other.index, other.m, other.n);
+        places && bool::from(self.data.0.expose().ct_eq(other.data.0.expose()))
+    }
 }
 
 impl fmt::Debug for Share {
@@ -297,7 +443,7 @@ static_assertions::assert_not_impl_any!(Share: Clone, PartialEq);
 
 /// One splitting of a key: what makes two sharings the same. Ordered by generation, then check value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sharing {
     /// From 1; a reshare adds one. 0 for imported keys.
     pub generation: u32,
@@ -321,6 +467,7 @@ impl Sharing {
 
 /// What of an entry never changes, beside its key id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Constants {
     /// The registration.
     pub registration_id: RegistrationId,
@@ -337,6 +484,7 @@ pub struct Constants {
 
 /// `create`: a pending entry where the key id is free.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Create {
     /// The name.
@@ -360,6 +508,7 @@ pub struct Create {
 
 /// `put`: adds or replaces one sharing, or brings back an entry that is missing here.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Put {
     /// The name.
@@ -385,6 +534,7 @@ pub struct Put {
 
 /// `confirm`: entry and sharing become confirmed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Confirm {
     /// The name.
@@ -400,6 +550,7 @@ pub struct Confirm {
 
 /// `stop` and `remove`: one registration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfRegistration {
     /// The name.
@@ -410,6 +561,7 @@ pub struct OfRegistration {
 
 /// `undo`: a whole pending or stopped entry, or one pending sharing of a confirmed one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Undo {
     /// The name.
@@ -423,6 +575,7 @@ pub struct Undo {
 
 /// `drop`: sharings ordered before `below`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DropBelow {
     /// The name.
@@ -435,6 +588,7 @@ pub struct DropBelow {
 
 /// `read`, `describe`, `permissions`: whatever the key id holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfKeyId {
     /// The name.
@@ -443,6 +597,7 @@ pub struct OfKeyId {
 
 /// `change`: a new permission record in place of the one named.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The name.
@@ -459,6 +614,7 @@ pub struct Change {
 
 /// `list`: entries that the caller may list, in byte order of key id.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct List {
     /// Key ids that begin so.
@@ -479,6 +635,7 @@ pub struct List {
 
 /// To everything that changes an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Changed {
     /// What the table says.
     pub status: Status,
@@ -511,18 +668,20 @@ impl Changed {
 
 /// One sharing as a store holds it.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeldSharing {
     /// Which.
     pub sharing: Sharing,
     /// Pending or confirmed.
     pub state: State,
-    /// This store's share; only in answers to `read`.
+    /// This store's share; only in answers to `read`, and missing there too where it is damaged on the store's disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
 }
 
 /// To `read`.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReadAnswer {
     /// Always `ok`.
     pub status: Status,
@@ -536,6 +695,7 @@ pub struct ReadAnswer {
 
 /// An entry as `read` hands it out.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// What never changes.
     #[serde(flatten)]
@@ -548,6 +708,7 @@ pub struct Entry {
 
 /// To `describe`.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DescribeAnswer {
     /// Always `ok`.
     pub status: Status,
@@ -564,6 +725,7 @@ pub struct DescribeAnswer {
 
 /// An entry without its shares.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DescribedEntry {
     /// What never changes.
     #[serde(flatten)]
@@ -588,6 +750,7 @@ pub struct DescribedEntry {
 
 /// A removal, remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Tombstone {
     /// What was removed.
     pub registration_id: RegistrationId,
@@ -599,6 +762,7 @@ pub struct Tombstone {
 
 /// To `permissions`.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PermissionsAnswer {
     /// Always `ok`.
     pub status: Status,
@@ -610,6 +774,7 @@ pub struct PermissionsAnswer {
 
 /// To `list`.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ListAnswer {
     /// Always `ok`.
     pub status: Status,
@@ -622,6 +787,7 @@ pub struct ListAnswer {
 
 /// One entry in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ListedEntry {
     /// The name.
     pub key_id: KeyId,
@@ -635,6 +801,7 @@ pub struct ListedEntry {
 
 /// `GET /v1/whoami`: how the store sees the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WhoAmI {
     /// Who answers.
     pub store: StoreId,
@@ -648,6 +815,7 @@ pub struct WhoAmI {
 
 /// `GET /v1/about`: what the store is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct About {
     /// Its id.
     pub store: StoreId,
@@ -663,6 +831,7 @@ pub struct About {
 
 /// What a store accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Limits {
     /// Items in a request.
     pub items: usize,
