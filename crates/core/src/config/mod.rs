@@ -1,9 +1,19 @@
 //! What a client knows before it talks to anybody: stores, thresholds, trust, deadlines; and where it read that.
+//!
+//! [`file`](mod@file) reads `config.toml`, [`services`] the original's `services.xml`, [`load`] puts the sources in order, and
+//! [`credential`] finds the caller's certificate. The rules stand in `docs/src/configuration.md` and
+//! `docs/src/credentials.md`. Parsing does no I/O.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ids::StoreId;
+
+pub mod credential;
+pub mod endpoint;
+pub mod file;
+pub mod load;
+pub mod services;
 
 /// The stores of a client, how many of them join a key, whom it trusts and how long it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +35,7 @@ pub struct ClientConfig {
 /// One store, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreEndpoint {
-    /// `https://host:port`, without a path.
+    /// `https://host[:port]`, then the base path of its instance where it has one (`/1`), without a slash at the end.
     pub url: String,
     /// A label for messages; the URL where none is configured.
     pub name: String,
