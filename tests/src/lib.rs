@@ -1,1 +1,1 @@
-//! stub
+//! What the end-to-end tests share.

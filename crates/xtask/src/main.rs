@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! `cargo demo`, `cargo verify`, `cargo dist`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hydra_xtask::main()
+}

@@ -1,0 +1,14 @@
+//! The other names of our programs: the original's, told apart by `argv[0]`. A test compares them with the programs' own.
+
+/// Name of the original, and the program that answers to it.
+pub const ALIASES: &[(&str, &str)] = &[
+    ("glite-ssss-split-passwd", "ssss-split"),
+    ("glite-ssss-split-key", "ssss-split"),
+    ("glite-ssss-generate-key", "ssss-split"),
+    ("glite-ssss-join-passwd", "ssss-join"),
+    ("glite-ssss-join-key", "ssss-join"),
+    ("glite-eds-key-register", "eds-key-register"),
+    ("glite-eds-key-unregister", "eds-key-unregister"),
+    ("glite-eds-encrypt", "eds-encrypt"),
+    ("glite-eds-decrypt", "eds-decrypt"),
+];
