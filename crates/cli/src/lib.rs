@@ -1,7 +1,15 @@
 //! What every command of Hydra EDS has: exit codes, errors with advice, names by `argv[0]`, a hardened process.
 //!
-//! A command's `main` is a few lines: [`harden`], parse, call one verb, and [`exit`] with what came of it. Errors print
+//! A command's `main` is a few lines: [`harden`], then [`command::run`], which parses, calls one verb and exits with what
+//! came of it. Errors print
 //! as three kinds of line on standard error: `error:` what went wrong, `  cause:` each source of it, `  try:` what to do.
+
+pub mod command;
+pub mod output;
+pub mod progress;
+pub mod secret_input;
+pub mod signals;
+pub mod verbosity;
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -1,0 +1,77 @@
+//! Results on standard output: whole or with an error, and silent where the reader has gone (a broken pipe).
+
+use std::io::{self, Write};
+
+use crate::{Code, Failure};
+
+/// Why standard output did not take a result.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct WriteError(#[source] io::Error);
+
+/// Writes a result to standard output and flushes it.
+///
+/// # Errors
+/// Exit code 74 where it cannot be written; a reader that has gone is no error.
+pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    forgive_broken_pipe(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+/// [`print`] for a line of text, its end added.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_line(text: &str) -> Result<(), Failure> {
+    print(format!("{text}\n").as_bytes())
+}
+
+/// [`print`] for a JSON value on one line.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print_line(&value.to_string())
+}
+
+/// What came of writing to standard output, as a command sees it.
+///
+/// # Errors
+/// Exit code 74, but for a broken pipe: whoever read has seen enough.
+pub fn forgive_broken_pipe(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Code::Io, WriteError(error))),
+        _ => Ok(()),
+    }
+}
+
+/// A line for people on standard error: what was done, a hint. Nothing is lost where it cannot be written.
+pub fn tell(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{}", crate::printable(text));
+}
+
+/// A warning on standard error.
+pub fn warn(text: &str) {
+    let bold = anstyle::AnsiColor::Yellow.on_default().bold();
+    let _ = writeln!(
+        anstream::stderr().lock(),
+        "{bold}warning:{bold:#} {}",
+        crate::printable(text)
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_broken_pipe_is_forgiven() {
+        assert!(forgive_broken_pipe(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        assert_eq!(
+            forgive_broken_pipe(Err(io::ErrorKind::StorageFull.into()))
+                .unwrap_err()
+                .code,
+            Code::Io
+        );
+    }
+}
