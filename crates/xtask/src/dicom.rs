@@ -61,6 +61,8 @@ pub fn ct_slice(patient: &Patient, numbers: [u128; 4]) -> Vec<u8> {
     data.text(0x0010, 0x0020, b"LO", patient.id);
     data.text(0x0010, 0x0030, b"DA", patient.born);
     data.text(0x0010, 0x0040, b"CS", "F");
+    // A part of the body that is no pair, else the side would have to be told.
+    data.text(0x0018, 0x0015, b"CS", "CHEST");
     data.text(0x0018, 0x0050, b"DS", "1.5");
     data.text(0x0018, 0x0060, b"DS", "120");
     data.text(0x0018, 0x5100, b"CS", "HFS");

@@ -13,6 +13,8 @@ use crate::workspace::Workspace;
 const DEBIAN: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("voms-proxy-init", "voms-clients"),
+    ("dcmdump", "dcmtk"),
+    ("dciodvfy", "dicom3tools"),
     ("python3", "python3-venv"),
 ];
 
