@@ -22,7 +22,15 @@ const ARROWS: &[(&str, &[&str])] = &[
 const FOR_TESTS: &[&str] = &["testgrid"];
 
 /// Never a dependency of the core: servers and their kit, command lines, databases.
-const NOT_IN_CORE: &[&str] = &["axum", "clap", "rusqlite", "indicatif", "metrics", "hydra-eds-cli", "hydra-eds-service"];
+const NOT_IN_CORE: &[&str] = &[
+    "axum",
+    "clap",
+    "rusqlite",
+    "indicatif",
+    "metrics",
+    "hydra-eds-cli",
+    "hydra-eds-service",
+];
 
 fn metadata() -> Metadata {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
@@ -44,35 +52,65 @@ fn arrows_point_only_where_the_architecture_says() {
     let arrows: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
     let mut seen = BTreeSet::new();
     for package in metadata().packages {
-        let name = short(&package.name).expect("our packages begin with hydra-eds-").to_owned();
+        let name = short(&package.name)
+            .expect("our packages begin with hydra-eds-")
+            .to_owned();
         if name == "tests" {
             continue;
         }
-        let allowed = arrows.get(&*name).unwrap_or_else(|| panic!("`{name}` is not in the architecture"));
-        for used in depends(&package, DependencyKind::Normal).iter().filter_map(|used| short(used)) {
+        let allowed = arrows
+            .get(&*name)
+            .unwrap_or_else(|| panic!("`{name}` is not in the architecture"));
+        for used in depends(&package, DependencyKind::Normal)
+            .iter()
+            .filter_map(|used| short(used))
+        {
             assert!(allowed.contains(&used), "`{name}` must not depend on `{used}`");
         }
-        for used in depends(&package, DependencyKind::Development).iter().filter_map(|used| short(used)) {
+        for used in depends(&package, DependencyKind::Development)
+            .iter()
+            .filter_map(|used| short(used))
+        {
             let fine = allowed.contains(&used) || FOR_TESTS.contains(&used) || used == name;
             assert!(fine, "the tests of `{name}` must not depend on `{used}`");
         }
         seen.insert(name);
     }
     let gone: Vec<_> = arrows.keys().filter(|name| !seen.contains(**name)).collect();
-    assert!(gone.is_empty(), "in the architecture, but not in the workspace: {gone:?}");
+    assert!(
+        gone.is_empty(),
+        "in the architecture, but not in the workspace: {gone:?}"
+    );
 }
 
 #[test]
 fn the_core_needs_the_identity_for_its_client_only_and_never_a_server() {
     let metadata = metadata();
-    let core = metadata.packages.iter().find(|package| short(&package.name) == Some("core")).unwrap();
-    let identity = core.dependencies.iter().find(|dependency| dependency.name.ends_with("grid-identity")).unwrap();
+    let core = metadata
+        .packages
+        .iter()
+        .find(|package| short(&package.name) == Some("core"))
+        .unwrap();
+    let identity = core
+        .dependencies
+        .iter()
+        .find(|dependency| dependency.name.ends_with("grid-identity"))
+        .unwrap();
     assert!(identity.optional);
-    let turning_it_on = core.features.iter().filter(|(_, on)| on.iter().any(|one| one.contains("grid-identity")));
+    let turning_it_on = core
+        .features
+        .iter()
+        .filter(|(_, on)| on.iter().any(|one| one.contains("grid-identity")));
     let names: Vec<&str> = turning_it_on.map(|(name, _)| &**name).collect();
-    assert!(names.iter().all(|name| ["client", "grid-identity"].contains(name)), "{names:?}");
+    assert!(
+        names.iter().all(|name| ["client", "grid-identity"].contains(name)),
+        "{names:?}"
+    );
     for unwanted in NOT_IN_CORE {
-        assert!(!depends(core, DependencyKind::Normal).contains(*unwanted), "the core depends on `{unwanted}`");
+        assert!(
+            !depends(core, DependencyKind::Normal).contains(*unwanted),
+            "the core depends on `{unwanted}`"
+        );
     }
 }
 
@@ -80,10 +118,26 @@ fn the_core_needs_the_identity_for_its_client_only_and_never_a_server() {
 fn every_member_takes_versions_and_lints_from_the_root() {
     for package in metadata().packages {
         let text = std::fs::read_to_string(&package.manifest_path).unwrap();
-        assert!(text.contains("[lints]\nworkspace = true"), "{}: lints are the workspace's", package.manifest_path);
-        for line in text.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())) {
-            assert!(!line.contains("version = "), "{}: `{line}` has a version of its own", package.manifest_path);
+        assert!(
+            text.contains("[lints]\nworkspace = true"),
+            "{}: lints are the workspace's",
+            package.manifest_path
+        );
+        for line in text
+            .lines()
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        {
+            assert!(
+                !line.contains("version = "),
+                "{}: `{line}` has a version of its own",
+                package.manifest_path
+            );
         }
-        assert_eq!(package.publish.as_deref(), Some(&[][..]), "{} would be published", package.name);
+        assert_eq!(
+            package.publish.as_deref(),
+            Some(&[][..]),
+            "{} would be published",
+            package.name
+        );
     }
 }
