@@ -1,1 +1,22 @@
-//! stub
+//! Sealed files: AES256-GCM-HKDF streaming behind a header of 512 bytes, as `docs/src/formats/sealed-file.md` lays it out.
+//!
+//! [`seal`] makes a sealed file, [`SealedInput`] opens one, [`RangeReader`] reads a piece of one, [`sizes`] turns one
+//! size into the other. [`header`] and [`stream`] decide about bytes and do no I/O; [`place`] opens inputs and makes
+//! outputs appear whole or not at all.
+
+mod engine;
+mod file;
+pub mod header;
+pub mod place;
+mod range;
+pub mod sizes;
+pub mod stream;
+mod synthetic;
+
+pub use file::{OpenError, OpenOptions, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal};
+pub use header::{Header, HeaderError};
+pub use place::{Batch, Input, InputError, Output, OutputError, remove_temporary_files};
+pub use range::{RangeReader, ReadAt};
+
+#[cfg(test)]
+mod tests;
