@@ -8,6 +8,8 @@ use std::path::Path;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::wire::{self, Answers, Batch};
 use hydra_core::permissions::Permissions;
+use hydra_core::shamir::{glite, share};
+use rustls_pki_types::CertificateDer;
 
 /// A target: its name, which is also that of its corpus folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -20,6 +22,12 @@ pub const TARGETS: &[Target] = &[
     ("services_xml", services_xml),
     ("key_id", key_id),
     ("permissions", permissions),
+    ("share_text", share_text),
+    ("glite_join", glite_join),
+    ("certificate_chain", certificate_chain),
+    ("revocation_list", revocation_list),
+    ("signing_policy", signing_policy),
+    ("distinguished_name", distinguished_name),
 ];
 
 /// The body of a request of any operation: what is read is written back as what reads the same.
@@ -99,4 +107,76 @@ pub fn permissions(data: &[u8]) {
     {
         assert_eq!(permissions.to_string().parse::<Permissions>().ok(), Some(permissions));
     }
+}
+
+/// Shares as text, as people send them: what joins, joins to the same when upper-cased or broken into lines.
+pub fn share_text(data: &[u8]) {
+    if let Ok(secret) = share::join(data) {
+        let upper = data.to_ascii_uppercase();
+        let again = share::join(&upper).expect("the case of letters means nothing");
+        assert!(secret.expose() == again.expose(), "upper-casing changed the secret");
+    }
+}
+
+/// Operands of the original's join commands, separated by blanks.
+pub fn glite_join(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let operands: Vec<Option<&str>> = text.split(' ').map(glite::operand).collect();
+    if let Ok(key) = glite::join_key(&operands) {
+        assert!(key.len() % 4 == 0 && key.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+    if let Ok(password) = glite::join_password(&operands) {
+        assert!(!password.expose().contains(&0), "a password has no NUL");
+    }
+    let _ = glite::shares_of_lines(text);
+}
+
+/// What a peer presents in a handshake: certificates, each with its length (two bytes, big endian) before it.
+pub fn certificate_chain(data: &[u8]) {
+    let mut chain = Vec::new();
+    let mut rest = data;
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let (certificate, after) = after.split_at(usize::from(u16::from_be_bytes(*length)).min(after.len()));
+        chain.push(CertificateDer::from(certificate));
+        rest = after;
+    }
+    if let Ok(parsed) = grid_identity::chain::parse(&chain) {
+        assert_eq!(parsed.len(), chain.len());
+        for certificate in parsed {
+            let dn = certificate.dn();
+            assert!(dn.is_empty() || dn.starts_with('/'), "{dn}");
+            assert!(
+                dn.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+                "a name with control characters: {dn:?}"
+            );
+        }
+    }
+}
+
+/// A revocation list as an authority publishes it, in DER.
+pub fn revocation_list(data: &[u8]) {
+    let _ = grid_identity::crl::parse(data);
+}
+
+/// A signing policy, and the newer kind of it.
+pub fn signing_policy(data: &[u8]) {
+    for parsed in [
+        grid_identity::signing_policy::parse(data),
+        grid_identity::signing_policy::parse_namespaces(data),
+    ] {
+        for rule in parsed.iter().flatten() {
+            // Long subjects with many repetitions are what patterns choke on.
+            let _ = rule.allows(&"/O=Grid/OU=a".repeat(50));
+        }
+    }
+}
+
+/// A name as DER and as text: the canonical text is canonical.
+pub fn distinguished_name(data: &[u8]) {
+    let _ = grid_identity::dn::slash(data);
+    let text = String::from_utf8_lossy(data);
+    let canonical = grid_identity::dn::canonical(&text);
+    assert_eq!(grid_identity::dn::canonical(&canonical), canonical);
 }
