@@ -80,8 +80,7 @@ impl From<SecretInputError> for Failure {
     fn from(error: SecretInputError) -> Self {
         let code = match error {
             SecretInputError::Read { .. } | SecretInputError::NoTerminal(_) => Code::Io,
-            SecretInputError::TooLong { .. } => Code::Damaged,
-            SecretInputError::Interrupted | SecretInputError::Differ => Code::Failed,
+            SecretInputError::TooLong { .. } | SecretInputError::Interrupted | SecretInputError::Differ => Code::Failed,
         };
         Self::new(code, error)
     }
