@@ -1,16 +1,295 @@
 //! How a key becomes shares and is proven when it comes back: `key || r`, the check value, the import id.
 //!
-//! The rules are in `docs/src/formats/check-value.md`.
+//! The rules are in `docs/src/formats/check-value.md`. Nothing here talks to anybody or decides whom to ask.
 
 use aws_lc_rs::{digest, hmac};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::frame::Frame;
-use crate::ids::{CheckValue, RegistrationId};
+use crate::ids::{CheckValue, IdError, RegistrationId, StoreId};
 use crate::key_id::KeyId;
-use crate::keystore::wire::{Constants, Sharing};
+use crate::keystore::wire::{Constants, Scheme, Share, ShareData, Sharing};
+use crate::secret::SecretBytes;
+use crate::shamir::gf256;
 
 /// Bytes of r, fresh for every sharing.
 pub const R_LENGTH: usize = 32;
+/// The most choices of m shares that [`join`] tries before it gives up: ten wrong shares of twenty are found, say.
+const MAX_CHOICES: usize = 20_000;
+
+/// Why a key could not be split over the stores.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SplitError {
+    /// More stores than shares can be.
+    #[error("a key is split over 255 stores at most, not {stores}")]
+    TooMany {
+        /// How many there are.
+        stores: usize,
+    },
+    /// The threshold does not fit the number of stores.
+    #[error("the key cannot be split")]
+    Shape(#[source] gf256::SplitError),
+    /// No random numbers.
+    #[error("the key cannot be split")]
+    Random(#[source] IdError),
+}
+
+/// A key split over stores: the sharing, and the share of each store in order of its list.
+pub struct Split {
+    /// What every store is told.
+    pub sharing: Sharing,
+    /// What each store alone is told.
+    pub shares: Vec<Share>,
+}
+
+/// Splits `key || r` over `stores`, r being fresh; any `m` of the shares join.
+///
+/// # Errors
+/// Where not 1 <= m <= n <= 255, or where there are no random numbers.
+pub fn split(
+    key_id: &KeyId,
+    constants: &Constants,
+    generation: u32,
+    m: u8,
+    stores: &[StoreId],
+    key: &[u8],
+) -> Result<Split, SplitError> {
+    let mut r = Zeroizing::new([0; R_LENGTH]);
+    getrandom::fill(r.as_mut_slice()).map_err(|_| SplitError::Random(IdError::Random))?;
+    split_with(key_id, constants, generation, m, stores, key, &r, gf256::split)
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the public function fixes the last two; each of the others goes under the check value"
+)]
+fn split_with(
+    key_id: &KeyId,
+    constants: &Constants,
+    generation: u32,
+    m: u8,
+    stores: &[StoreId],
+    key: &[u8],
+    r: &[u8; R_LENGTH],
+    split: impl FnOnce(&[u8], u8, u8) -> Result<Vec<SecretBytes>, gf256::SplitError>,
+) -> Result<Split, SplitError> {
+    let n = u8::try_from(stores.len()).map_err(|_| SplitError::TooMany { stores: stores.len() })?;
+    let secret = Zeroizing::new([key, r.as_slice()].concat());
+    let parts = split(&secret, m, n).map_err(SplitError::Shape)?;
+    let mut sharing = Sharing {
+        generation,
+        m,
+        n,
+        stores: stores.to_vec(),
+        check: None,
+    };
+    sharing.check = Some(check_value(key_id, constants, &sharing, key, r));
+    let share = |(index, data)| Share {
+        scheme: Scheme::Gf256,
+        index,
+        m,
+        n,
+        data: ShareData(data),
+    };
+    let shares = (1..=n).zip(parts).map(share).collect();
+    Ok(Split { sharing, shares })
+}
+
+/// One share on offer: who gave it, under which store id, and what it is.
+pub struct Offer<'a> {
+    /// The caller's number for who gave it.
+    pub from: usize,
+    /// The id that this store claims.
+    pub store: &'a StoreId,
+    /// The share.
+    pub share: &'a Share,
+}
+
+/// A key that came back.
+pub struct Joined {
+    /// The key alone, without r.
+    pub key: SecretBytes,
+    /// Whether a check value proves it; imported keys have none.
+    pub verified: bool,
+    /// Whose shares made it: `from` of m offers.
+    pub by: Vec<usize>,
+    /// Whose shares are wrong: `from` of each offer that is not the share which its index must have.
+    pub wrong: Vec<usize>,
+}
+
+/// Why shares did not join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Not m of them that fit their sharing, at different indices.
+    #[error("{have} of the {need} shares needed")]
+    TooFew {
+        /// How many there are.
+        have: usize,
+        /// How many join.
+        need: usize,
+    },
+    /// No choice of m passes the check value, or, without one, they do not agree.
+    #[error("the shares do not join to what their check value proves")]
+    Check,
+}
+
+/// Whether `share`, given by the store that claims `store`, can be part of `sharing` at all: its index must be the
+/// place of that store in the list.
+pub fn fits(constants: &Constants, sharing: &Sharing, store: &StoreId, share: &Share) -> bool {
+    let place = usize::from(share.index).checked_sub(1);
+    let at = place.and_then(|place| sharing.stores.get(place));
+    let length = usize::try_from(constants.key_bits / 8).unwrap_or(usize::MAX);
+    let data = match (share.scheme, sharing.check) {
+        (Scheme::Gf256, Some(_)) => length.checked_add(R_LENGTH) == Some(share.data.0.len()),
+        (Scheme::Gf65521, None) => !share.data.0.is_empty(),
+        _ => false,
+    };
+    let shape = share.m == sharing.m && share.n == sharing.n && sharing.m >= 1;
+    shape && sharing.stores.len() == usize::from(sharing.n) && at == Some(store) && data
+}
+
+/// Joins a key from shares of one sharing, corrects errors where more than m are there, and tells whose were wrong.
+///
+/// Offers that do not fit the sharing ([`fits`]) are passed over: they are no part of it, whoever gave them. One share
+/// is never counted twice: m *different* indices are needed.
+///
+/// # Errors
+/// Too few that fit, or no choice of them that passes.
+pub fn join(
+    key_id: &KeyId,
+    constants: &Constants,
+    sharing: &Sharing,
+    offers: &[Offer<'_>],
+) -> Result<Joined, JoinError> {
+    let fitting = offers.iter().filter(|offer| fits(constants, sharing, offer.store, offer.share));
+    let offers: Vec<&Offer<'_>> = fitting.collect();
+    let mut indices: Vec<u8> = offers.iter().map(|offer| offer.share.index).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    let need = usize::from(sharing.m);
+    if indices.len() < need {
+        let have = indices.len();
+        return Err(JoinError::TooFew { have, need });
+    }
+    match sharing.check {
+        Some(_) => join_checked(key_id, constants, sharing, &offers),
+        None => join_imported(constants, sharing, &offers),
+    }
+}
+
+fn join_checked(
+    key_id: &KeyId,
+    constants: &Constants,
+    sharing: &Sharing,
+    offers: &[&Offer<'_>],
+) -> Result<Joined, JoinError> {
+    let choices = Choices::new(offers.len(), usize::from(sharing.m));
+    for choice in choices.take(MAX_CHOICES) {
+        let chosen: Vec<(u8, &[u8])> = choice.iter().map(|at| point(offers[*at])).collect();
+        // Two offers with one index are no choice of m different ones: the arithmetic refuses them.
+        let Ok(secret) = gf256::interpolate(&chosen, 0) else {
+            continue;
+        };
+        if !proves(key_id, constants, sharing, &secret) {
+            continue;
+        }
+        let right = |offer: &Offer<'_>| {
+            let (index, bytes) = point(offer);
+            // The polynomial is proven, so every other share of this sharing is known too.
+            gf256::interpolate(&chosen, index).is_ok_and(|value| bool::from(value.expose().ct_eq(bytes)))
+        };
+        let wrong = offers.iter().filter(|offer| !right(offer)).map(|offer| offer.from);
+        let (key, _) = secret.expose().split_at(secret.len() - R_LENGTH);
+        return Ok(Joined {
+            key: SecretBytes::new(key.to_vec()),
+            verified: true,
+            by: choice.iter().map(|at| offers[*at].from).collect(),
+            wrong: wrong.collect(),
+        });
+    }
+    Err(JoinError::Check)
+}
+
+/// Keys of the original have no check value: all that is at hand must agree, and nobody can be named.
+fn join_imported(constants: &Constants, sharing: &Sharing, offers: &[&Offer<'_>]) -> Result<Joined, JoinError> {
+    let points: Vec<(u8, &[u8])> = offers.iter().map(|offer| point(offer)).collect();
+    let key = gf256::join(&points, sharing.m).map_err(|_| JoinError::Check)?; // GLITE
+    if u32::try_from(key.len()).ok().and_then(|bytes| bytes.checked_mul(8)) != Some(constants.key_bits) {
+        return Err(JoinError::Check);
+    }
+    Ok(Joined {
+        key,
+        verified: false,
+        by: offers.iter().map(|offer| offer.from).collect(),
+        wrong: Vec::new(),
+    })
+}
+
+fn point<'a>(offer: &Offer<'a>) -> (u8, &'a [u8]) {
+    (offer.share.index, offer.share.data.0.expose())
+}
+
+/// Whether `secret`, which is `key || r`, is what the sharing's check value was made of.
+fn proves(key_id: &KeyId, constants: &Constants, sharing: &Sharing, secret: &SecretBytes) -> bool {
+    let Some(key_length) = secret.len().checked_sub(R_LENGTH) else {
+        return false;
+    };
+    let (key, r) = secret.expose().split_at(key_length);
+    let check = check_value(key_id, constants, sharing, key, r);
+    sharing
+        .check
+        .is_some_and(|claimed| bool::from(claimed.0.ct_eq(&check.0)))
+}
+
+/// The share that belongs at `index`, made again from shares of one sharing that joined: for a store that lost its own.
+///
+/// `offers` are those in [`Joined::by`]. None where they are no m shares at different indices.
+pub fn recompute(sharing: &Sharing, offers: &[Offer<'_>], index: u8) -> Option<Share> {
+    let points: Vec<(u8, &[u8])> = offers.iter().map(point).collect();
+    let right_number = points.len() == usize::from(sharing.m) && (1..=sharing.n).contains(&index);
+    let data = right_number.then(|| gf256::interpolate(&points, index).ok()).flatten()?;
+    Some(Share {
+        scheme: Scheme::Gf256,
+        index,
+        m: sharing.m,
+        n: sharing.n,
+        data: ShareData(data),
+    })
+}
+
+/// All choices of `m` out of `0..count`, in lexicographic order.
+struct Choices {
+    count: usize,
+    next: Option<Vec<usize>>,
+}
+
+impl Choices {
+    fn new(count: usize, m: usize) -> Self {
+        let next = (1..=count).contains(&m).then(|| (0..m).collect());
+        Self { count, next }
+    }
+}
+
+impl Iterator for Choices {
+    type Item = Vec<usize>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let current = self.next.take()?;
+        let m = current.len();
+        // The rightmost place that can still move on; all behind it follow on its heels.
+        let movable = (0..m).rev().find(|place| current[*place] < self.count - m + place);
+        self.next = movable.map(|place| {
+            let mut next = current.clone();
+            let start = next[place] + 1;
+            next.iter_mut().skip(place).zip(start..).for_each(|(at, value)| *at = value);
+            next
+        });
+        Some(current)
+    }
+}
 
 /// The message under the check value. `sharing.check` is not part of it.
 pub fn check_message(
@@ -18,7 +297,7 @@ pub fn check_message(
     constants: &Constants,
     sharing: &Sharing,
     key: &[u8],
-) -> zeroize::Zeroizing<Vec<u8>> {
+) -> Zeroizing<Vec<u8>> {
     let iv = data_encoding::HEXLOWER
         .decode(constants.iv.as_bytes())
         .unwrap_or_default();
@@ -35,7 +314,7 @@ pub fn check_message(
         .stores
         .iter()
         .fold(frame, |frame, store| frame.text(store.as_str()));
-    zeroize::Zeroizing::new(frame.bytes(key).finish())
+    Zeroizing::new(frame.bytes(key).finish())
 }
 
 /// HMAC-SHA-256 (RFC 2104) over [`check_message`] under r.
@@ -63,4 +342,214 @@ pub fn import_id(key_id: &str, iv: &str, cipher: &str, k: u32) -> RegistrationId
     let mut id = [0; RegistrationId::LENGTH];
     id.copy_from_slice(&digest.as_ref()[..RegistrationId::LENGTH]);
     RegistrationId(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::HEXLOWER;
+    use serde_json::Value;
+
+    fn vectors(operation: &str) -> Vec<Value> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/formats.json");
+        let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let of_this = |vector: &&Value| vector["op"] == operation;
+        let found: Vec<Value> = all["vectors"].as_array().unwrap().iter().filter(of_this).cloned().collect();
+        assert!(!found.is_empty(), "no vectors of {operation}");
+        found
+    }
+
+    fn text(value: &Value) -> &str {
+        value.as_str().unwrap()
+    }
+
+    fn hex(value: &Value) -> Vec<u8> {
+        HEXLOWER.decode(text(value).as_bytes()).unwrap()
+    }
+
+    fn number<T: TryFrom<u64>>(value: &Value) -> T {
+        T::try_from(value.as_u64().unwrap()).ok().unwrap()
+    }
+
+    fn stores(input: &Value) -> Vec<StoreId> {
+        let ids = input["stores"].as_array().unwrap().iter();
+        ids.map(|id| text(id).parse().unwrap()).collect()
+    }
+
+    fn parts(input: &Value) -> (KeyId, Constants, Sharing) {
+        let constants = Constants {
+            registration_id: text(&input["registration"]).parse().unwrap(),
+            cipher: text(&input["cipher"]).to_owned(),
+            key_bits: number(&input["bits"]),
+            iv: text(&input["iv"]).to_owned(),
+        };
+        let sharing = Sharing {
+            generation: number(&input["generation"]),
+            m: number(&input["m"]),
+            n: number(&input["n"]),
+            stores: stores(input),
+            check: input["check"].as_str().map(|check| check.parse().unwrap()),
+        };
+        (KeyId::new(text(&input["key_id"])).unwrap(), constants, sharing)
+    }
+
+    #[test]
+    fn check_values_of_the_vectors() {
+        for vector in vectors("check-value") {
+            let (key_id, constants, sharing) = parts(&vector["in"]);
+            let (key, r) = (hex(&vector["in"]["key"]), hex(&vector["in"]["r"]));
+            let expected = &vector["expect"]["ok"];
+            assert_eq!(*check_message(&key_id, &constants, &sharing, &key), hex(&expected["message"]));
+            let check = check_value(&key_id, &constants, &sharing, &key, &r);
+            assert_eq!(check.to_string(), text(&expected["check"]), "{}", vector["name"]);
+        }
+    }
+
+    #[test]
+    fn import_ids_of_the_vectors() {
+        for vector in vectors("import-id") {
+            let input = &vector["in"];
+            let id = import_id(text(&input["key_id"]), text(&input["iv"]), text(&input["cipher"]), number(&input["k"]));
+            assert_eq!(id.to_string(), text(&vector["expect"]["ok"]["registration"]));
+        }
+    }
+
+    #[test]
+    fn splits_of_the_vectors() {
+        for vector in vectors("key-split") {
+            let input = &vector["in"];
+            let (key_id, constants, sharing) = parts(input);
+            let coefficients: Vec<Vec<u8>> = input["coefficients"].as_array().unwrap().iter().map(hex).collect();
+            let split = split_with(
+                &key_id,
+                &constants,
+                sharing.generation,
+                sharing.m,
+                &sharing.stores,
+                &hex(&input["key"]),
+                &hex(&input["r"]).try_into().unwrap(),
+                |secret, m, n| gf256::split_by(secret, m, n, &coefficients),
+            )
+            .unwrap();
+            let expected = &vector["expect"]["ok"];
+            let shares: Vec<Vec<u8>> = expected["shares"].as_array().unwrap().iter().map(hex).collect();
+            let made: Vec<Vec<u8>> = split.shares.iter().map(|share| share.data.0.expose().to_vec()).collect();
+            assert_eq!(made, shares);
+            assert_eq!(split.sharing.check.unwrap().to_string(), text(&expected["check"]));
+        }
+    }
+
+    #[test]
+    fn joins_and_refusals_of_the_vectors() {
+        for vector in vectors("key-join") {
+            let input = &vector["in"];
+            let (key_id, constants, sharing) = parts(input);
+            let given = input["shares"].as_object().unwrap().iter();
+            let shares: Vec<Share> = given
+                .map(|(index, data)| Share {
+                    scheme: Scheme::Gf256,
+                    index: index.parse().unwrap(),
+                    m: sharing.m,
+                    n: sharing.n,
+                    data: ShareData(SecretBytes::new(hex(data))),
+                })
+                .collect();
+            let offers = offers(&sharing, &shares);
+            let joined = join(&key_id, &constants, &sharing, &offers);
+            match vector["expect"]["ok"]["key"].as_str() {
+                Some(key) => assert_eq!(HEXLOWER.encode(joined.ok().unwrap().key.expose()), key),
+                None => assert_eq!(joined.err(), Some(JoinError::Check), "{}", vector["name"]),
+            }
+        }
+    }
+
+    fn offers<'a>(sharing: &'a Sharing, shares: &'a [Share]) -> Vec<Offer<'a>> {
+        let offer = |(from, share): (usize, &'a Share)| Offer {
+            from,
+            store: &sharing.stores[usize::from(share.index) - 1],
+            share,
+        };
+        shares.iter().enumerate().map(offer).collect()
+    }
+
+    fn example(m: u8, n: u8) -> (KeyId, Constants, Split) {
+        let key_id = KeyId::new("/myvo/k").unwrap();
+        let constants = Constants {
+            registration_id: RegistrationId([7; 16]),
+            cipher: "eds-1".into(),
+            key_bits: 256,
+            iv: String::new(),
+        };
+        let stores: Vec<StoreId> = (0..n).map(|store| format!("ks-{store}").parse().unwrap()).collect();
+        let split = split(&key_id, &constants, 1, m, &stores, &[9; 32]).unwrap();
+        (key_id, constants, split)
+    }
+
+    fn spoil(share: &mut Share) {
+        let mut bytes = share.data.0.expose().to_vec();
+        bytes[3] ^= 0x10;
+        share.data = ShareData(SecretBytes::new(bytes));
+    }
+
+    #[test]
+    fn wrong_shares_are_found_and_only_they_are_named() {
+        for (m, n) in [(1, 3), (2, 3), (2, 5), (3, 7), (4, 6)] {
+            for spoilt in 0u32..1 << n {
+                let (key_id, constants, mut split) = example(m, n);
+                let liars: Vec<usize> = (0..usize::from(n)).filter(|place| spoilt & (1 << place) != 0).collect();
+                liars.iter().for_each(|place| spoil(&mut split.shares[*place]));
+                let joined = join(&key_id, &constants, &split.sharing, &offers(&split.sharing, &split.shares));
+                if usize::from(n) - liars.len() < usize::from(m) {
+                    assert_eq!(joined.err(), Some(JoinError::Check));
+                    continue;
+                }
+                let joined = joined.ok().unwrap();
+                assert_eq!(joined.key.expose(), [9; 32]);
+                assert_eq!(joined.wrong, liars);
+                assert!(joined.verified && joined.by.len() == usize::from(m));
+            }
+        }
+    }
+
+    #[test]
+    fn one_share_does_not_count_twice() {
+        let (key_id, constants, split) = example(2, 3);
+        let twice = [&split.shares[0], &split.shares[0]];
+        let offers: Vec<Offer<'_>> = twice
+            .iter()
+            .enumerate()
+            .map(|(from, share)| Offer { from, store: &split.sharing.stores[0], share })
+            .collect();
+        let refused = join(&key_id, &constants, &split.sharing, &offers).err();
+        assert_eq!(refused, Some(JoinError::TooFew { have: 1, need: 2 }));
+    }
+
+    #[test]
+    fn a_share_from_another_store_than_its_index_says_is_passed_over() {
+        let (key_id, constants, split) = example(2, 3);
+        let offers: Vec<Offer<'_>> = [0, 1]
+            .iter()
+            .map(|from| Offer { from: *from, store: &split.sharing.stores[0], share: &split.shares[*from] })
+            .collect();
+        let refused = join(&key_id, &constants, &split.sharing, &offers).err();
+        assert_eq!(refused, Some(JoinError::TooFew { have: 1, need: 2 }));
+    }
+
+    #[test]
+    fn a_lost_share_is_made_again() {
+        let (_, _, split) = example(2, 4);
+        let all = offers(&split.sharing, &split.shares);
+        let again = recompute(&split.sharing, &all[1..3], 4).unwrap();
+        assert!(again.data.0.expose() == split.shares[3].data.0.expose());
+        assert!(recompute(&split.sharing, &all[1..2], 4).is_none());
+        assert!(recompute(&split.sharing, &all[1..3], 0).is_none());
+    }
+
+    #[test]
+    fn choices_are_all_and_each_once() {
+        let found: Vec<Vec<usize>> = Choices::new(4, 2).collect();
+        assert_eq!(found, [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]);
+        assert_eq!(Choices::new(3, 3).count(), 1);
+        assert_eq!(Choices::new(2, 3).count() + Choices::new(2, 0).count(), 0);
+    }
 }

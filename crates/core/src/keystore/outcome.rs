@@ -1,0 +1,372 @@
+//! What the verbs of a client answer: results, refusals, and each store's part in them.
+//!
+//! Made by the state machines of [`super::quorum`]; `docs/src/protocol-walkthrough.md` tells when each comes about.
+
+use std::time::Duration;
+
+use crate::ids::{RegistrationId, StoreId};
+use crate::key_id::KeyId;
+use crate::keystore::wire::{About, CIPHER_EDS1, Constants, ListedEntry, Sharing, State, Tombstone, WhoAmI};
+use crate::permissions::PermissionRecord;
+use crate::secret::{Key, SecretBytes};
+
+/// How to register.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RegisterOptions {
+    /// max(m+1, floor(n/2)+1) stores suffice.
+    pub allow_degraded: bool,
+}
+
+/// A registration that every store (or, degraded, enough of them) confirmed.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// The registration id drawn.
+    pub registration_id: RegistrationId,
+    /// Labels of the stores that hold it.
+    pub confirmed: Vec<String>,
+    /// Labels of those that do not yet; only with `allow_degraded`.
+    pub missing: Vec<String>,
+}
+
+/// Why one store was no help; the label names it.
+#[derive(Debug, thiserror::Error)]
+#[error("{store} {reason}")]
+pub struct StoreFault {
+    /// The store's label.
+    pub store: String,
+    /// What happened, as a predicate: `gave no answer in 5 s`, `refused the connection`, `has no such key`.
+    pub reason: String,
+}
+
+/// Why a key could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// Another registration holds the key id; ours was undone.
+    #[error("key id `{key_id}` is registered already")]
+    Exists {
+        /// The key id.
+        key_id: KeyId,
+        /// Some store showed us that it is not confirmed there: a repair finishes it.
+        unfinished: bool,
+    },
+    /// No store's creation rule admits the caller.
+    #[error("not allowed to create `{key_id}`")]
+    NotAllowed {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said so.
+        faults: Vec<StoreFault>,
+    },
+    /// Stores were missing before the first confirm: nothing is registered.
+    #[error("`{key_id}` was not registered: {have} of the {need} stores needed")]
+    TooFewStores {
+        /// The key id.
+        key_id: KeyId,
+        /// Stores that were ready.
+        have: usize,
+        /// Stores needed.
+        need: usize,
+        /// What was wrong with the others.
+        faults: Vec<StoreFault>,
+        /// Labels of stores where a pending entry may be left: unreadable, `eds-key-repair` clears it.
+        left_pending: Vec<String>,
+    },
+    /// Some stores confirmed, others did not: repair finishes it.
+    #[error("`{key_id}` is registered at some stores only: confirmed at {confirmed} of {total}")]
+    Unfinished {
+        /// The key id.
+        key_id: KeyId,
+        /// How many confirmed.
+        confirmed: usize,
+        /// Of how many.
+        total: usize,
+        /// What was wrong with the others.
+        faults: Vec<StoreFault>,
+    },
+    /// Before anybody was asked.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+/// What went wrong on this side of the network.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalError {
+    /// No random numbers.
+    #[error(transparent)]
+    Random(#[from] crate::ids::IdError),
+    /// A configuration that cannot work.
+    #[error("{0}")]
+    Config(String),
+    /// A credential that cannot work.
+    #[error("{0}")]
+    Credential(String),
+}
+
+/// What a key is fetched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To seal or export: m shares of a confirmed entry.
+    Seal,
+    /// To open a file of exactly this registration: pending shares too.
+    Open(RegistrationId),
+}
+
+/// A key that passed its check value (but for imported ones).
+pub struct FetchedKey {
+    /// The key id as the stores have it.
+    pub key_id: KeyId,
+    /// Registration, cipher, length and iv, all proven by the check value.
+    pub constants: Constants,
+    /// As many bytes as `constants.key_bits` says.
+    pub key: SecretBytes,
+    /// Imported keys have no check value.
+    pub verified: bool,
+    /// Stores whose share was wrong, and others that were no help.
+    pub faults: Vec<StoreFault>,
+}
+
+impl FetchedKey {
+    /// The key of suite 1, where it is one.
+    pub fn suite1(&self) -> Option<Key> {
+        let fits = self.constants.cipher == CIPHER_EDS1;
+        fits.then(|| Key::from_slice(self.key.expose())).flatten()
+    }
+}
+
+/// Why a key could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Enough stores said that there is no such key, or that it is not for the caller.
+    #[error("no key `{key_id}`, or not allowed to use it")]
+    NotFound {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// The registration asked for was removed.
+    #[error("key `{key_id}` was removed")]
+    Removed {
+        /// The key id.
+        key_id: KeyId,
+    },
+    /// The stores hold another registration of the key id than the file was sealed under.
+    #[error("sealed under an earlier registration of key id `{key_id}`")]
+    OtherRegistration {
+        /// The key id.
+        key_id: KeyId,
+        /// What the file says.
+        wanted: RegistrationId,
+    },
+    /// The registration is not confirmed anywhere: not for sealing.
+    #[error("registration of `{key_id}` is unfinished")]
+    Unfinished {
+        /// The key id.
+        key_id: KeyId,
+    },
+    /// Not enough stores answered.
+    #[error("cannot read key `{key_id}`: {have} of the {need} shares needed")]
+    TooFew {
+        /// The key id.
+        key_id: KeyId,
+        /// Good shares at hand.
+        have: usize,
+        /// Shares needed.
+        need: usize,
+        /// What was wrong with the others.
+        faults: Vec<StoreFault>,
+    },
+    /// Enough shares, but no choice of them passes the check value.
+    #[error("the shares of key `{key_id}` do not join: too many stores gave wrong ones")]
+    Check {
+        /// The key id.
+        key_id: KeyId,
+        /// Who gave what.
+        faults: Vec<StoreFault>,
+    },
+    /// Before anybody was asked.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+/// Why a key could not be removed at every store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// No such key, or not allowed.
+    #[error("no key `{key_id}`, or not allowed to remove it")]
+    NotFound {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// Removed at some stores; run it again.
+    #[error("`{key_id}` was removed at {removed} of {total} stores and is {}", if *.readable { "still readable" } else { "no longer readable" })]
+    Incomplete {
+        /// The key id.
+        key_id: KeyId,
+        /// How many stores have the tombstone.
+        removed: usize,
+        /// Of how many.
+        total: usize,
+        /// Whether m stores may still hand out shares.
+        readable: bool,
+        /// What was wrong with the others.
+        faults: Vec<StoreFault>,
+    },
+    /// Several registrations were seen under the key id: the caller says which.
+    #[error("stores hold different registrations of `{key_id}`")]
+    Ambiguous {
+        /// The key id.
+        key_id: KeyId,
+        /// Those seen, each with the labels of its stores.
+        registrations: Vec<(RegistrationId, Vec<String>)>,
+    },
+    /// Before anybody was asked.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+/// One store's part of a key's status.
+#[derive(Debug)]
+pub struct StoreStatus {
+    /// Its label.
+    pub store: String,
+    /// Its id, where it answered.
+    pub store_id: Option<StoreId>,
+    /// What it holds, or why that is not known.
+    pub held: Result<HeldStatus, StoreFault>,
+}
+
+/// What one store holds under a key id.
+#[derive(Debug, Default)]
+pub struct HeldStatus {
+    /// The entry, if there is one for the caller.
+    pub entry: Option<EntryStatus>,
+    /// Removed registrations.
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// An entry at one store.
+#[derive(Debug)]
+pub struct EntryStatus {
+    /// What never changes.
+    pub constants: Constants,
+    /// Pending, stopped or confirmed.
+    pub state: State,
+    /// In quarantine since a restore.
+    pub restored: bool,
+    /// (generation, m, n, index-independent check as text, state), for each sharing held.
+    pub sharings: Vec<(Sharing, State)>,
+    /// The record.
+    pub permissions: PermissionRecord,
+    /// When it came there, RFC 3339.
+    pub created: String,
+    /// For how long it has been pending.
+    pub pending_seconds: Option<u64>,
+}
+
+/// What the whole of the answers means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Confirmed at every store of its sharing.
+    Registered,
+    /// Confirmed at m or more, not at all: readable, repair completes it.
+    Degraded,
+    /// Some store confirmed it, others have it pending or lack it, and m do not hold it confirmed: repair finishes it.
+    Unfinished,
+    /// Pending everywhere that answered: nobody can have used it.
+    Pending,
+    /// A tombstone at some store.
+    Removed,
+    /// No store that answered knows it, or shows it.
+    Unknown,
+    /// Too few stores answered to say.
+    Unclear,
+}
+
+/// A key's status, store by store.
+#[derive(Debug)]
+pub struct KeyStatus {
+    /// The key id.
+    pub key_id: KeyId,
+    /// In the order of the configuration.
+    pub stores: Vec<StoreStatus>,
+    /// In short.
+    pub verdict: Verdict,
+}
+
+/// What a repair did.
+#[derive(Debug, Default)]
+pub struct RepairReport {
+    /// Store label and what was done there, in order.
+    pub done: Vec<(String, String)>,
+    /// What could not be done, by store.
+    pub faults: Vec<StoreFault>,
+    /// Whether every store of the sharing holds it confirmed now.
+    pub whole: bool,
+}
+
+/// Why nothing could be repaired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// No such key, or not allowed.
+    #[error("no key `{key_id}`, or not allowed to repair it")]
+    NotFound {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// No store has confirmed the registration.
+    #[error("no store has confirmed the registration of `{key_id}`")]
+    NotConfirmed {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// Before anybody was asked.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+/// One store as `eds-check` sees it.
+#[derive(Debug)]
+pub struct StoreCheck {
+    /// Its label.
+    pub store: String,
+    /// Its address.
+    pub url: String,
+    /// What it says of itself and of the caller, or why it says nothing.
+    pub answer: Result<(About, WhoAmI), StoreFault>,
+    /// How long the answer took.
+    pub took: Duration,
+}
+
+/// Why the caller's own keys could not be listed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// So few stores answered that a key of the caller's may be on none of them.
+    #[error("cannot list keys: {have} of the {need} stores needed")]
+    TooFew {
+        /// Stores that answered.
+        have: usize,
+        /// Stores needed so that no key is missed.
+        need: usize,
+        /// What was wrong with the others.
+        faults: Vec<StoreFault>,
+    },
+    /// Before anybody was asked.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+/// One of the caller's own keys, as `list` finds it at any store.
+pub type OwnKey = ListedEntry;
