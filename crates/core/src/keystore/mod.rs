@@ -3,6 +3,10 @@
 //! the network ([`client`], [`fanout`]) with a client's verbs on top ([`hydra`]).
 
 #[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "client")]
+pub mod fanout;
+#[cfg(feature = "client")]
 pub mod hydra;
 pub mod outcome;
 pub mod quorum;

@@ -65,15 +65,15 @@ impl Message {
 #[derive(Debug)]
 pub enum Said {
     /// To `about`.
-    About(About),
+    About(Box<About>),
     /// To whatever changes an entry.
-    Changed(Changed),
+    Changed(Box<Changed>),
     /// To `read`.
     Read(ReadAnswer),
     /// To `describe`.
-    Describe(DescribeAnswer),
+    Describe(Box<DescribeAnswer>),
     /// Refused.
-    Problem(Problem),
+    Problem(Box<Problem>),
 }
 
 /// An answer, and the id that the store claims in it.
@@ -166,13 +166,15 @@ impl Stores {
     /// # Errors
     /// Another id than the one pinned, or than it claimed before.
     pub fn claim(&mut self, place: Place, claimed: &StoreId) -> Result<(), String> {
-        if let Some(pinned) = self.pinned.get(place).and_then(Option::as_ref) {
-            if pinned != claimed {
-                return Err(format!("claims the id `{claimed}`, but `{pinned}` is pinned"));
-            }
+        if let Some(pinned) = self.pinned.get(place).and_then(Option::as_ref)
+            && pinned != claimed
+        {
+            return Err(format!("claims the id `{claimed}`, but `{pinned}` is pinned"));
         }
         match self.claimed.get_mut(place) {
-            Some(Some(before)) if before != claimed => Err(format!("claims the id `{claimed}`, before it was `{before}`")),
+            Some(Some(before)) if before != claimed => {
+                Err(format!("claims the id `{claimed}`, before it was `{before}`"))
+            }
             Some(slot) => {
                 *slot = Some(claimed.clone());
                 Ok(())
@@ -360,7 +362,9 @@ impl Round {
             }
             Event::Woken => {
                 let now = desk.now;
-                let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
+                let (due, later) = std::mem::take(&mut self.later)
+                    .into_iter()
+                    .partition(|(at, _)| *at <= now);
                 self.later = later;
                 for (_, tried) in <Vec<(Duration, Try)>>::into_iter(due) {
                     if let Some(message) = tried.again {
@@ -392,7 +396,7 @@ impl Round {
 }
 
 /// What a store's refusal says, as a predicate.
-fn describe_problem(problem: &Problem) -> String {
+pub(crate) fn describe_problem(problem: &Problem) -> String {
     let what = match problem.kind {
         ProblemKind::NotFound => "has no such key, or does not show it to you",
         ProblemKind::NotAllowed => "lets nobody like you create this key id",

@@ -2,6 +2,8 @@
 //!
 //! The rules are in `docs/src/formats/check-value.md`. Nothing here talks to anybody or decides whom to ask.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::{digest, hmac};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -17,6 +19,8 @@ use crate::shamir::gf256;
 pub const R_LENGTH: usize = 32;
 /// The most choices of m shares that [`join`] tries before it gives up: ten wrong shares of twenty are found, say.
 const MAX_CHOICES: usize = 20_000;
+/// Up to so many offers all choices are within [`MAX_CHOICES`]: C(16, 8) is 12,870.
+const MAX_TO_BLAME: usize = 16;
 
 /// Why a key could not be split over the stores.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +119,10 @@ pub struct Joined {
     pub verified: bool,
     /// Whose shares made it: `from` of m offers.
     pub by: Vec<usize>,
-    /// Whose shares are wrong: `from` of each offer that is not the share which its index must have.
+    /// Whose shares are wrong: `from` of each offer that cannot be what its index must have.
     pub wrong: Vec<usize>,
+    /// Some share is wrong and nobody can be named for it: more shares may tell.
+    pub unclear: bool,
 }
 
 /// Why shares did not join.
@@ -164,7 +170,9 @@ pub fn join(
     sharing: &Sharing,
     offers: &[Offer<'_>],
 ) -> Result<Joined, JoinError> {
-    let fitting = offers.iter().filter(|offer| fits(constants, sharing, offer.store, offer.share));
+    let fitting = offers
+        .iter()
+        .filter(|offer| fits(constants, sharing, offer.store, offer.share));
     let offers: Vec<&Offer<'_>> = fitting.collect();
     let mut indices: Vec<u8> = offers.iter().map(|offer| offer.share.index).collect();
     indices.sort_unstable();
@@ -186,31 +194,72 @@ fn join_checked(
     sharing: &Sharing,
     offers: &[&Offer<'_>],
 ) -> Result<Joined, JoinError> {
-    let choices = Choices::new(offers.len(), usize::from(sharing.m));
-    for choice in choices.take(MAX_CHOICES) {
+    let passes = |choice: &Vec<usize>| {
         let chosen: Vec<(u8, &[u8])> = choice.iter().map(|at| point(offers[*at])).collect();
         // Two offers with one index are no choice of m different ones: the arithmetic refuses them.
-        let Ok(secret) = gf256::interpolate(&chosen, 0) else {
-            continue;
-        };
-        if !proves(key_id, constants, sharing, &secret) {
-            continue;
-        }
-        let right = |offer: &Offer<'_>| {
-            let (index, bytes) = point(offer);
-            // The polynomial is proven, so every other share of this sharing is known too.
-            gf256::interpolate(&chosen, index).is_ok_and(|value| bool::from(value.expose().ct_eq(bytes)))
-        };
-        let wrong = offers.iter().filter(|offer| !right(offer)).map(|offer| offer.from);
-        let (key, _) = secret.expose().split_at(secret.len() - R_LENGTH);
-        return Ok(Joined {
-            key: SecretBytes::new(key.to_vec()),
-            verified: true,
-            by: choice.iter().map(|at| offers[*at].from).collect(),
-            wrong: wrong.collect(),
-        });
+        let secret = gf256::interpolate(&chosen, 0).ok()?;
+        proves(key_id, constants, sharing, &secret).then_some((chosen, secret))
+    };
+    let mut choices = Choices::new(offers.len(), usize::from(sharing.m)).take(MAX_CHOICES);
+    let found = choices.find_map(|choice| passes(&choice).map(|(chosen, secret)| (choice, chosen, secret)));
+    let (choice, chosen, secret) = found.ok_or(JoinError::Check)?;
+    let off = off_the_line(offers, &chosen);
+    let (wrong, unclear) = blame(sharing, offers.len(), off, || {
+        let others = choices.by_ref().filter_map(|choice| passes(&choice));
+        let all = others.map(|(chosen, _)| off_the_line(offers, &chosen)).collect();
+        (offers.len() <= MAX_TO_BLAME).then_some(all)
+    });
+    let (key, _) = secret.expose().split_at(secret.len() - R_LENGTH);
+    Ok(Joined {
+        key: SecretBytes::new(key.to_vec()),
+        verified: true,
+        by: choice.iter().map(|at| offers[*at].from).collect(),
+        wrong: wrong.into_iter().map(|at| offers[at].from).collect(),
+        unclear,
+    })
+}
+
+/// Which offers do not lie on the polynomial through the chosen ones.
+fn off_the_line(offers: &[&Offer<'_>], chosen: &[(u8, &[u8])]) -> BTreeSet<usize> {
+    let off = |at: &usize| {
+        let (index, bytes) = point(offers[*at]);
+        !gf256::interpolate(chosen, index).is_ok_and(|value| bool::from(value.expose().ct_eq(bytes)))
+    };
+    (0..offers.len()).filter(off).collect()
+}
+
+/// Whose shares are wrong, given which ones are `off` a polynomial whose value at 0 passes; and whether somebody's are
+/// but nobody can be named.
+///
+/// The check value proves the key, at x = 0, and not the polynomial: two liars or more whose errors cancel at 0 give the
+/// right key on a wrong polynomial, and then the honest stores are off it. At most e stores lie (e < m, e <= n-m). A wrong
+/// polynomial meets the true one at 0, so at m-2 honest shares at most; one that more than m-2+e shares lie on is the
+/// true one. Else, where m honest shares must be among the offers, the true one is among all that pass, and whoever is
+/// off each of those with no more than e off lies.
+fn blame(
+    sharing: &Sharing,
+    offers: usize,
+    off: BTreeSet<usize>,
+    others: impl FnOnce() -> Option<Vec<BTreeSet<usize>>>,
+) -> (BTreeSet<usize>, bool) {
+    if off.is_empty() {
+        return (off, false);
     }
-    Err(JoinError::Check)
+    let m = usize::from(sharing.m);
+    let liars = (m - 1).min(usize::from(sharing.n.saturating_sub(sharing.m)));
+    if offers - off.len() + 1 >= m + liars {
+        return (off, false);
+    }
+    if offers >= m + liars
+        && let Some(others) = others()
+    {
+        let all = std::iter::once(off).chain(others);
+        let plausible = all.filter(|off| off.len() <= liars);
+        let named = plausible.reduce(|named, off| &named & &off).unwrap_or_default();
+        let unclear = named.is_empty();
+        return (named, unclear);
+    }
+    (BTreeSet::new(), true)
 }
 
 /// Keys of the original have no check value: all that is at hand must agree, and nobody can be named.
@@ -225,6 +274,7 @@ fn join_imported(constants: &Constants, sharing: &Sharing, offers: &[&Offer<'_>]
         verified: false,
         by: offers.iter().map(|offer| offer.from).collect(),
         wrong: Vec::new(),
+        unclear: false,
     })
 }
 
@@ -250,7 +300,9 @@ fn proves(key_id: &KeyId, constants: &Constants, sharing: &Sharing, secret: &Sec
 pub fn recompute(sharing: &Sharing, offers: &[Offer<'_>], index: u8) -> Option<Share> {
     let points: Vec<(u8, &[u8])> = offers.iter().map(point).collect();
     let right_number = points.len() == usize::from(sharing.m) && (1..=sharing.n).contains(&index);
-    let data = right_number.then(|| gf256::interpolate(&points, index).ok()).flatten()?;
+    let data = right_number
+        .then(|| gf256::interpolate(&points, index).ok())
+        .flatten()?;
     Some(Share {
         scheme: Scheme::Gf256,
         index,
@@ -284,7 +336,10 @@ impl Iterator for Choices {
         self.next = movable.map(|place| {
             let mut next = current.clone();
             let start = next[place] + 1;
-            next.iter_mut().skip(place).zip(start..).for_each(|(at, value)| *at = value);
+            next.iter_mut()
+                .skip(place)
+                .zip(start..)
+                .for_each(|(at, value)| *at = value);
             next
         });
         Some(current)
@@ -292,12 +347,7 @@ impl Iterator for Choices {
 }
 
 /// The message under the check value. `sharing.check` is not part of it.
-pub fn check_message(
-    key_id: &KeyId,
-    constants: &Constants,
-    sharing: &Sharing,
-    key: &[u8],
-) -> Zeroizing<Vec<u8>> {
+pub fn check_message(key_id: &KeyId, constants: &Constants, sharing: &Sharing, key: &[u8]) -> Zeroizing<Vec<u8>> {
     let iv = data_encoding::HEXLOWER
         .decode(constants.iv.as_bytes())
         .unwrap_or_default();
@@ -354,7 +404,13 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/formats.json");
         let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let of_this = |vector: &&Value| vector["op"] == operation;
-        let found: Vec<Value> = all["vectors"].as_array().unwrap().iter().filter(of_this).cloned().collect();
+        let found: Vec<Value> = all["vectors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(of_this)
+            .cloned()
+            .collect();
         assert!(!found.is_empty(), "no vectors of {operation}");
         found
     }
@@ -399,7 +455,10 @@ mod tests {
             let (key_id, constants, sharing) = parts(&vector["in"]);
             let (key, r) = (hex(&vector["in"]["key"]), hex(&vector["in"]["r"]));
             let expected = &vector["expect"]["ok"];
-            assert_eq!(*check_message(&key_id, &constants, &sharing, &key), hex(&expected["message"]));
+            assert_eq!(
+                *check_message(&key_id, &constants, &sharing, &key),
+                hex(&expected["message"])
+            );
             let check = check_value(&key_id, &constants, &sharing, &key, &r);
             assert_eq!(check.to_string(), text(&expected["check"]), "{}", vector["name"]);
         }
@@ -409,7 +468,12 @@ mod tests {
     fn import_ids_of_the_vectors() {
         for vector in vectors("import-id") {
             let input = &vector["in"];
-            let id = import_id(text(&input["key_id"]), text(&input["iv"]), text(&input["cipher"]), number(&input["k"]));
+            let id = import_id(
+                text(&input["key_id"]),
+                text(&input["iv"]),
+                text(&input["cipher"]),
+                number(&input["k"]),
+            );
             assert_eq!(id.to_string(), text(&vector["expect"]["ok"]["registration"]));
         }
     }
@@ -433,7 +497,11 @@ mod tests {
             .unwrap();
             let expected = &vector["expect"]["ok"];
             let shares: Vec<Vec<u8>> = expected["shares"].as_array().unwrap().iter().map(hex).collect();
-            let made: Vec<Vec<u8>> = split.shares.iter().map(|share| share.data.0.expose().to_vec()).collect();
+            let made: Vec<Vec<u8>> = split
+                .shares
+                .iter()
+                .map(|share| share.data.0.expose().to_vec())
+                .collect();
             assert_eq!(made, shares);
             assert_eq!(split.sharing.check.unwrap().to_string(), text(&expected["check"]));
         }
@@ -492,23 +560,54 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shares_are_found_and_only_they_are_named() {
-        for (m, n) in [(1, 3), (2, 3), (2, 5), (3, 7), (4, 6)] {
+    fn wrong_shares_are_found_and_no_honest_store_is_named() {
+        for (m, n) in [(1, 3), (2, 3), (2, 5), (3, 5), (3, 7), (4, 6)] {
+            let most = usize::from(m - 1).min(usize::from(n - m));
             for spoilt in 0u32..1 << n {
                 let (key_id, constants, mut split) = example(m, n);
                 let liars: Vec<usize> = (0..usize::from(n)).filter(|place| spoilt & (1 << place) != 0).collect();
                 liars.iter().for_each(|place| spoil(&mut split.shares[*place]));
-                let joined = join(&key_id, &constants, &split.sharing, &offers(&split.sharing, &split.shares));
-                if usize::from(n) - liars.len() < usize::from(m) {
-                    assert_eq!(joined.err(), Some(JoinError::Check));
+                let joined = join(
+                    &key_id,
+                    &constants,
+                    &split.sharing,
+                    &offers(&split.sharing, &split.shares),
+                );
+                let honest = usize::from(n) - liars.len();
+                let Ok(joined) = joined else {
+                    assert!(
+                        honest < usize::from(m),
+                        "{honest} good shares of {m} needed did not join"
+                    );
                     continue;
-                }
-                let joined = joined.ok().unwrap();
+                };
                 assert_eq!(joined.key.expose(), [9; 32]);
-                assert_eq!(joined.wrong, liars);
                 assert!(joined.verified && joined.by.len() == usize::from(m));
+                if liars.len() <= most {
+                    assert!(
+                        joined.wrong.iter().all(|named| liars.contains(named)),
+                        "{liars:?} {:?}",
+                        joined.wrong
+                    );
+                }
+                if liars.len() == 1 && most > 0 {
+                    assert_eq!(joined.wrong, liars);
+                }
             }
         }
+    }
+
+    #[test]
+    fn two_liars_whose_errors_cancel_do_not_get_an_honest_store_named() {
+        // At x = 1, 2, 3 the weights of the first two shares are equal: the same error in both cancels at 0.
+        let (key_id, constants, mut split) = example(3, 5);
+        split.shares[..2].iter_mut().for_each(spoil);
+        let four = &split.shares[..4];
+        let joined = join(&key_id, &constants, &split.sharing, &offers(&split.sharing, four))
+            .ok()
+            .unwrap();
+        assert_eq!((joined.by, joined.wrong, joined.unclear), (vec![0, 1, 2], vec![], true));
+        assert_eq!(joined.key.expose(), [9; 32]);
     }
 
     #[test]
@@ -518,7 +617,11 @@ mod tests {
         let offers: Vec<Offer<'_>> = twice
             .iter()
             .enumerate()
-            .map(|(from, share)| Offer { from, store: &split.sharing.stores[0], share })
+            .map(|(from, share)| Offer {
+                from,
+                store: &split.sharing.stores[0],
+                share,
+            })
             .collect();
         let refused = join(&key_id, &constants, &split.sharing, &offers).err();
         assert_eq!(refused, Some(JoinError::TooFew { have: 1, need: 2 }));
@@ -529,7 +632,11 @@ mod tests {
         let (key_id, constants, split) = example(2, 3);
         let offers: Vec<Offer<'_>> = [0, 1]
             .iter()
-            .map(|from| Offer { from: *from, store: &split.sharing.stores[0], share: &split.shares[*from] })
+            .map(|from| Offer {
+                from: *from,
+                store: &split.sharing.stores[0],
+                share: &split.shares[*from],
+            })
             .collect();
         let refused = join(&key_id, &constants, &split.sharing, &offers).err();
         assert_eq!(refused, Some(JoinError::TooFew { have: 1, need: 2 }));

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Action, Desk, Event, Heard, Machine, Message, Place, RequestNo, Rule, Said, Silence, Stores, describe_problem};
+use super::{
+    Action, Desk, Event, Heard, Machine, Message, Place, RequestNo, Rule, Said, Silence, Stores, describe_problem,
+};
 use crate::ids::StoreId;
 use crate::key_id::KeyId;
 use crate::keystore::outcome::{FetchError, FetchedKey, Purpose, StoreFault};
@@ -56,7 +58,10 @@ struct Asked {
 
 /// What a store gave.
 enum Given {
-    Answer { store: StoreId, answer: ReadAnswer },
+    Answer {
+        store: StoreId,
+        answer: ReadAnswer,
+    },
     /// It said that there is nothing, or nothing for the caller.
     Nothing(String),
     /// It was no help.
@@ -168,7 +173,10 @@ impl Read {
                 continue;
             }
             for held in &entry.sharings {
-                let Some(share) = held.share.as_ref().filter(|_| self.may_use(entry.state, held.state, &held.sharing))
+                let Some(share) = held
+                    .share
+                    .as_ref()
+                    .filter(|_| self.may_use(entry.state, held.state, &held.sharing))
                 else {
                     continue;
                 };
@@ -232,8 +240,8 @@ impl Read {
         sharing::join(&self.key_id, constants, sharing, offers)
     }
 
-    /// The key, where some sharing joins.
-    fn fetched(&self) -> Option<FetchedKey> {
+    /// The key, where some sharing joins; and whether more shares may tell whose was wrong.
+    fn fetched(&self) -> Option<(FetchedKey, bool)> {
         let groups = self.groups();
         let (group, joined) = groups
             .iter()
@@ -242,16 +250,20 @@ impl Read {
         let mut faults = self.faults();
         faults.retain(|(place, _)| !wrong.contains(place) && !joined.by.contains(place));
         faults.extend(wrong.iter().map(|place| (*place, "gave a wrong share".to_owned())));
-        let twins = joined.by.iter().filter_map(|place| Some((*place, self.desk.stores.twin(*place)?)));
+        let twins = joined
+            .by
+            .iter()
+            .filter_map(|place| Some((*place, self.desk.stores.twin(*place)?)));
         faults.extend(twins);
         let constants = group.constants.clone();
-        Some(FetchedKey {
+        let key = FetchedKey {
             key_id: self.key_id.clone(),
             constants,
             key: joined.key,
             verified: joined.verified,
             faults: self.name(faults),
-        })
+        };
+        Some((key, joined.unclear))
     }
 
     fn name(&self, faults: Vec<(Place, String)>) -> Vec<StoreFault> {
@@ -289,7 +301,10 @@ impl Read {
         }
         let usable = |held: &&crate::keystore::wire::HeldSharing| self.may_use(entry.state, held.state, &held.sharing);
         let Some(held) = entry.sharings.iter().find(usable) else {
-            let low = entry.sharings.iter().find(|held| held.sharing.m < self.options.min_threshold);
+            let low = entry
+                .sharings
+                .iter()
+                .find(|held| held.sharing.m < self.options.min_threshold);
             return Some(match low {
                 Some(held) => format!(
                     "offers shares of which {} join, fewer than the {} that the configuration asks for",
@@ -318,8 +333,15 @@ impl Read {
 
     /// What comes after an event: the key, a verdict, or more questions.
     fn advance(&mut self, actions: &mut Vec<Action>) -> Option<Result<FetchedKey, FetchError>> {
-        if let Some(key) = self.fetched() {
-            return Some(Ok(key));
+        if let Some((key, unclear)) = self.fetched() {
+            // The key is proven. Whose share was wrong is worth one hedge delay, no more.
+            while unclear && !self.desk.late() && self.ask_next(actions) {}
+            let soon = self.waiting.values().any(|asked| !asked.slow);
+            return if unclear && soon && !self.desk.late() {
+                None
+            } else {
+                Some(Ok(key))
+            };
         }
         if self.desk.late() {
             return Some(Err(self.verdict()));
@@ -375,7 +397,9 @@ impl Read {
     fn verdict(&self) -> FetchError {
         let key_id = self.key_id.clone();
         let n = self.desk.stores.count();
-        let blocking = (n + 1).saturating_sub(usize::from(self.options.min_threshold.max(1))).max(1);
+        let blocking = (n + 1)
+            .saturating_sub(usize::from(self.options.min_threshold.max(1)))
+            .max(1);
         let votes = self.votes();
         let faults = || self.verdict_faults();
         if let Purpose::Open(wanted) = self.options.purpose {
@@ -469,8 +493,13 @@ struct Votes {
 #[cfg(test)]
 fn unchecked(sharing: &Sharing, offers: &[Offer<'_>]) -> Result<Joined, JoinError> {
     let need = usize::from(sharing.m);
-    let points: BTreeMap<u8, &crate::keystore::wire::Share> = offers.iter().map(|offer| (offer.share.index, offer.share)).collect();
-    let points: Vec<(u8, &[u8])> = points.iter().map(|(x, share)| (*x, share.data.0.expose())).take(need).collect();
+    let points: BTreeMap<u8, &crate::keystore::wire::Share> =
+        offers.iter().map(|offer| (offer.share.index, offer.share)).collect();
+    let points: Vec<(u8, &[u8])> = points
+        .iter()
+        .map(|(x, share)| (*x, share.data.0.expose()))
+        .take(need)
+        .collect();
     if points.len() < need {
         return Err(JoinError::TooFew {
             have: points.len(),
@@ -484,6 +513,7 @@ fn unchecked(sharing: &Sharing, offers: &[Offer<'_>]) -> Result<Joined, JoinErro
         verified: false,
         by: offers.iter().map(|offer| offer.from).collect(),
         wrong: Vec::new(),
+        unclear: false,
     })
 }
 

@@ -140,7 +140,10 @@ impl<D: FnMut(&[StoreId]) -> Result<Dealt, LocalError>> Register<D> {
         };
         self.registration_id = dealt.registration_id;
         self.sharing = Some(dealt.sharing);
-        let messages = dealt.creates.into_iter().map(|create| Message::Create(Box::new(create)));
+        let messages = dealt
+            .creates
+            .into_iter()
+            .map(|create| Message::Create(Box::new(create)));
         self.phase = Phase::Create(Round::start(&mut self.desk, actions, 1, messages.enumerate()));
         None
     }
@@ -148,7 +151,10 @@ impl<D: FnMut(&[StoreId]) -> Result<Dealt, LocalError>> Register<D> {
     /// All have answered `create`, or the time is over.
     fn created(&mut self, round: &Round, actions: &mut Vec<Action>) {
         let with = |status: Status| -> BTreeSet<Place> {
-            let found = round.results.iter().filter(|(_, result)| status_of(result) == Some(status));
+            let found = round
+                .results
+                .iter()
+                .filter(|(_, result)| status_of(result) == Some(status));
             found.map(|(place, _)| *place).collect()
         };
         let ok = with(Status::Ok);
@@ -175,7 +181,9 @@ impl<D: FnMut(&[StoreId]) -> Result<Dealt, LocalError>> Register<D> {
             registration_id: self.registration_id,
             sharing: None,
         };
-        let messages: Vec<_> = touched.map(|(place, _)| (*place, Message::Undo(undo.clone()))).collect();
+        let messages: Vec<_> = touched
+            .map(|(place, _)| (*place, Message::Undo(undo.clone())))
+            .collect();
         self.phase = Phase::Undo {
             round: Round::start(&mut self.desk, actions, 1, messages),
             until: self.desk.now + UNDO_GRACE,
@@ -201,7 +209,9 @@ impl<D: FnMut(&[StoreId]) -> Result<Dealt, LocalError>> Register<D> {
             .map(|(place, result)| self.desk.stores.fault(*place, describe_said(result)))
             .collect();
         let denied = round.results.values();
-        let denied = denied.filter(|result| problem_of(result) == Some(ProblemKind::NotAllowed)).count();
+        let denied = denied
+            .filter(|result| problem_of(result) == Some(ProblemKind::NotAllowed))
+            .count();
         // Where all others coming back would not be enough, trying later does not help.
         if denied > self.desk.stores.count() - self.need() {
             return RegisterError::NotAllowed { key_id, faults };
@@ -347,11 +357,7 @@ impl<D: FnMut(&[StoreId]) -> Result<Dealt, LocalError>> Machine for Register<D> 
                 self.phase = Phase::Create(round);
                 None
             }
-            Phase::Undo {
-                mut round,
-                until,
-                then,
-            } => {
+            Phase::Undo { mut round, until, then } => {
                 round.handle(&mut self.desk, event, actions);
                 if now >= until {
                     round.close(actions);

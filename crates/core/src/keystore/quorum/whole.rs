@@ -21,11 +21,7 @@ use crate::keystore::wire::{
 const TRIES: u8 = 2;
 
 fn describe_all(desk: &mut Desk, key_id: &KeyId, actions: &mut Vec<Action>) -> Round {
-    let message = || {
-        Message::Describe(OfKeyId {
-            key_id: key_id.clone(),
-        })
-    };
+    let message = || Message::Describe(OfKeyId { key_id: key_id.clone() });
     let places = 0..desk.stores.count();
     Round::start(desk, actions, 1, places.map(|place| (place, message())))
 }
@@ -33,7 +29,7 @@ fn describe_all(desk: &mut Desk, key_id: &KeyId, actions: &mut Vec<Action>) -> R
 /// What the stores that answered describe.
 fn described(round: &Round) -> BTreeMap<Place, &DescribeAnswer> {
     let answers = round.results.iter().filter_map(|(place, result)| match result {
-        Ok(Said::Describe(answer)) => Some((*place, answer)),
+        Ok(Said::Describe(answer)) => Some((*place, answer.as_ref())),
         _ => None,
     });
     answers.collect()
@@ -109,7 +105,7 @@ impl AskStatus {
             store_id: self.desk.stores.id(place).cloned(),
             held: match (result, self.desk.stores.twin(place)) {
                 (Ok(_), Some(twin)) => Err(self.desk.stores.fault(place, twin)),
-                (Ok(Said::Describe(answer)), None) => Ok(held(answer)),
+                (Ok(Said::Describe(answer)), None) => Ok(held(*answer)),
                 (Ok(Said::Problem(problem)), None) if problem.kind == ProblemKind::NotFound => {
                     Ok(HeldStatus::default())
                 }
@@ -130,7 +126,11 @@ fn held(answer: DescribeAnswer) -> HeldStatus {
         constants: entry.constants,
         state: entry.state,
         restored: entry.restored,
-        sharings: entry.sharings.into_iter().map(|held| (held.sharing, held.state)).collect(),
+        sharings: entry
+            .sharings
+            .into_iter()
+            .map(|held| (held.sharing, held.state))
+            .collect(),
         permissions: entry.permissions,
         created: entry.created,
         pending_seconds: entry.pending_seconds,
@@ -163,10 +163,15 @@ pub fn verdict(stores: &[StoreStatus], threshold: u8) -> Verdict {
         };
     };
     let tombstones = held.iter().flat_map(|held| &held.tombstones);
-    if tombstones.into_iter().any(|tombstone| tombstone.registration_id == registration) {
+    if tombstones
+        .into_iter()
+        .any(|tombstone| tombstone.registration_id == registration)
+    {
         return Verdict::Removed;
     }
-    let of_it = entries.iter().filter(|entry| entry.constants.registration_id == registration);
+    let of_it = entries
+        .iter()
+        .filter(|entry| entry.constants.registration_id == registration);
     let sharings = of_it.flat_map(|entry| &entry.sharings).map(|(sharing, _)| sharing);
     let highest = sharings.max_by_key(|sharing| sharing.order());
     let (m, n) = highest.map_or((threshold.into(), stores.len()), |sharing| {
@@ -287,7 +292,10 @@ impl Remove {
             }
         }
         // Nobody shows an entry. Where somebody stays silent, a removal seen elsewhere may not have reached it.
-        let silent = round.results.values().any(|result| !matches!(result, Ok(Said::Describe(_))));
+        let silent = round
+            .results
+            .values()
+            .any(|result| !matches!(result, Ok(Said::Describe(_))));
         let all = described(round).into_values().flat_map(|answer| &answer.tombstones);
         match all.max_by(|a, b| a.at.cmp(&b.at)) {
             Some(latest) if silent => Ok(latest.registration_id),
@@ -322,14 +330,21 @@ impl Remove {
         let gone = |result: &Result<Said, String>| matches!(status_of(result), Some(Status::Ok | Status::Other));
         let removed = round.results.values().filter(|result| gone(result)).count();
         let enough = (n + 1).saturating_sub(usize::from(self.threshold.max(1)));
-        let all = if self.desk.rules.hold(Rule::RemoveAll) { n } else { enough };
+        let all = if self.desk.rules.hold(Rule::RemoveAll) {
+            n
+        } else {
+            enough
+        };
         if removed >= all {
             return Ok(registration_id);
         }
         let others = round.results.iter().filter(|(_, result)| !gone(result));
         let faults = others.map(|(place, result)| self.desk.stores.fault(*place, describe_said(result)));
         let key_id = self.key_id.clone();
-        let denied = round.results.values().filter(|result| problem_of(result) == Some(ProblemKind::NotFound));
+        let denied = round
+            .results
+            .values()
+            .filter(|result| problem_of(result) == Some(ProblemKind::NotFound));
         if denied.count() >= enough {
             let faults = faults.collect();
             return Err(RemoveError::NotFound { key_id, faults });
@@ -454,14 +469,17 @@ impl Repair {
         let registrations: BTreeSet<RegistrationId> =
             entries.values().map(|entry| entry.constants.registration_id).collect();
         for registration in registrations {
-            let holders = entries.iter().filter(|(_, entry)| entry.constants.registration_id == registration);
+            let holders = entries
+                .iter()
+                .filter(|(_, entry)| entry.constants.registration_id == registration);
             let holders: Vec<(Place, &DescribedEntry)> = holders.map(|(place, entry)| (*place, *entry)).collect();
             let tombstone = removed.get(&registration).and_then(BTreeSet::first);
             match tombstone.filter(|_| self.desk.rules.hold(Rule::RepairTombstone)) {
                 Some(place) => {
                     let of = self.desk.stores.label(*place);
                     let reason = format!("has a registration whose removal {of} remembers: unregister it again");
-                    plan.faults.extend(holders.iter().map(|(place, _)| (*place, reason.clone())));
+                    plan.faults
+                        .extend(holders.iter().map(|(place, _)| (*place, reason.clone())));
                 }
                 None => self.plan_registration(registration, &holders, &mut plan),
             }
@@ -499,7 +517,9 @@ impl Repair {
                     let confirm = (registration, held.sharing.clone(), entry.state);
                     plan.confirm.insert(*place, confirm);
                 }
-                None => plan.faults.push((*place, "has another sharing than was confirmed".to_owned())),
+                None => plan
+                    .faults
+                    .push((*place, "has another sharing than was confirmed".to_owned())),
             }
         }
     }
@@ -542,8 +562,15 @@ impl Repair {
         for (place, result) in &round.results {
             match (status_of(result), plan.confirm.get(place)) {
                 (Some(Status::Ok), Some((_, _, before))) => {
-                    let was = if *before == State::Stopped { "stopped" } else { "pending" };
-                    done.push((self.desk.stores.label(*place).to_owned(), format!("confirmed what was {was}")));
+                    let was = if *before == State::Stopped {
+                        "stopped"
+                    } else {
+                        "pending"
+                    };
+                    done.push((
+                        self.desk.stores.label(*place).to_owned(),
+                        format!("confirmed what was {was}"),
+                    ));
                     plan.whole.insert(*place);
                 }
                 (Some(status), _) => plan.faults.push((*place, describe_status(status).to_owned())),
