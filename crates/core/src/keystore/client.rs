@@ -260,6 +260,9 @@ fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 }
 
 fn describe_tls(error: &rustls::Error) -> String {
+    if let Some(refusal) = grid_identity::tls::refusal(error) {
+        return format!("has a certificate that cannot be trusted: {refusal}");
+    }
     match error {
         rustls::Error::InvalidCertificate(why) => format!("has a certificate that cannot be trusted: {why}"),
         rustls::Error::AlertReceived(alert) => format!("refused the credential (TLS alert {alert:?})"),

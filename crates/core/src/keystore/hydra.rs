@@ -3,13 +3,13 @@
 //! Each verb runs a state machine of [`super::quorum`] over the network (`docs/src/protocol-walkthrough.md`); what it
 //! answers stands in [`super::outcome`]. Nothing outlives a verb but idle connections, and those go with the [`Hydra`].
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use grid_identity::Credential;
+use grid_identity::{Credential, Policy, TrustStore, tls};
 
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, CrlPolicy, TrustAnchors};
 use crate::ids::{ChangeId, IdError, RegistrationId, StoreId};
 use crate::key_id::KeyId;
 use crate::keystore::client::{self, StoreClient};
@@ -80,9 +80,18 @@ impl Hydra {
     /// # Errors
     /// A configuration or a credential that cannot work.
     pub fn new(config: ClientConfig, credential: &Credential) -> Result<Self, LocalError> {
-        drop(config);
-        let _ = credential;
-        Err(LocalError::Credential("credentials are not read yet".to_owned()))
+        let policy = Policy::client(config.trust.crl == CrlPolicy::Require);
+        let trust = match &config.trust.anchors {
+            TrustAnchors::Directory(path) => TrustStore::directory(path, policy),
+            TrustAnchors::File(path) => TrustStore::file(path, policy),
+        };
+        let trust = Arc::new(trust.map_err(|error| LocalError::Trust(Box::new(error)))?);
+        let tls = tls::client_config(credential, trust).map_err(|error| LocalError::Tls(Box::new(error)))?;
+        let caller = CallerNames {
+            dn: credential.dn().to_owned(),
+            fqan: credential.fqans().first().cloned(),
+        };
+        Self::with_tls(config, tls, caller)
     }
 
     /// The configuration.

@@ -102,6 +102,12 @@ pub enum LocalError {
     /// A credential that cannot work.
     #[error("{0}")]
     Credential(String),
+    /// Trust anchors that cannot be read.
+    #[error("cannot tell which key stores to trust")]
+    Trust(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A credential that TLS does not take.
+    #[error("cannot present the credential to the key stores")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What a key is fetched for.

@@ -13,7 +13,7 @@ use crate::ids::{CheckValue, IdError, RegistrationId, StoreId};
 use crate::key_id::KeyId;
 use crate::keystore::wire::{Constants, Scheme, Share, ShareData, Sharing};
 use crate::secret::SecretBytes;
-use crate::shamir::gf256;
+use crate::shamir::{gf256, glite};
 
 /// Bytes of r, fresh for every sharing.
 pub const R_LENGTH: usize = 32;
@@ -264,8 +264,18 @@ fn blame(
 
 /// Keys of the original have no check value: all that is at hand must agree, and nobody can be named.
 fn join_imported(constants: &Constants, sharing: &Sharing, offers: &[&Offer<'_>]) -> Result<Joined, JoinError> {
-    let points: Vec<(u8, &[u8])> = offers.iter().map(|offer| point(offer)).collect();
-    let key = gf256::join(&points, sharing.m).map_err(|_| JoinError::Check)?; // GLITE
+    let points: Vec<(u16, &[u8])> = offers
+        .iter()
+        .map(|offer| (offer.share.index.into(), offer.share.data.0.expose()))
+        .collect();
+    let (used, extra) = points.split_at(points.len().min(sharing.m.into()));
+    let key = glite::interpolate_bytes(used, 0).map_err(|_| JoinError::Check)?;
+    let agrees = |(x, bytes): &(u16, &[u8])| {
+        glite::interpolate_bytes(used, *x).is_ok_and(|value| bool::from(value.expose().ct_eq(bytes)))
+    };
+    if !extra.iter().all(agrees) {
+        return Err(JoinError::Check);
+    }
     if u32::try_from(key.len()).ok().and_then(|bytes| bytes.checked_mul(8)) != Some(constants.key_bits) {
         return Err(JoinError::Check);
     }
@@ -650,6 +660,40 @@ mod tests {
         assert!(again.data.0.expose() == split.shares[3].data.0.expose());
         assert!(recompute(&split.sharing, &all[1..2], 4).is_none());
         assert!(recompute(&split.sharing, &all[1..3], 0).is_none());
+    }
+
+    #[test]
+    fn an_imported_key_joins_unverified_and_only_where_all_shares_agree() {
+        let (key_id, mut constants, split) = example(2, 3);
+        constants.key_bits = 128;
+        constants.cipher = "bf-cbc".into();
+        let sharing = Sharing {
+            generation: 0,
+            check: None,
+            ..split.sharing
+        };
+        let key = [0x11; 16];
+        let parts = glite::split_bytes(&key, 3, 2).unwrap();
+        let share = |(index, data)| Share {
+            scheme: Scheme::Gf65521,
+            index,
+            m: 2,
+            n: 3,
+            data: ShareData(data),
+        };
+        let mut shares: Vec<Share> = (1..).zip(parts).map(share).collect();
+        for chosen in [&shares[..2], &shares[1..], &shares[..]] {
+            let joined = join(&key_id, &constants, &sharing, &offers(&sharing, chosen))
+                .ok()
+                .unwrap();
+            assert_eq!(joined.key.expose(), key);
+            assert!(!joined.verified && joined.wrong.is_empty());
+        }
+        let mut bytes = shares[2].data.0.expose().to_vec();
+        bytes[1] ^= 1;
+        shares[2].data = ShareData(SecretBytes::new(bytes));
+        let refused = join(&key_id, &constants, &sharing, &offers(&sharing, &shares)).err();
+        assert_eq!(refused, Some(JoinError::Check));
     }
 
     #[test]
