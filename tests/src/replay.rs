@@ -8,6 +8,8 @@ use std::path::Path;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::wire::{self, Answers, Batch};
 use hydra_core::permissions::Permissions;
+use hydra_core::sealed::{Header, Input, RangeReader};
+use hydra_core::secret::Key;
 use hydra_core::shamir::{glite, share};
 use rustls_pki_types::CertificateDer;
 
@@ -28,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     ("revocation_list", revocation_list),
     ("signing_policy", signing_policy),
     ("distinguished_name", distinguished_name),
+    ("sealed_header", sealed_header),
+    ("sealed_file", sealed_file),
 ];
 
 /// The body of a request of any operation: what is read is written back as what reads the same.
@@ -179,4 +183,32 @@ pub fn distinguished_name(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let canonical = grid_identity::dn::canonical(&text);
     assert_eq!(grid_identity::dn::canonical(&canonical), canonical);
+}
+
+/// The header of a sealed file: one that reads is written back byte for byte.
+pub fn sealed_header(data: &[u8]) {
+    if let Ok(header) = Header::decode(data) {
+        assert_eq!(header.encode().expect("what was read can be written")[..], data[..512]);
+    }
+}
+
+/// A key (32 bytes) and a sealed file: pieces that are read one by one are those of the whole.
+pub fn sealed_file(data: &[u8]) {
+    let (key, file) = data.split_at(data.len().min(32));
+    let (Some(key), Ok(reader)) = (Key::from_slice(key), RangeReader::open(file, Input::Stdin)) else {
+        return;
+    };
+    let size =
+        usize::try_from(reader.plaintext_bytes()).expect("a plaintext is shorter than its file, which is in memory");
+    assert!(size < file.len());
+    let reader = reader.unlock(&key).expect("every key can be tried");
+    let Ok(whole) = reader.read(0, size + 1) else {
+        return;
+    };
+    assert_eq!(whole.len(), size);
+    let middle = size / 2;
+    let first = reader.read(0, middle).expect("verified before");
+    let second = reader.read(middle as u64, size).expect("verified before");
+    assert!(whole[..middle] == first[..] && whole[middle..] == second[..]);
+    assert!(reader.read(size as u64, 1).expect("verified before").is_empty());
 }
