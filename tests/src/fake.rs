@@ -1,0 +1,399 @@
+//! A key store that can misbehave on command: in this process, by the very rules of the real one, without a disk.
+//!
+//! Real stores keep the protocol, so they cannot show what a client does with one that does not. What this one decides
+//! comes from `hydra_core::keystore::store`; only what it then says, or fails to say, is bent.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use grid_identity::{Policy, TrustStore};
+use http_body_util::{BodyExt, Full};
+use hydra_core::ids::{CheckValue, StoreId};
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::store::{self, Context, Held, Message, Reply};
+use hydra_core::keystore::wire::{self, Answer, Answers, Batch, ItemResult, State};
+use hydra_core::permissions::Caller;
+use hydra_core::secret::SecretBytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+/// How a store behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As it should.
+    Honest,
+    /// Accepts connections and says nothing.
+    HangAfterAccept,
+    /// Begins an answer and never ends it.
+    HangMidAnswer,
+    /// Takes this operation's request and never answers it; all else is honest.
+    HangOn(&'static str),
+    /// Does what it is asked, and loses the answer to this operation.
+    LoseAnswerTo(&'static str),
+    /// Answers 500.
+    ServerError,
+    /// Answers something that is no JSON.
+    Garbage,
+    /// Hands out its share with one bit turned.
+    FlippedBit,
+    /// Hands out a share of another key.
+    OtherShare,
+    /// Says that one share is enough.
+    LoweredThreshold,
+    /// Hands out a sharing that nobody else has, of an older generation.
+    OldGeneration,
+    /// Claims to be the first store.
+    OtherId,
+}
+
+/// The store; it ends when dropped.
+pub struct FakeStore {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    id: StoreId,
+    trust: TrustStore,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    way: Way,
+    held: BTreeMap<KeyId, Held>,
+    requests: BTreeMap<String, usize>,
+}
+
+impl FakeStore {
+    /// Starts one on a free port of 127.0.0.1.
+    ///
+    /// # Panics
+    /// Where that is impossible: it is for tests.
+    pub fn start(id: &str, certificate: &Path, key: &Path, anchors: &Path) -> Self {
+        let trust = || TrustStore::directory(anchors, Policy::server()).expect("the grid's authorities can be read");
+        let tls = grid_identity::tls::server_config(certificate, key, Arc::new(trust()))
+            .expect("the host certificate is good");
+        let shared = Arc::new(Shared {
+            id: id.parse().expect("a store id"),
+            trust: trust(),
+            inner: Mutex::new(Inner {
+                way: Way::Honest,
+                held: BTreeMap::new(),
+                requests: BTreeMap::new(),
+            }),
+        });
+        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        socket.set_nonblocking(true).expect("a socket that tokio takes");
+        let address = socket.local_addr().expect("it is bound");
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(socket).expect("a socket that tokio takes");
+                tokio::select! {
+                    () = accept(listener, TlsAcceptor::from(Arc::new(tls)), for_thread) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self {
+            address,
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Where it is reached.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.address.port())
+    }
+
+    /// Changes how it behaves from the next connection or request on.
+    pub fn behave(&self, way: Way) {
+        self.shared.inner().way = way;
+    }
+
+    /// Ends it, as a killed process ends: the port refuses connections from now on, what was held is lost.
+    pub fn kill(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            assert!(thread.join().is_ok(), "the fake store panicked");
+        }
+    }
+
+    /// How many requests of an operation came in so far.
+    pub fn requests(&self, operation: &str) -> usize {
+        self.shared.inner().requests.get(operation).copied().unwrap_or(0)
+    }
+
+    /// Waits until a request of this operation has come in.
+    ///
+    /// # Panics
+    /// If none comes within a minute.
+    pub fn wait_for(&self, operation: &str) {
+        let start = Instant::now();
+        while self.requests(operation) == 0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody sent `{operation}`");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The state of the entry under a key id, if there is one.
+    pub fn state(&self, key_id: &str) -> Option<State> {
+        let inner = self.shared.inner();
+        let held = inner.held.iter().find(|(id, _)| id.as_str() == key_id)?.1;
+        held.entry.as_ref().map(|entry| entry.state)
+    }
+}
+
+impl Drop for FakeStore {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
+    while let Ok((socket, _)) = listener.accept().await {
+        tokio::spawn(connection(socket, tls.clone(), Arc::clone(&shared)));
+    }
+}
+
+async fn connection(socket: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
+    let way = shared.inner().way;
+    if way == Way::HangAfterAccept {
+        // The socket stays open as long as the store lives.
+        std::future::pending::<()>().await;
+    }
+    let Ok(mut stream) = tls.accept(socket).await else {
+        return;
+    };
+    if way == Way::HangMidAnswer {
+        let mut some = [0; 256];
+        let _ = stream.read(&mut some).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{\"st")
+            .await;
+        let _ = stream.flush().await;
+        std::future::pending::<()>().await;
+    }
+    let chain = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .map(<[_]>::to_vec)
+        .unwrap_or_default();
+    let Ok(identity) = shared.trust.verify_client(&chain, SystemTime::now()) else {
+        return;
+    };
+    let caller = Caller {
+        dn: identity.dn,
+        fqans: identity.fqans,
+        administrator: false,
+    };
+    let caller = Arc::new(caller);
+    let service = service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&caller), request));
+    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    caller: Arc<Caller>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let operation = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    let way = {
+        let mut inner = shared.inner();
+        *inner.requests.entry(operation.clone()).or_default() += 1;
+        inner.way
+    };
+    if matches!(way, Way::HangOn(name) if name == operation) {
+        std::future::pending::<()>().await;
+    }
+    let (status, kind, text) = match way {
+        Way::ServerError => (500, "text/plain", "it is not your fault\n".to_owned()),
+        Way::Garbage => (200, "application/json", "<html>Please log in</html>\n".to_owned()),
+        _ => match decide(&shared, &caller, &operation, &body) {
+            Some(text) => (200, "application/json", text),
+            None => (404, "text/plain", "no such operation\n".to_owned()),
+        },
+    };
+    if matches!(way, Way::LoseAnswerTo(name) if name == operation) {
+        std::future::pending::<()>().await;
+    }
+    let response = Response::builder().status(status).header("content-type", kind);
+    Ok(response
+        .body(Full::new(Bytes::from(text)))
+        .expect("constant headers are good"))
+}
+
+fn decide(shared: &Shared, caller: &Caller, operation: &str, body: &[u8]) -> Option<String> {
+    let each = |wrap: fn(wire::OfKeyId) -> Message| batch(shared, caller, body, wrap);
+    let registration = |wrap: fn(wire::OfRegistration) -> Message| batch(shared, caller, body, wrap);
+    Some(match operation {
+        "about" => to_json(&about(shared)),
+        "whoami" => to_json(&wire::WhoAmI {
+            store: shared.id.clone(),
+            dn: caller.dn.clone(),
+            fqans: Vec::new(),
+            method: "proxy".to_owned(),
+        }),
+        "create" => batch(shared, caller, body, Message::Create),
+        "confirm" => batch(shared, caller, body, Message::Confirm),
+        "stop" => registration(Message::Stop),
+        "undo" => batch(shared, caller, body, Message::Undo),
+        "remove" => registration(Message::Remove),
+        "read" => each(Message::Read),
+        "describe" => each(Message::Describe),
+        "put" => batch(shared, caller, body, Message::Put),
+        "drop" => batch(shared, caller, body, Message::Drop),
+        _ => return None,
+    })
+}
+
+fn about(shared: &Shared) -> wire::About {
+    wire::About {
+        store: shared.id.clone(),
+        protocols: vec![wire::VERSION],
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        restored: false,
+        limits: wire::Limits {
+            items: wire::MAX_ITEMS,
+            body_bytes: 1 << 20,
+            key_id_bytes: KeyId::MAX_BYTES,
+            sharings: wire::MAX_SHARINGS,
+            acl_entries: 100,
+        },
+    }
+}
+
+fn batch<T: serde::de::DeserializeOwned>(
+    shared: &Shared,
+    caller: &Caller,
+    body: &[u8],
+    wrap: impl Fn(T) -> Message,
+) -> String {
+    let request: Batch<T> = match wire::parse_request(body) {
+        Ok(request) => request,
+        Err(error) => return to_json(&error.to_string()),
+    };
+    let mut inner = shared.inner();
+    let way = inner.way;
+    let mut items = Vec::new();
+    for item in request.items {
+        let message = wrap(item);
+        let key_id = message.key_id().clone();
+        let context = context(shared, caller);
+        let reply = store::apply(inner.held.entry(key_id.clone()).or_default(), &context, message);
+        items.push(Answer {
+            key_id: Some(key_id),
+            result: bent(reply, way),
+        });
+    }
+    let store = match way {
+        Way::OtherId => "store-1".parse().expect("a store id"),
+        _ => shared.id.clone(),
+    };
+    to_json(&Answers { store, items })
+}
+
+fn context(shared: &Shared, caller: &Caller) -> Context {
+    Context {
+        caller: caller.clone(),
+        may_create: true,
+        recovery: false,
+        at_limit: false,
+        acl_limit: 100,
+        store: shared.id.clone(),
+        now: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    }
+}
+
+/// The answer as JSON, with the lie that the way demands.
+fn bent(reply: Reply, way: Way) -> ItemResult<serde_json::Value> {
+    match reply {
+        Reply::Changed(outcome) => value(outcome.result),
+        Reply::Describe(outcome) => value(outcome.result),
+        Reply::Permissions(outcome) => value(outcome.result),
+        Reply::Read(outcome) => {
+            let mut result = outcome.result;
+            if let ItemResult::Done(answer) = &mut result
+                && let Some(entry) = &mut answer.entry
+            {
+                entry.sharings.iter_mut().for_each(|held| lie(held, way));
+            }
+            value(result)
+        }
+    }
+}
+
+fn lie(held: &mut wire::HeldSharing, way: Way) {
+    let Some(share) = &mut held.share else {
+        return;
+    };
+    let mut bytes = share.data.0.expose().to_vec();
+    match way {
+        Way::FlippedBit => bytes[0] ^= 1,
+        Way::OtherShare => bytes
+            .iter_mut()
+            .enumerate()
+            .for_each(|(place, byte)| *byte = (place as u8).wrapping_mul(73)),
+        Way::LoweredThreshold => {
+            held.sharing.m = 1;
+            share.m = 1;
+        }
+        Way::OldGeneration => {
+            held.sharing.generation = 0;
+            held.sharing.check = Some(CheckValue([7; 32]));
+        }
+        _ => {}
+    }
+    share.data.0 = SecretBytes::new(bytes);
+}
+
+fn value<T: serde::Serialize>(result: ItemResult<T>) -> ItemResult<serde_json::Value> {
+    match result {
+        ItemResult::Problem { problem } => ItemResult::Problem { problem },
+        ItemResult::Done(answer) => ItemResult::Done(serde_json::to_value(answer).expect("answers are JSON")),
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("answers are JSON")
+}
