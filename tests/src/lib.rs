@@ -16,13 +16,22 @@ pub const DEADLINE: Duration = Duration::from_secs(90);
 /// If it is not there, or of another version.
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its executable");
-    let folder = own.parent().and_then(Path::parent).expect("tests lie in deps/ beside the programs");
+    let folder = own
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in deps/ beside the programs");
     let path = folder.join(name);
     assert!(path.is_file(), "`{name}` is not built: cargo build --workspace --bins");
-    let answer = Command::new(&path).arg("--version").output().expect("a program of ours starts");
+    let answer = Command::new(&path)
+        .arg("--version")
+        .output()
+        .expect("a program of ours starts");
     let version = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
     let ours = env!("CARGO_PKG_VERSION");
-    assert!(version.ends_with(ours), "`{name}` says `{version}`, not {ours}: cargo build --workspace --bins");
+    assert!(
+        version.ends_with(ours),
+        "`{name}` says `{version}`, not {ours}: cargo build --workspace --bins"
+    );
     path
 }
 
@@ -58,7 +67,10 @@ pub fn run(command: &mut Command) -> Ended {
 /// # Panics
 /// If it cannot be started.
 pub fn start_piped(command: &mut Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
