@@ -34,8 +34,8 @@ pub(crate) const EXAMPLES: &[Example] = &[
 #[derive(Debug, Parser)]
 #[command(name = "ssss-split")]
 pub struct SplitArguments {
-    /// How many shares are needed to join, 1 to N
-    #[arg(short = 'm', visible_short_alias = 't', long = "threshold", value_name = "M", value_parser = share_number())]
+    /// How many shares are needed to join, 1 to N; `-t` is taken for `-m`
+    #[arg(short = 'm', short_alias = 't', long = "threshold", value_name = "M", value_parser = share_number())]
     threshold: u8,
     /// How many shares to make, up to 255
     #[arg(short = 'n', long = "shares", value_name = "N", value_parser = share_number())]

