@@ -267,11 +267,11 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     crc32c::crc32c_append(crc32c::crc32c(PREFIX.as_bytes()), bytes).to_be_bytes()
 }
 
-/// Where shares begin.
+/// Where shares begin. The `1` is looked for first: no share has one behind its prefix.
 fn starts(text: &[u8]) -> impl Iterator<Item = usize> {
     let windows = text.windows(PREFIX.len()).enumerate();
     windows
-        .filter(|(_, window)| window.eq_ignore_ascii_case(PREFIX.as_bytes()))
+        .filter(|(_, window)| window[4] == b'1' && window.eq_ignore_ascii_case(PREFIX.as_bytes()))
         .map(|(at, _)| at)
 }
 
