@@ -1,4 +1,5 @@
 //! Key ids, check values and import ids against `vectors/formats.json`, made by a second implementation.
+#![cfg(feature = "protocol")]
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use hydra_core::ids::StoreId;
