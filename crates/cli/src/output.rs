@@ -1,6 +1,8 @@
 //! Results on standard output: whole or with an error, and silent where the reader has gone (a broken pipe).
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::{Code, Failure};
 
@@ -9,27 +11,35 @@ use crate::{Code, Failure};
 #[error("cannot write to standard output")]
 struct WriteError(#[source] io::Error);
 
-/// Writes a result to standard output and flushes it.
+/// Writes a result to standard output, past the buffer of the standard library: a secret would stay in it unwiped.
 ///
 /// # Errors
 /// Exit code 74 where it cannot be written; a reader that has gone is no error.
 pub fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    forgive_broken_pipe(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+    let written = stdout
+        .flush()
+        .and_then(|()| unbuffered(stdout.as_fd())?.write_all(bytes));
+    forgive_broken_pipe(written)
 }
 
-/// [`print`] for a line of text, its end added.
+/// A standard stream as a file, which has no buffer.
+pub(crate) fn unbuffered(stream: BorrowedFd<'_>) -> io::Result<File> {
+    stream.try_clone_to_owned().map(File::from)
+}
+
+/// [`print()`] for a line of text, its end added.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_line(text: &str) -> Result<(), Failure> {
     print(format!("{text}\n").as_bytes())
 }
 
-/// [`print`] for a JSON value on one line.
+/// [`print()`] for a JSON value on one line.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print_line(&value.to_string())
 }

@@ -5,12 +5,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Code, Failure, signals};
+use crate::{Code, Failure, output, signals};
 
 /// Where a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub fn read_all(from: &Source, limit: usize) -> Result<Zeroizing<Vec<u8>>, Secre
         source,
     };
     let read = match from {
-        Source::Stdin => read_to_end(&mut io::stdin().lock(), limit),
+        Source::Stdin => output::unbuffered(io::stdin().as_fd()).and_then(|mut stdin| read_to_end(&mut stdin, limit)),
         Source::File(path) => File::open(path).and_then(|mut file| read_to_end(&mut file, limit)),
     };
     read.map_err(failed)?.ok_or_else(|| SecretInputError::TooLong {
