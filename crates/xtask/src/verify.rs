@@ -71,7 +71,7 @@ fn source_checks(workspace: &Workspace, steps: &mut Steps) {
     });
     steps.step("documentation of the code", || {
         let mut doc = workspace.cargo();
-        doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
+        doc.args(["doc", "--workspace", "--no-deps", "--keep-going", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings");
         succeed(&mut doc)
     });
