@@ -6,6 +6,8 @@
 pub mod client;
 #[cfg(feature = "client")]
 pub mod fanout;
+#[cfg(test)]
+mod histories;
 #[cfg(feature = "client")]
 pub mod hydra;
 pub mod outcome;

@@ -48,7 +48,7 @@ pub enum Message {
 
 impl Message {
     /// The same message for a second try; none for `create`, which is never sent twice under one registration.
-    fn again(&self) -> Option<Self> {
+    pub(crate) fn again(&self) -> Option<Self> {
         Some(match self {
             Self::Create(_) => return None,
             Self::About => Self::About,

@@ -101,6 +101,20 @@ fn split_with(
     Ok(Split { sharing, shares })
 }
 
+/// [`split`] with a given r, so that the check value is known.
+#[cfg(test)]
+pub(crate) fn split_by_r(
+    key_id: &KeyId,
+    constants: &Constants,
+    generation: u32,
+    m: u8,
+    stores: &[StoreId],
+    key: &[u8],
+    r: &[u8; R_LENGTH],
+) -> Split {
+    split_with(key_id, constants, generation, m, stores, key, r, gf256::split).unwrap()
+}
+
 /// One share on offer: who gave it, under which store id, and what it is.
 pub struct Offer<'a> {
     /// The caller's number for who gave it.
