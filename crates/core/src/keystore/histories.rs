@@ -18,8 +18,8 @@ use super::quorum::{
 use super::sharing::{self, Split};
 use super::store::{self, Context, Held, Reply, StoredEntry, StoredSharing};
 use super::wire::{
-    About, CIPHER_EDS1, Confirm, Constants, Create, DropBelow, Entry, HeldSharing, ItemResult, Limits, Put,
-    ShareData, State, Status, VERSION,
+    About, CIPHER_EDS1, Confirm, Constants, Create, DropBelow, Entry, HeldSharing, ItemResult, Limits, Put, ShareData,
+    State, Status, VERSION,
 };
 use crate::ids::{ChangeId, RegistrationId, StoreId};
 use crate::key_id::KeyId;
@@ -534,13 +534,6 @@ impl World {
     }
 
     fn start_remove(&mut self, registration: Option<RegistrationId>) {
-        if let Some(registration) = registration {
-            self.removal_asked.insert(registration);
-        } else {
-            // Which one it will be, the machine finds out.
-            let all: Vec<RegistrationId> = self.keys.borrow().keys().copied().collect();
-            self.removal_asked.extend(all);
-        }
         let machine = Remove::new(self.names(), TOTAL, key_id(), registration, self.m).without(self.rule());
         self.client(
             Product(machine, |outcome: Result<_, _>| Ended::Removed(outcome.ok())),
@@ -634,6 +627,9 @@ impl World {
     }
 
     fn send(&mut self, client: usize, request: RequestNo, place: Place, sent: Sent, reliable: bool) {
+        if let Sent::Other(Message::Remove(remove)) = &sent {
+            self.removal_asked.insert(remove.registration_id);
+        }
         let timeout = Err(Silence {
             reason: "gave no answer in 5 s".into(),
         });
@@ -1071,11 +1067,23 @@ fn no_history_breaks_an_invariant() {
 const NEEDED: &[(Off, u64, &str)] = &[
     (Off::Machine(Rule::WithinSharing), 8, "an honest store was named a liar"),
     (Off::Machine(Rule::CheckValue), 8, "a wrong key was accepted"),
-    (Off::Machine(Rule::CorrectErrors), 3191, "a registered key does not open"),
+    (
+        Off::Machine(Rule::CorrectErrors),
+        3191,
+        "a registered key does not open",
+    ),
     (Off::Machine(Rule::MinThreshold), 50, "a wrong key was accepted"),
     (Off::Machine(Rule::SealConfirmed), 28, "a registered key does not open"),
-    (Off::Machine(Rule::OnlyItsRegistration), 7, "a file was opened under another registration"),
-    (Off::Machine(Rule::RepairConfirmed), 28, "sealed under a registration that failed"),
+    (
+        Off::Machine(Rule::OnlyItsRegistration),
+        7,
+        "a file was opened under another registration",
+    ),
+    (
+        Off::Machine(Rule::RepairConfirmed),
+        28,
+        "sealed under a registration that failed",
+    ),
 ];
 
 #[test]
