@@ -37,12 +37,15 @@ impl Ends {
     }
 }
 
+/// What went wrong at the server, and at the client.
+type Faults = Box<(Option<Error>, Option<Error>)>;
+
 /// Runs a handshake to its end, or to the first error: of the server, then of the client.
 fn shake(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,
     name: &'static str,
-) -> Result<(ClientConnection, ServerConnection), (Option<Error>, Option<Error>)> {
+) -> Result<(ClientConnection, ServerConnection), Faults> {
     let mut client = ClientConnection::new(Arc::clone(client), ServerName::try_from(name).unwrap()).unwrap();
     let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
     let mut faults = (None, None);
@@ -67,7 +70,7 @@ fn shake(
         }
     }
     if faults.0.is_some() || faults.1.is_some() {
-        return Err(faults);
+        return Err(Box::new(faults));
     }
     assert!(!client.is_handshaking() && !server.is_handshaking());
     Ok((client, server))
@@ -94,7 +97,7 @@ fn hosts_are_known_by_name_and_by_address() {
     for name in ["localhost", "127.0.0.1", "::1", "keystore1.hydragrid.example"] {
         shake(&client, &ends.server, name).unwrap();
     }
-    let (_, fault) = shake(&client, &ends.server, "keystore2.hydragrid.example").unwrap_err();
+    let (_, fault) = *shake(&client, &ends.server, "keystore2.hydragrid.example").unwrap_err();
     let fault = fault.unwrap();
     assert!(
         matches!(tls::refusal(&fault), Some(ChainError::ServerName { .. })),
@@ -110,7 +113,7 @@ fn revoked_and_unknown_users_fail_the_handshake_and_are_told_why() {
         ("dave-eec", "CertificateRevoked"),
         ("mallory-plain", "UnknownCA"),
     ] {
-        let (server, client) = shake(&ends.client(&ends.pki.proxy(file)), &ends.server, "localhost").unwrap_err();
+        let (server, client) = *shake(&ends.client(&ends.pki.proxy(file)), &ends.server, "localhost").unwrap_err();
         assert!(server.is_some(), "{file}");
         let told = client.unwrap().to_string();
         assert!(told.contains(words), "{file}: {told}");

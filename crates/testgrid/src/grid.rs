@@ -122,7 +122,7 @@ pub struct GridOptions {
     pub commands: bool,
     /// Where the programs are; none: beside the running one.
     pub programs: Option<PathBuf>,
-    /// More lines for the configuration of each store, before its tables.
+    /// More lines for the configuration of each store: single settings first, then tables.
     pub store_settings: String,
 }
 
@@ -496,7 +496,9 @@ impl Grid {
         if let Some(admin) = pki.user_dn("admin") {
             text.push_str(&format!("administrators = [{}]\n", quote(admin)));
         }
-        text.push_str(&self.state.settings);
+        let tables = self.state.settings.find("[").unwrap_or(self.state.settings.len());
+        let (single, tables) = self.state.settings.split_at(tables);
+        text.push_str(single);
         text.push_str(&format!(
             "\n[tls]\ncertificate = {}\nkey = {}\nca_dir = {}\n",
             quoted(&certificate),
@@ -507,7 +509,8 @@ impl Grid {
             let dn = pki.user_dn(user).unwrap_or_default();
             text.push_str(&format!("\n[[create]]\nprefix = \"\"\nprincipal = {}\n", quote(dn)));
         }
-        let path = self.store_directory(number).join("keystore.toml");
+        text.push_str(&format!("\n{tables}"));
+        let path = self.store_directory(number).join("hydra-keystore.toml");
         write(&path, &text)?;
         Ok(path)
     }

@@ -399,8 +399,9 @@ impl Template {
 pub struct Authority {
     name: Name,
     key: Key,
-    /// Its own certificate, then those of the authorities above but the last.
-    chain: Vec<Vec<u8>>,
+    certificate: Vec<u8>,
+    /// What comes below a certificate of its making: itself and those above, but never the last.
+    presented: Vec<Vec<u8>>,
     serial: AtomicU64,
     revoked: Vec<u64>,
     crl_number: AtomicU64,
@@ -431,11 +432,12 @@ impl Authority {
             extensions: authority_extensions(&key, None),
             algorithm: None,
         };
-        let chain = vec![template.sign(&key)?];
+        let certificate = template.sign(&key)?;
         Ok(Self {
             name,
             key,
-            chain,
+            certificate,
+            presented: Vec::new(),
             serial: AtomicU64::new(0x1001),
             revoked: Vec::new(),
             crl_number: AtomicU64::new(1),
@@ -451,12 +453,13 @@ impl Authority {
         let key = Key::generate(KeyKind::Ec)?;
         let extensions = authority_extensions(&key, Some(&self.key));
         let template = self.template(name.clone(), key.public.clone(), extensions);
-        let mut chain = vec![template.sign(&self.key)?];
-        chain.extend(self.chain.iter().take(self.chain.len() - 1).cloned());
+        let certificate = template.sign(&self.key)?;
+        let presented = std::iter::once(&certificate).chain(&self.presented).cloned().collect();
         Ok(Self {
             name,
             key,
-            chain,
+            certificate,
+            presented,
             serial: AtomicU64::new(0x1001),
             revoked: Vec::new(),
             crl_number: AtomicU64::new(1),
@@ -475,7 +478,7 @@ impl Authority {
 
     /// Its certificate.
     pub fn certificate(&self) -> &[u8] {
-        &self.chain[0]
+        &self.certificate
     }
 
     /// Its certificate in PEM.
@@ -558,7 +561,7 @@ impl Authority {
     /// [`PkiError::Crypto`] where the key does not sign.
     pub fn issue(&self, template: Template, key: Key) -> Result<Issued, PkiError> {
         let mut chain = vec![template.sign(&self.key)?];
-        chain.extend(self.chain.iter().take(self.chain.len() - 1).cloned());
+        chain.extend(self.presented.iter().cloned());
         Ok(Issued {
             name: template.subject,
             serial: template.serial,
