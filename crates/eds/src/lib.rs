@@ -1,1 +1,72 @@
-//! stub
+//! Encrypted data storage: the verbs behind the `eds-*` commands and their `glite-eds-*` aliases.
+//!
+//! Each binary's `main` is one call of [`run`]. What a command does lies in a module of its own, so that tests and other
+//! programs call the same verb: [`keys`] (register, unregister, status, repair, export), [`encrypt`], [`decrypt`],
+//! [`check`] (check, whoami). [`glite`] speaks the original's operands, words and exit codes over the same verbs. The
+//! commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use hydra_cli::Failure;
+
+pub mod args;
+pub mod check;
+pub mod decrypt;
+pub mod encrypt;
+pub mod failure;
+pub mod glite;
+pub mod key_file;
+pub mod keys;
+pub mod operands;
+pub mod session;
+pub mod voice;
+mod work;
+
+/// The commands of this crate, each a binary of this name.
+pub const NAMES: &[&str] = &[
+    "eds-cat",
+    "eds-check",
+    "eds-decrypt",
+    "eds-encrypt",
+    "eds-key-export",
+    "eds-key-register",
+    "eds-key-repair",
+    "eds-key-status",
+    "eds-key-unregister",
+    "eds-whoami",
+];
+
+/// Names of the original, each with the binary that answers to it (told by `argv[0]`, so a link is enough).
+pub const GLITE_NAMES: &[(&str, &str)] = &[
+    ("glite-eds-decrypt", "eds-decrypt"),
+    ("glite-eds-encrypt", "eds-encrypt"),
+    ("glite-eds-key-register", "eds-key-register"),
+    ("glite-eds-key-unregister", "eds-key-unregister"),
+];
+
+/// Runs the command `name`, or its alias where the process was called by one. For `main`, and nothing else.
+pub fn run(name: &str) -> ExitCode {
+    hydra_cli::harden();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let called = hydra_cli::called_as(&arguments);
+    if let Some(command) = glite::Command::called(&called) {
+        return glite::run(command, &called, arguments.get(1..).unwrap_or_default());
+    }
+    hydra_cli::exit(args::parse(name, arguments).and_then(|command| command.map_or(Ok(()), dispatch)))
+}
+
+fn dispatch(command: args::Command) -> Result<(), Failure> {
+    match command {
+        args::Command::Cat(args) => decrypt::cat(&args),
+        args::Command::Check(args) => check::check(&args),
+        args::Command::Decrypt(args) => decrypt::decrypt(&args),
+        args::Command::Encrypt(args) => encrypt::encrypt(&args),
+        args::Command::Export(args) => keys::export(&args),
+        args::Command::Register(args) => keys::register(&args),
+        args::Command::Repair(args) => keys::repair(&args),
+        args::Command::Status(args) => keys::status(&args),
+        args::Command::Unregister(args) => keys::unregister(&args),
+        args::Command::Whoami(args) => check::whoami(&args),
+    }
+}

@@ -1,0 +1,442 @@
+//! The command lines of the `eds-*` commands. What operands mean together is decided in [`crate::operands`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+use hydra_cli::Failure;
+use hydra_cli::command::Example;
+use hydra_cli::verbosity::Verbosity;
+
+/// A command with its arguments.
+#[derive(Debug)]
+pub enum Command {
+    /// `eds-cat`
+    Cat(Cat),
+    /// `eds-check`
+    Check(Check),
+    /// `eds-decrypt`
+    Decrypt(Decrypt),
+    /// `eds-encrypt`
+    Encrypt(Encrypt),
+    /// `eds-key-export`
+    Export(Export),
+    /// `eds-key-register`
+    Register(Register),
+    /// `eds-key-repair`
+    Repair(Repair),
+    /// `eds-key-status`
+    Status(Status),
+    /// `eds-key-unregister`
+    Unregister(Unregister),
+    /// `eds-whoami`
+    Whoami(Whoami),
+}
+
+/// How a command speaks.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Manners {
+    #[command(flatten)]
+    #[allow(
+        missing_docs,
+        reason = "a doc comment would become the help of every option in the group"
+    )]
+    pub verbosity: Verbosity,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which stores.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Stores")]
+pub struct Stores {
+    /// A key store to use instead of the configured ones; once for each
+    #[arg(long = "store", value_name = "URL")]
+    pub stores: Vec<String>,
+    /// How many shares join a new key
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u8).range(1..))]
+    pub threshold: Option<u8>,
+}
+
+/// Many files at once.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Many files")]
+pub struct Many {
+    /// Put the outputs into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out_dir: Option<PathBuf>,
+    /// Read the names of the inputs from a file, one on a line (`-`: from standard input)
+    #[arg(long, value_name = "LIST", requires = "out_dir")]
+    pub files_from: Option<PathBuf>,
+    /// Names in LIST end with a NUL byte, not with a line
+    #[arg(short = '0', long, requires = "files_from")]
+    pub null: bool,
+}
+
+/// Seal files
+///
+/// KEY_ID names a registered key, whose shares lie in the key stores. With --key-file no store is needed. `-` is
+/// standard input or output. An OUT that exists is left alone without --force, and a failure leaves nothing behind.
+#[derive(Debug, Parser)]
+#[command(
+    name = "eds-encrypt",
+    override_usage = "\
+eds-encrypt [OPTIONS] KEY_ID IN OUT
+       eds-encrypt [OPTIONS] KEY_ID --out-dir DIR FILE...
+       eds-encrypt [OPTIONS] --key-file FILE [--new-key] IN OUT
+       eds-encrypt [OPTIONS] --key-file FILE [--new-key] --out-dir DIR FILE..."
+)]
+pub struct Encrypt {
+    /// KEY_ID, then IN and OUT, or with --out-dir the files
+    #[arg(value_name = "OPERAND")]
+    pub operands: Vec<OsString>,
+    /// Seal under the key in this file instead of a registered one
+    #[arg(short = 'k', long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Make the key file first; it must not exist yet
+    #[arg(long, requires = "key_file")]
+    pub new_key: bool,
+    /// Replace outputs that exist
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub many: Many,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Open sealed files
+///
+/// Without KEY_ID the file's header names the key, and it is printed. `-` is standard input or output. Nothing that
+/// does not verify is ever handed out. With --out-dir the names of the files end in `.eds`, which is taken off.
+#[derive(Debug, Parser)]
+#[command(
+    name = "eds-decrypt",
+    override_usage = "\
+eds-decrypt [OPTIONS] [KEY_ID] IN OUT
+       eds-decrypt [OPTIONS] [KEY_ID] --out-dir DIR FILE.eds...
+       eds-decrypt [OPTIONS] --key-file FILE IN OUT"
+)]
+pub struct Decrypt {
+    /// KEY_ID if you want to name it, then IN and OUT, or with --out-dir the files
+    #[arg(value_name = "OPERAND")]
+    pub operands: Vec<OsString>,
+    /// The key id, where an operand would be mistaken (it ends in `.eds`)
+    #[arg(short = 'i', long, value_name = "KEY_ID", conflicts_with = "key_file")]
+    pub key_id: Option<String>,
+    /// Open with the key in this file: no store is asked
+    #[arg(short = 'k', long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Replace outputs that exist
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub many: Many,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Write the contents of a sealed file to standard output
+///
+/// Only verified segments are written; where one does not verify, the command fails and says how many bytes were good.
+#[derive(Debug, Parser)]
+#[command(name = "eds-cat", override_usage = "eds-cat [OPTIONS] [KEY_ID] IN")]
+pub struct Cat {
+    /// KEY_ID if you want to name it, then IN
+    #[arg(value_name = "OPERAND")]
+    pub operands: Vec<OsString>,
+    /// Open with the key in this file: no store is asked
+    #[arg(short = 'k', long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub verbosity: Verbosity,
+}
+
+/// Make a key and register it: its shares go to all key stores
+#[derive(Debug, Parser)]
+#[command(name = "eds-key-register")]
+pub struct Register {
+    /// The name of the key: 1 to 400 bytes, no `.`, `..` or empty segments
+    #[arg(value_name = "KEY_ID")]
+    pub key_id: String,
+    /// Content with fewer stores than all, while more than half and more than the threshold are there
+    #[arg(long)]
+    pub allow_degraded: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Remove a key from all key stores: files sealed under it can never be opened again
+#[derive(Debug, Parser)]
+#[command(name = "eds-key-unregister")]
+pub struct Unregister {
+    /// The name of the key
+    #[arg(value_name = "KEY_ID")]
+    pub key_id: String,
+    /// Which registration, where stores hold different ones: 32 hex digits
+    #[arg(long, value_name = "ID")]
+    pub registration: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Show what each key store holds of a key
+#[derive(Debug, Parser)]
+#[command(name = "eds-key-status")]
+pub struct Status {
+    /// The name of the key
+    #[arg(value_name = "KEY_ID")]
+    pub key_id: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Finish a registration that some key stores have confirmed and others have not
+#[derive(Debug, Parser)]
+#[command(name = "eds-key-repair")]
+pub struct Repair {
+    /// The name of the key
+    #[arg(value_name = "KEY_ID")]
+    pub key_id: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Write a key to a file, for escrow: whoever has the file opens everything sealed under the key
+#[derive(Debug, Parser)]
+#[command(name = "eds-key-export", group(clap::ArgGroup::new("form").required(true)))]
+pub struct Export {
+    /// The name of the key
+    #[arg(value_name = "KEY_ID")]
+    pub key_id: String,
+    /// Write a keyset in JSON that Google Tink reads
+    #[arg(long, value_name = "FILE", group = "form")]
+    pub tink_keyset: Option<PathBuf>,
+    /// Write the 32 bytes of the key
+    #[arg(long, value_name = "FILE", group = "form")]
+    pub raw: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Show who you are to the key stores
+#[derive(Debug, Parser)]
+#[command(name = "eds-whoami")]
+pub struct Whoami {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Check configuration, credential and key stores, and say where each was found
+#[derive(Debug, Parser)]
+#[command(name = "eds-check")]
+pub struct Check {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Uses of the commands, for their help, their manual pages and the tests.
+pub const EXAMPLES: &[(&str, &[Example])] = &[
+    (
+        "eds-cat",
+        &[Example {
+            says: "Write the contents to standard output",
+            command: "eds-cat --key-file my.key scan.eds",
+        }],
+    ),
+    (
+        "eds-check",
+        &[Example {
+            says: "See what is configured and who answers",
+            command: "eds-check",
+        }],
+    ),
+    (
+        "eds-decrypt",
+        &[
+            Example {
+                says: "Open with the key in a file, no store needed",
+                command: "eds-decrypt --key-file my.key scan.eds scan.dcm",
+            },
+            Example {
+                says: "Open with the key that the file names",
+                command: "eds-decrypt scan.eds scan.dcm",
+            },
+            Example {
+                says: "Open many files",
+                command: "eds-decrypt --out-dir opened sealed/*.eds",
+            },
+        ],
+    ),
+    (
+        "eds-encrypt",
+        &[
+            Example {
+                says: "Seal under a new key in a file, no store needed",
+                command: "eds-encrypt --key-file my.key --new-key scan.dcm scan.eds",
+            },
+            Example {
+                says: "Seal under a registered key",
+                command: "eds-encrypt /myvo/scans/17 scan.dcm scan.eds",
+            },
+            Example {
+                says: "Seal many files, one key fetch",
+                command: "eds-encrypt /myvo/scans/17 --out-dir sealed *.dcm",
+            },
+        ],
+    ),
+    (
+        "eds-key-export",
+        &[
+            Example {
+                says: "Write the 32 bytes, as --key-file takes them",
+                command: "eds-key-export /myvo/scans/17 --raw scans.key",
+            },
+            Example {
+                says: "Write a keyset that Google Tink reads",
+                command: "eds-key-export /myvo/scans/17 --tink-keyset scans.json",
+            },
+        ],
+    ),
+    (
+        "eds-key-register",
+        &[Example {
+            says: "Register a new key",
+            command: "eds-key-register /myvo/scans/17",
+        }],
+    ),
+    (
+        "eds-key-repair",
+        &[Example {
+            says: "Finish the registration",
+            command: "eds-key-repair /myvo/scans/17",
+        }],
+    ),
+    (
+        "eds-key-status",
+        &[Example {
+            says: "See whether every store has the key",
+            command: "eds-key-status /myvo/scans/17",
+        }],
+    ),
+    (
+        "eds-key-unregister",
+        &[Example {
+            says: "Remove the key for ever",
+            command: "eds-key-unregister /myvo/scans/17",
+        }],
+    ),
+    (
+        "eds-whoami",
+        &[Example {
+            says: "See your name as the stores see it",
+            command: "eds-whoami",
+        }],
+    ),
+];
+
+/// Parses the arguments of the command `name`; none where help, version or `--generate` was asked for and is printed.
+///
+/// # Errors
+/// Wrong usage, or an output that cannot be written.
+pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
+    let examples = EXAMPLES
+        .iter()
+        .find(|(command, _)| *command == name)
+        .map_or(&[][..], |(_, examples)| *examples);
+    fn one<T: Parser>(
+        arguments: Vec<OsString>,
+        examples: &[Example],
+        command: fn(T) -> Command,
+    ) -> Result<Option<Command>, Failure> {
+        Ok(hydra_cli::command::parse::<T>(arguments, examples)?.map(command))
+    }
+    match name {
+        "eds-cat" => one(arguments, examples, Command::Cat),
+        "eds-check" => one(arguments, examples, Command::Check),
+        "eds-decrypt" => one(arguments, examples, Command::Decrypt),
+        "eds-encrypt" => one(arguments, examples, Command::Encrypt),
+        "eds-key-export" => one(arguments, examples, Command::Export),
+        "eds-key-register" => one(arguments, examples, Command::Register),
+        "eds-key-repair" => one(arguments, examples, Command::Repair),
+        "eds-key-status" => one(arguments, examples, Command::Status),
+        "eds-key-unregister" => one(arguments, examples, Command::Unregister),
+        _ => one(arguments, examples, Command::Whoami),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_line_is_sound() {
+        Encrypt::command().debug_assert();
+        Decrypt::command().debug_assert();
+        Cat::command().debug_assert();
+        Register::command().debug_assert();
+        Unregister::command().debug_assert();
+        Status::command().debug_assert();
+        Repair::command().debug_assert();
+        Export::command().debug_assert();
+        Whoami::command().debug_assert();
+        Check::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        for name in crate::NAMES {
+            let (_, examples) = EXAMPLES.iter().find(|(command, _)| command == name).unwrap();
+            assert!(!examples.is_empty(), "{name}");
+            for example in *examples {
+                let words = example.command.split(' ').map(OsString::from).collect();
+                assert!(parse(name, words).unwrap().is_some(), "{}", example.command);
+            }
+        }
+    }
+}
