@@ -1,1 +1,13 @@
-//! stub
+//! The Hydra key store: holds one share of each key, never a key. It answers the messages of
+//! `docs/src/formats/protocol.md` over TLS, decides by `hydra_core::keystore::store`, and keeps what it holds in SQLite.
+#![forbid(unsafe_code)]
+
+pub mod api;
+mod commands;
+pub mod config;
+pub mod database;
+pub mod engine;
+pub mod openapi;
+pub mod rest;
+
+pub use commands::main;

@@ -1,0 +1,429 @@
+//! `hydra-keystore init`, `check` and `serve`: see `docs/src/commands/hydra-keystore.md`.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use grid_identity::{Policy, TrustStore, tls};
+use hydra_cli::command::{self, Example};
+use hydra_cli::{Code, Failure, output};
+use hydra_core::ids::StoreId;
+use hydra_core::secret::Key;
+use hydra_service::{Limits, monitor};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
+
+use crate::config::{Config, ConfigError};
+use crate::database::{self, DatabaseError};
+use crate::engine::{Engine, now};
+use crate::{api, engine};
+
+/// Runs a Hydra key store: one share of each key, never a key
+#[derive(Debug, Parser)]
+#[command(name = "hydra-keystore", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a new store in DIR: configuration, store key, database
+    Init(Init),
+    /// Say everything that is wrong with a configuration
+    Check {
+        /// The configuration file
+        config: PathBuf,
+    },
+    /// Serve until SIGTERM or SIGINT; prints `listening on https://HOST:PORT`
+    Serve {
+        /// The configuration file
+        config: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Init {
+    /// A folder that is empty or not there yet
+    dir: PathBuf,
+    /// What the store calls itself, for ever [default: the host's name]
+    #[arg(long)]
+    store_id: Option<String>,
+    /// Where it listens; port 0 takes any that is free
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// The host's certificate, PEM
+    #[arg(long, value_name = "FILE", default_value = "/etc/grid-security/hostcert.pem")]
+    certificate: PathBuf,
+    /// The key of the host's certificate, PEM
+    #[arg(long, value_name = "FILE", default_value = "/etc/grid-security/hostkey.pem")]
+    key: PathBuf,
+    /// Folder of certificate authorities, revocation lists and signing policies
+    #[arg(long, value_name = "DIR", default_value = "/etc/grid-security/certificates")]
+    ca_dir: PathBuf,
+    /// Let PRINCIPAL (a DN or an FQAN) create key ids that begin with PREFIX; may be repeated
+    #[arg(long, value_name = "PREFIX=PRINCIPAL")]
+    create: Vec<String>,
+}
+
+const EXAMPLES: [Example; 2] = [
+    Example {
+        says: "make a store that lets Alice create any key id",
+        command: "hydra-keystore init /var/lib/hydra --store-id ks-a.example.org --create =/DC=org/CN=Alice",
+    },
+    Example {
+        says: "serve it",
+        command: "hydra-keystore serve /var/lib/hydra/hydra-keystore.toml",
+    },
+];
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    hydra_cli::harden();
+    command::run::<Arguments>(&EXAMPLES, |arguments| match arguments.verb {
+        Verb::Init(arguments) => init(&arguments),
+        Verb::Check { config } => check(&config),
+        Verb::Serve { config } => serve(&config),
+    })
+}
+
+/// Why a store cannot be made, checked or served.
+#[derive(Debug, thiserror::Error)]
+enum StoreError {
+    #[error("`{}` is not empty", .0.display())]
+    NotEmpty(PathBuf),
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`--create {0}`: not PREFIX=PRINCIPAL, where a principal begins with a slash")]
+    Rule(String),
+    #[error("no random numbers from the operating system")]
+    Random,
+    #[error("store key `{}` {reason}", path.display())]
+    StoreKey { path: PathBuf, reason: String },
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+}
+
+// --- init -------------------------------------------------------------------------------------------------------------
+
+const CONFIG_NAME: &str = "hydra-keystore.toml";
+
+fn init(arguments: &Init) -> Result<(), Failure> {
+    let store = store_id(arguments)?;
+    let rules = creation_rules(&arguments.create)?;
+    make_folder(&arguments.dir)?;
+    let key_path = arguments.dir.join("store.key");
+    let key = Key::random().map_err(|_| Failure::new(Code::Failed, StoreError::Random))?;
+    write_new(&key_path, key.expose(), 0o600)?;
+    let database = arguments.dir.join("keystore.db");
+    write_new(&database, &[], 0o600)?;
+    database::create(&database, &store, &key, now()).map_err(database_failure)?;
+    let config = arguments.dir.join(CONFIG_NAME);
+    write_new(&config, config_text(arguments, &store, &rules).as_bytes(), 0o640)?;
+    output::tell(&format!(
+        "store `{store}` is ready: keep a copy of {} away from the database's backups",
+        key_path.display()
+    ));
+    output::print_line(&config.display().to_string())
+}
+
+fn store_id(arguments: &Init) -> Result<StoreId, Failure> {
+    let text = match &arguments.store_id {
+        Some(text) => text.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    text.parse().map_err(|error| Failure::new(Code::Usage, error))
+}
+
+fn creation_rules(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let rule = |text: &String| {
+        // A DN has `=` in it, a principal begins with a slash: the first `=/` parts the two.
+        let parts = text.split_once("=/").filter(|(_, principal)| !principal.is_empty());
+        let (prefix, principal) = parts.ok_or_else(|| Failure::new(Code::Usage, StoreError::Rule(text.clone())))?;
+        Ok((prefix.to_owned(), format!("/{principal}")))
+    };
+    given.iter().map(rule).collect()
+}
+
+fn make_folder(dir: &Path) -> Result<(), Failure> {
+    let failed = |source| {
+        let path = dir.to_owned();
+        Failure::new(Code::CannotCreate, StoreError::Write { path, source })
+    };
+    match std::fs::read_dir(dir) {
+        Ok(mut found) => match found.next() {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(Code::CannotCreate, StoreError::NotEmpty(dir.to_owned()))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|source| {
+        let path = path.to_owned();
+        Failure::new(Code::CannotCreate, StoreError::Write { path, source })
+    })
+}
+
+/// Quoted as TOML wants it.
+fn quoted(text: impl std::fmt::Display) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+fn config_text(arguments: &Init, store: &StoreId, rules: &[(String, String)]) -> String {
+    let absolute = |path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        quoted(path.display())
+    };
+    let limits = Limits::default();
+    let rule = |(prefix, principal): &(String, String)| {
+        format!(
+            "[[create]]\nprefix = {}\nprincipal = {}\n",
+            quoted(prefix),
+            quoted(principal)
+        )
+    };
+    let rules = if rules.is_empty() {
+        "# [[create]]\n# prefix = \"/myvo/\"\n# principal = \"/DC=org/DC=example/CN=Alice\"\n".to_owned()
+    } else {
+        rules.iter().map(rule).collect::<Vec<_>>().join("\n")
+    };
+    format!(
+        "# A Hydra key store. `hydra-keystore check` says everything that is wrong with this file; keys that it does not\n\
+         # know are refused. Relative paths start from the folder of this file.\n\
+         \n\
+         # What the store calls itself, in every sharing. It never changes, whatever the host is called.\n\
+         store_id = {store}\n\
+         # Port 0 takes any that is free; the address is printed on standard output.\n\
+         listen = {listen}\n\
+         database = \"keystore.db\"\n\
+         # 32 bytes that seal the shares on disk. Whoever has this file and the database has the shares.\n\
+         store_key = \"store.key\"\n\
+         # The most bytes that the database may grow to; 0: as the disk allows.\n\
+         max_database_bytes = 0\n\
+         # error, warn, info, debug or trace\n\
+         log = \"info\"\n\
+         # DNs and FQANs that may list and remove every entry and change its permissions, but never read a share …\n\
+         administrators = []\n\
+         # … unless this is true.\n\
+         recovery = false\n\
+         \n\
+         [tls]\n\
+         certificate = {certificate}\n\
+         key = {key}\n\
+         # Certificate authorities of clients, with revocation lists and signing policies.\n\
+         ca_dir = {ca_dir}\n\
+         \n\
+         [limits]\n\
+         handshake_ms = {handshake_ms}\n\
+         header_ms = {header_ms}\n\
+         request_ms = {request_ms}\n\
+         body_bytes = {body_bytes}\n\
+         connections = {connections}\n\
+         in_flight = {in_flight}\n\
+         # Of one identity; a batch counts as its items.\n\
+         items_per_second = {items_per_second}\n\
+         burst_items = {burst_items}\n\
+         # How long a stopping store waits for requests in flight.\n\
+         stop_ms = {stop_ms}\n\
+         \n\
+         [entries]\n\
+         # Entries, tombstones and stop marks that one identity may bring.\n\
+         per_owner = 10000000\n\
+         # Lines of an ACL.\n\
+         acl = 100\n\
+         \n\
+         # Liveness, readiness and metrics without TLS: /live, /ready, /metrics.\n\
+         # [monitor]\n\
+         # listen = \"127.0.0.1:9443\"\n\
+         \n\
+         # Who may create key ids that begin with a prefix (\"\" is any). Without a rule nobody may.\n\
+         {rules}",
+        store = quoted(store),
+        listen = quoted(arguments.listen),
+        certificate = absolute(&arguments.certificate),
+        key = absolute(&arguments.key),
+        ca_dir = absolute(&arguments.ca_dir),
+        handshake_ms = limits.handshake_ms,
+        header_ms = limits.header_ms,
+        request_ms = limits.request_ms,
+        body_bytes = limits.body_bytes,
+        connections = limits.connections,
+        in_flight = limits.in_flight,
+        items_per_second = limits.items_per_second,
+        burst_items = limits.burst_items,
+        stop_ms = limits.stop_ms,
+    )
+}
+
+// --- check ------------------------------------------------------------------------------------------------------------
+
+fn check(path: &Path) -> Result<(), Failure> {
+    let config = read_config(path)?;
+    let mut faults = Vec::new();
+    let mut note = |what: &str, found: Option<Failure>| {
+        if let Some(failure) = found {
+            let lines = failure.lines().join(",").replace("error: ", "").replace("  cause:", "");
+            faults.push(format!("{what}: {lines}"));
+        }
+    };
+    note("store_key", read_store_key(&config.store_key).err());
+    if !config.database.is_file() {
+        let missing = format!("no file `{}`", config.database.display());
+        note("database", Some(Failure::new(Code::Config, missing)));
+    }
+    match trust(&config) {
+        Err(failure) => note("tls", Some(failure)),
+        Ok(trust) => note("tls", server_config(&config, trust).err()),
+    }
+    if faults.is_empty() {
+        return output::print_line("ok");
+    }
+    let path = path.to_owned();
+    Err(Failure::new(Code::Config, ConfigError::Faults { path, faults }))
+}
+
+fn read_config(path: &Path) -> Result<Config, Failure> {
+    Config::read(path).map_err(|error| Failure::new(Code::Config, error))
+}
+
+fn trust(config: &Config) -> Result<Arc<TrustStore>, Failure> {
+    let opened = match (&config.tls.ca_dir, &config.tls.ca_file) {
+        (Some(folder), _) => TrustStore::directory(folder, Policy::server()),
+        (None, file) => TrustStore::file(file.clone().unwrap_or_default(), Policy::server()),
+    };
+    opened.map(Arc::new).map_err(|error| Failure::new(Code::Config, error))
+}
+
+fn server_config(config: &Config, trust: Arc<TrustStore>) -> Result<rustls::ServerConfig, Failure> {
+    let mut server = tls::server_config(&config.tls.certificate, &config.tls.key, trust)
+        .map_err(|error| Failure::new(Code::Config, error))?;
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(server)
+}
+
+/// The store key: 32 raw bytes in a file that nobody but its owner can read.
+fn read_store_key(path: &Path) -> Result<Key, Failure> {
+    let refuse = |reason: String| {
+        let path = path.to_owned();
+        Failure::new(Code::Config, StoreError::StoreKey { path, reason })
+    };
+    let unread = |error: io::Error| refuse(format!("cannot be read: {error}"));
+    let mut file = File::open(path).map_err(unread)?;
+    let mode = file.metadata().map_err(unread)?.mode();
+    if mode & 0o077 != 0 {
+        let advice = format!("chmod 600 {}", path.display());
+        return Err(refuse("can be read by others".into()).advise(advice));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64));
+    Read::by_ref(&mut file)
+        .take(33)
+        .read_to_end(&mut bytes)
+        .map_err(unread)?;
+    Key::from_slice(&bytes).ok_or_else(|| refuse("is not 32 bytes long".into()))
+}
+
+fn database_failure(error: DatabaseError) -> Failure {
+    let code = match &error {
+        DatabaseError::Locked { .. } => Code::TryLater,
+        DatabaseError::Sqlite(_) | DatabaseError::Open { .. } | DatabaseError::Row { .. } => Code::Io,
+        _ => Code::Config,
+    };
+    Failure::new(code, error)
+}
+
+// --- serve ------------------------------------------------------------------------------------------------------------
+
+fn serve(path: &Path) -> Result<(), Failure> {
+    let config = read_config(path)?;
+    let key = read_store_key(&config.store_key)?;
+    let trust = trust(&config)?;
+    let tls = Arc::new(server_config(&config, Arc::clone(&trust))?);
+    hydra_service::log::start(&config.log).map_err(|error| Failure::new(Code::Config, error))?;
+    let engine = engine::Engine::open(&config.database, &key, config.rules.clone(), config.max_database_bytes);
+    let engine = Arc::new(engine.map_err(database_failure)?);
+    let start = |error| Failure::new(Code::Failed, StoreError::Start(error));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(start)?;
+    let served = runtime.block_on(run(&config, tls, trust, &engine));
+    engine.close();
+    served
+}
+
+async fn run(
+    config: &Config,
+    tls: Arc<rustls::ServerConfig>,
+    trust: Arc<TrustStore>,
+    engine: &Arc<Engine>,
+) -> Result<(), Failure> {
+    let start = |error| Failure::new(Code::Failed, StoreError::Start(error));
+    let mut terminate = signal(SignalKind::terminate()).map_err(start)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(start)?;
+    if let Some(address) = config.monitor {
+        serve_monitor(address, engine).await?;
+    }
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr().map_err(start)?;
+    for problem in trust.problems() {
+        tracing::warn!(file = %problem.path.display(), reason = %problem.what, "a trust anchor's file is not used");
+    }
+    tracing::info!(store = %config.store, %address, "listening");
+    output::print_line(&format!("listening on https://{address}"))?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    let router = api::router(Arc::clone(engine), &config.limits);
+    let served = hydra_service::serve(listener, tls, trust, router, &config.limits, stop).await;
+    served.map_err(|error| Failure::new(Code::Failed, error))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| Failure::new(Code::Config, StoreError::Listen { address, source }))
+}
+
+async fn serve_monitor(address: SocketAddr, engine: &Arc<Engine>) -> Result<(), Failure> {
+    let metrics = monitor::start_metrics().map_err(|error| Failure::new(Code::Failed, error))?;
+    let engine = Arc::clone(engine);
+    let router = monitor::router(metrics, Arc::new(move || engine.is_ready()));
+    let listener = listen(address).await?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(reason = %error, "the monitor's listener ended");
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! The configuration of a key store: one TOML file, every fault told at once, unknown keys refused
+//! (`docs/src/operating.md`).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use hydra_core::ids::StoreId;
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::store::Context;
+use hydra_core::permissions::Caller;
+use hydra_service::Limits;
+use serde::Deserialize;
+
+/// The file as it stands there.
+#[derive(Debug, Deserialize)]
+struct File {
+    store_id: Option<String>,
+    listen: Option<String>,
+    #[serde(default = "default_database")]
+    database: PathBuf,
+    #[serde(default = "default_store_key")]
+    store_key: PathBuf,
+    #[serde(default)]
+    max_database_bytes: u64,
+    #[serde(default = "default_level")]
+    log: String,
+    tls: Option<Tls>,
+    #[serde(default)]
+    administrators: Vec<String>,
+    #[serde(default)]
+    recovery: bool,
+    #[serde(default)]
+    create: Vec<CreationRule>,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    entries: EntryLimits,
+    monitor: Option<Monitor>,
+}
+
+fn default_database() -> PathBuf {
+    "keystore.db".into()
+}
+
+fn default_store_key() -> PathBuf {
+    "store.key".into()
+}
+
+fn default_level() -> String {
+    "info".into()
+}
+
+/// The host's certificate, and whom it trusts.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Tls {
+    /// PEM, the host's first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+    /// Hashed certificates, revocation lists and signing policies.
+    pub ca_dir: Option<PathBuf>,
+    /// All of them in one file.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Who may create under a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct CreationRule {
+    /// `""` matches every key id.
+    pub prefix: String,
+    /// A DN or an FQAN.
+    pub principal: String,
+}
+
+/// What one owner and one entry may have.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct EntryLimits {
+    /// Entries, tombstones and stop marks that one identity brings.
+    pub per_owner: u64,
+    /// Lines of an ACL.
+    pub acl: usize,
+}
+
+impl Default for EntryLimits {
+    fn default() -> Self {
+        Self {
+            per_owner: 10_000_000,
+            acl: 100,
+        }
+    }
+}
+
+/// Liveness, readiness and metrics.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Monitor {
+    /// Where; without TLS, so on loopback or a network of its own.
+    pub listen: String,
+}
+
+/// A configuration that can work.
+#[derive(Debug)]
+pub struct Config {
+    /// What the store calls itself, for ever.
+    pub store: StoreId,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// 32 raw bytes, for nobody but the store.
+    pub store_key: PathBuf,
+    /// The most that the database may grow to; 0: as the disk allows.
+    pub max_database_bytes: u64,
+    /// A filter for the log.
+    pub log: String,
+    /// The host's certificate.
+    pub tls: Tls,
+    /// Who may what.
+    pub rules: Rules,
+    /// Of the listener.
+    pub limits: Limits,
+    /// Where monitoring asks.
+    pub monitor: Option<SocketAddr>,
+}
+
+/// Who may create, who administers: everything that decisions take from the configuration.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// What the store calls itself.
+    pub store: StoreId,
+    /// In any order: one that matches is enough.
+    pub create: Vec<CreationRule>,
+    /// DNs and FQANs.
+    pub administrators: Vec<String>,
+    /// Administrators may read shares.
+    pub recovery: bool,
+    /// Of entries.
+    pub entries: EntryLimits,
+}
+
+impl Rules {
+    /// The caller behind a verified identity.
+    pub fn caller(&self, identity: &grid_identity::Identity) -> Caller {
+        let mut caller = Caller {
+            dn: identity.dn.clone(),
+            fqans: identity.fqans.clone(),
+            administrator: false,
+        };
+        caller.administrator = self.administrators.iter().any(|principal| caller.is(principal));
+        caller
+    }
+
+    /// What decisions about a key id go by.
+    pub fn context(&self, caller: &Caller, key_id: &KeyId, now: u64) -> Context {
+        let mut rules = self.create.iter();
+        Context {
+            may_create: rules.any(|rule| key_id.as_str().starts_with(&rule.prefix) && caller.is(&rule.principal)),
+            caller: caller.clone(),
+            recovery: self.recovery,
+            at_limit: false,
+            acl_limit: self.entries.acl,
+            store: self.store.clone(),
+            now,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is wrong with it, all of it.
+    #[error("`{}`: {}", path.display(), faults.join("; "))]
+    Faults {
+        /// Which.
+        path: PathBuf,
+        /// A sentence each.
+        faults: Vec<String>,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file; relative paths in it start from its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every fault at once.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder).map_err(|faults| ConfigError::Faults {
+            path: path.to_owned(),
+            faults,
+        })
+    }
+
+    /// Checks the text of a file in `folder`.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+        let mut faults = Vec::new();
+        let reader = toml::Deserializer::parse(text).map_err(|error| vec![error.to_string()])?;
+        let file: File = serde_ignored::deserialize(reader, |key| faults.push(format!("unknown key `{key}`")))
+            .map_err(|error| vec![error.to_string().trim_end().replace('\n', " ")])?;
+        let store = required(&mut faults, "store_id", file.store_id, |text| {
+            text.parse::<StoreId>().ok()
+        });
+        let listen = required(&mut faults, "listen", file.listen, |text| {
+            text.parse::<SocketAddr>().ok()
+        });
+        let monitor = file.monitor.map(|monitor| monitor.listen);
+        let monitor = match monitor {
+            None => None,
+            given => required(&mut faults, "monitor.listen", given, |text| {
+                text.parse::<SocketAddr>().ok()
+            }),
+        };
+        let tls = check_tls(&mut faults, file.tls.unwrap_or_default(), folder);
+        faults.extend(file.limits.faults());
+        for (number, rule) in file.create.iter().enumerate() {
+            if !is_principal(&rule.principal) {
+                faults.push(format!(
+                    "create rule {}: `{}` is no DN or FQAN",
+                    number + 1,
+                    rule.principal
+                ));
+            }
+        }
+        for principal in file.administrators.iter().filter(|principal| !is_principal(principal)) {
+            faults.push(format!("administrators: `{principal}` is no DN or FQAN"));
+        }
+        let (Some(store), Some(listen), true) = (store, listen, faults.is_empty()) else {
+            return Err(faults);
+        };
+        Ok(Self {
+            listen,
+            database: folder.join(file.database),
+            store_key: folder.join(file.store_key),
+            max_database_bytes: file.max_database_bytes,
+            log: file.log,
+            tls,
+            rules: Rules {
+                store: store.clone(),
+                create: file.create,
+                administrators: file.administrators,
+                recovery: file.recovery,
+                entries: file.entries,
+            },
+            store,
+            limits: file.limits,
+            monitor,
+        })
+    }
+}
+
+/// Both begin with a slash; neither is empty or has control characters.
+fn is_principal(text: &str) -> bool {
+    text.len() > 1 && text.starts_with('/') && !text.chars().any(char::is_control)
+}
+
+fn required<T>(
+    faults: &mut Vec<String>,
+    name: &str,
+    given: Option<String>,
+    read: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let Some(text) = given else {
+        faults.push(format!("`{name}` is missing"));
+        return None;
+    };
+    let value = read(&text);
+    if value.is_none() {
+        faults.push(format!("`{name}`: `{text}` is not valid"));
+    }
+    value
+}
+
+fn check_tls(faults: &mut Vec<String>, tls: Tls, folder: &Path) -> Tls {
+    let join = |path: PathBuf| folder.join(path);
+    if tls.ca_dir.is_some() == tls.ca_file.is_some() {
+        faults.push("give one of `tls.ca_dir` and `tls.ca_file`".into());
+    }
+    let tls = Tls {
+        certificate: join(tls.certificate),
+        key: join(tls.key),
+        ca_dir: tls.ca_dir.map(join),
+        ca_file: tls.ca_file.map(join),
+    };
+    let files = [
+        ("tls.certificate", Some(&tls.certificate)),
+        ("tls.key", Some(&tls.key)),
+        ("tls.ca_file", tls.ca_file.as_ref()),
+    ];
+    for (name, path) in files {
+        if path.is_some_and(|path| !path.is_file()) {
+            let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+            faults.push(format!("`{name}`: no file `{path}`"));
+        }
+    }
+    if let Some(folder) = tls.ca_dir.as_ref().filter(|folder| !folder.is_dir()) {
+        faults.push(format!("`tls.ca_dir`: no folder `{}`", folder.display()));
+    }
+    tls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let text = r#"
+            store_id = "a b"
+            lisen = "127.0.0.1:1"
+            administrators = ["bob"]
+            [limits]
+            in_flight = 0
+            body = 7
+            [[create]]
+            prefix = ""
+            principal = "alice"
+            who = "x"
+        "#;
+        let faults = Config::parse(text, Path::new("/nowhere")).unwrap_err().join("\n");
+        for words in [
+            "unknown key `lisen`",
+            "unknown key `limits.body`",
+            "unknown key `create.0.who`",
+            "`store_id`: `a b`",
+            "`listen` is missing",
+            "in_flight is too small",
+            "`alice` is no DN",
+            "`bob` is no DN",
+            "ca_dir",
+            "tls.certificate",
+        ] {
+            assert!(faults.contains(words), "{words} in\n{faults}");
+        }
+    }
+
+    #[test]
+    fn creation_goes_by_prefix_and_principal() {
+        let rules = Rules {
+            store: "b".parse().unwrap(),
+            create: vec![
+                CreationRule {
+                    prefix: "/myvo/".into(),
+                    principal: "/CN=alice".into(),
+                },
+                CreationRule {
+                    prefix: String::new(),
+                    principal: "/myvo/Role=any".into(),
+                },
+            ],
+            administrators: vec!["/CN=root".into()],
+            recovery: false,
+            entries: EntryLimits::default(),
+        };
+        let may = |dn: &str, fqans: &[&str], key_id: &str| {
+            let caller = Caller {
+                dn: dn.into(),
+                fqans: fqans.iter().map(|fqan| (*fqan).to_owned()).collect(),
+                administrator: false,
+            };
+            rules.context(&caller, &KeyId::new(key_id).unwrap(), 0).may_create
+        };
+        assert!(may("/CN=alice", &[], "/myvo/x"));
+        assert!(!may("/CN=alice", &[], "/myvox"));
+        assert!(!may("/CN=alice", &[], "bare"));
+        assert!(may("/CN=bob", &["/myvo/Role=any"], "bare"));
+        assert!(!may("/CN=root", &[], "/myvo/x"));
+    }
+}

@@ -1,0 +1,801 @@
+//! The database of a key store: SQLite in WAL mode, each commit flushed to disk. Schema with numbered migrations, rows to
+//! and from what decisions work on, the audit table. No decision is made here (`docs/src/operating.md`).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use hydra_core::frame::Frame;
+use hydra_core::ids::{RegistrationId, StoreId};
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::store::{Effect, Held, SharingKey, StoredEntry, StoredSharing, StoredTombstone};
+use hydra_core::keystore::wire::{Constants, Scheme, Share, ShareData, Sharing, State};
+use hydra_core::permissions::{PermissionRecord, Permissions};
+use hydra_core::secret::Key;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+
+use crate::rest::{self, DataKeys, Place, RestError};
+
+/// "HyKS" in the file's header, so that no other SQLite database is taken for one of ours.
+const APPLICATION_ID: i64 = 0x4879_4b53;
+
+/// Each brings the schema from its index to the next number.
+const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
+
+/// The schema that this version writes.
+pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// SQLite says so.
+    #[error("the database failed")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Another process has it open.
+    #[error("`{}` is in use by another process", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The lock file cannot be made.
+    #[error("cannot open `{}`", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Made by a later version.
+    #[error("the database has schema {found}, this version knows up to {SCHEMA_VERSION}")]
+    Newer {
+        /// Its schema.
+        found: i64,
+    },
+    /// Some other database.
+    #[error("not the database of a key store")]
+    NotOurs,
+    /// Of another store.
+    #[error("the database belongs to store `{found}`")]
+    OtherStore {
+        /// Whose it is.
+        found: String,
+    },
+    /// The store key is not the one that wrapped the data keys, or a data key is damaged.
+    #[error("data key {id} does not open with the store key")]
+    DataKey {
+        /// Which.
+        id: u32,
+        /// Why.
+        #[source]
+        source: RestError,
+    },
+    /// Sealing failed.
+    #[error("cannot seal a share")]
+    Seal(#[source] RestError),
+    /// A row that this version never wrote.
+    #[error("a row of `{table}` does not read")]
+    Row {
+        /// Which table.
+        table: &'static str,
+    },
+}
+
+impl DatabaseError {
+    /// Whether there is no room: reading goes on.
+    pub fn is_full(&self) -> bool {
+        let Self::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) = self else {
+            return false;
+        };
+        matches!(
+            failure.code,
+            rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::TooBig
+        )
+    }
+}
+
+/// Keeps other processes away from a database, for as long as it lives.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of the database at `path`.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Locked`] where another process has it.
+    pub fn take(path: &Path) -> Result<Self, DatabaseError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let open = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(|source| DatabaseError::Open {
+            path: path.clone(),
+            source,
+        })?;
+        let taken = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        taken.map_err(|_| DatabaseError::Locked { path })?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Makes a new database: schema, store id, first data key.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn create(path: &Path, store: &StoreId, store_key: &Key, now: u64) -> Result<(), DatabaseError> {
+    let mut connection = Connection::open(path)?;
+    prepare(&connection)?;
+    migrate(&mut connection)?;
+    let data_key = Key::random().map_err(|_| DatabaseError::Seal(RestError::Seal))?;
+    let nonce = rest::random_nonce().map_err(DatabaseError::Seal)?;
+    let wrapped = rest::wrap(store_key, 1, nonce, &data_key).map_err(DatabaseError::Seal)?;
+    let transaction = connection.transaction()?;
+    transaction.execute(
+        "INSERT INTO meta(name, value) VALUES ('store_id', ?1)",
+        [store.as_str()],
+    )?;
+    let created = signed(now);
+    transaction.execute(
+        "INSERT INTO data_keys(id, wrapped, created) VALUES (1, ?1, ?2)",
+        params![wrapped, created],
+    )?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Opens the database of `store` for writing, brought to this version's schema.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn open_writer(path: &Path, store: &StoreId, max_bytes: u64) -> Result<Connection, DatabaseError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if application != APPLICATION_ID {
+        return Err(DatabaseError::NotOurs);
+    }
+    prepare(&connection)?;
+    migrate(&mut connection)?;
+    if max_bytes > 0 {
+        let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let pages = (signed(max_bytes) / page.max(1)).max(1);
+        connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+    }
+    let found: String = connection.query_row("SELECT value FROM meta WHERE name = 'store_id'", [], |row| row.get(0))?;
+    if found != store.as_str() {
+        return Err(DatabaseError::OtherStore { found });
+    }
+    Ok(connection)
+}
+
+/// Opens the database for reading only.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn open_reader(path: &Path) -> Result<Connection, DatabaseError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> Result<(), DatabaseError> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Deleted shares are overwritten, not only unlinked.
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > SCHEMA_VERSION {
+        return Err(DatabaseError::Newer { found });
+    }
+    let from = usize::try_from(found).unwrap_or(0);
+    for (number, migration) in (1_i64..).zip(MIGRATIONS).skip(from) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Opens the data keys.
+///
+/// # Errors
+/// [`DatabaseError::DataKey`] where the store key is another.
+pub fn data_keys(connection: &Connection, store_key: &Key) -> Result<DataKeys, DatabaseError> {
+    let mut statement = connection.prepare("SELECT id, wrapped FROM data_keys")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let mut keys = BTreeMap::new();
+    for row in rows {
+        let (id, wrapped) = row?;
+        let key = rest::unwrap(store_key, id, &wrapped).map_err(|source| DatabaseError::DataKey { id, source })?;
+        keys.insert(id, key);
+    }
+    DataKeys::new(store_key, &keys).map_err(DatabaseError::Seal)
+}
+
+// --- rows to what decisions work on -----------------------------------------------------------------------------------
+
+/// Everything held under a key id. The caller sees to one transaction around it.
+///
+/// # Errors
+/// [`DatabaseError`]; a share that does not open is none, its sharing stays.
+pub fn load(connection: &Connection, keys: &DataKeys, key_id: &KeyId) -> Result<Held, DatabaseError> {
+    Ok(Held {
+        entry: load_entry(connection, keys, key_id)?,
+        tombstones: load_tombstones(connection, key_id)?,
+        stop_marks: load_stop_marks(connection, key_id)?,
+    })
+}
+
+const ENTRY_COLUMNS: &str = "entry, registration_id, cipher, key_bits, iv, state, restored, owner, \"group\", \
+     user_permissions, group_permissions, other_permissions, acl, version, change_id, placed_by, created, changed, key_id";
+
+fn load_entry(connection: &Connection, keys: &DataKeys, key_id: &KeyId) -> Result<Option<StoredEntry>, DatabaseError> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE key_id = ?1"))?;
+    let found = statement.query_row([key_id.as_str()], |row| Ok((row.get::<_, i64>(0)?, read_entry(row))));
+    let Some((number, entry)) = found.optional()? else {
+        return Ok(None);
+    };
+    let mut entry = entry?;
+    let mut statement = connection.prepare_cached(
+        "SELECT generation, check_value, m, n, stores, state, scheme, share_index, share FROM shares WHERE entry = ?1 \
+         ORDER BY generation, check_value",
+    )?;
+    let mut rows = statement.query([number])?;
+    while let Some(row) = rows.next()? {
+        let stored = read_sharing(row, keys, key_id, entry.constants.registration_id)?;
+        entry.sharings.push(stored);
+    }
+    Ok(Some(entry))
+}
+
+fn read_entry(row: &Row<'_>) -> Result<StoredEntry, DatabaseError> {
+    let bad = || DatabaseError::Row { table: "entries" };
+    let constants = Constants {
+        registration_id: parsed(row, 1).ok_or_else(bad)?,
+        cipher: row.get(2)?,
+        key_bits: row.get(3)?,
+        iv: row.get(4)?,
+    };
+    let letters = |column| parsed::<Permissions>(row, column).ok_or_else(bad);
+    let acl: String = row.get(12)?;
+    let record = PermissionRecord {
+        owner: row.get(7)?,
+        group: row.get(8)?,
+        user: letters(9)?,
+        group_permissions: letters(10)?,
+        other: letters(11)?,
+        acl: serde_json::from_str(&acl).map_err(|_| bad())?,
+        version: row.get::<_, i64>(13)?.unsigned_abs(),
+        change_id: parsed(row, 14).ok_or_else(bad)?,
+    };
+    Ok(StoredEntry {
+        constants,
+        state: state(&row.get::<_, String>(5)?).ok_or_else(bad)?,
+        restored: row.get(6)?,
+        record,
+        placed_by: row.get(15)?,
+        created: row.get::<_, i64>(16)?.unsigned_abs(),
+        changed: row.get::<_, i64>(17)?.unsigned_abs(),
+        sharings: Vec::new(),
+    })
+}
+
+fn read_sharing(
+    row: &Row<'_>,
+    keys: &DataKeys,
+    key_id: &KeyId,
+    registration_id: RegistrationId,
+) -> Result<StoredSharing, DatabaseError> {
+    let bad = || DatabaseError::Row { table: "shares" };
+    let check: String = row.get(1)?;
+    let stores: String = row.get(4)?;
+    let sharing = Sharing {
+        generation: row.get(0)?,
+        m: row.get(2)?,
+        n: row.get(3)?,
+        stores: stores
+            .split(' ')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|_| bad())?,
+        check: if check.is_empty() {
+            None
+        } else {
+            Some(check.parse().map_err(|_| bad())?)
+        },
+    };
+    let index: u8 = row.get(7)?;
+    let place = Place {
+        key_id,
+        registration_id,
+        generation: sharing.generation,
+        check: sharing.check,
+        index,
+    };
+    let column = row.get_ref(8)?.as_blob().map_err(|_| bad())?;
+    let opened = keys.open_share(&place, column);
+    if let Err(error) = &opened {
+        tracing::error!(registration_id = %registration_id, reason = %error, "a share does not open");
+    }
+    let scheme = scheme(&row.get::<_, String>(6)?).ok_or_else(bad)?;
+    let share = opened.ok().map(|data| Share {
+        scheme,
+        index,
+        m: sharing.m,
+        n: sharing.n,
+        data: ShareData(data),
+    });
+    Ok(StoredSharing {
+        state: state(&row.get::<_, String>(5)?).ok_or_else(bad)?,
+        sharing,
+        share,
+    })
+}
+
+fn load_tombstones(connection: &Connection, key_id: &KeyId) -> Result<Vec<StoredTombstone>, DatabaseError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT registration_id, removed_by, removed_at, record FROM tombstones WHERE key_id = ?1 ORDER BY rowid",
+    )?;
+    let mut rows = statement.query([key_id.as_str()])?;
+    let mut tombstones = Vec::new();
+    let bad = || DatabaseError::Row { table: "tombstones" };
+    while let Some(row) = rows.next()? {
+        let record: Option<String> = row.get(3)?;
+        let record = record.map(|json| serde_json::from_str(&json)).transpose();
+        tombstones.push(StoredTombstone {
+            registration_id: parsed(row, 0).ok_or_else(bad)?,
+            by: row.get(1)?,
+            at: row.get::<_, i64>(2)?.unsigned_abs(),
+            record: record.map_err(|_| bad())?,
+        });
+    }
+    Ok(tombstones)
+}
+
+fn load_stop_marks(connection: &Connection, key_id: &KeyId) -> Result<Vec<RegistrationId>, DatabaseError> {
+    let mut statement =
+        connection.prepare_cached("SELECT registration_id FROM stop_marks WHERE key_id = ?1 ORDER BY rowid")?;
+    let mut rows = statement.query([key_id.as_str()])?;
+    let mut marks = Vec::new();
+    while let Some(row) = rows.next()? {
+        marks.push(parsed(row, 0).ok_or(DatabaseError::Row { table: "stop_marks" })?);
+    }
+    Ok(marks)
+}
+
+/// One entry of a list, without its sharings.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its key id.
+    pub key_id: KeyId,
+    /// Everything else, but the sharings.
+    pub entry: StoredEntry,
+}
+
+/// What a list goes through.
+#[derive(Debug, Clone, Copy)]
+pub enum Range<'a> {
+    /// Key ids that begin so.
+    Prefix(&'a str),
+    /// Key ids whose last segment is this.
+    LastComponent(&'a str),
+    /// Key ids of this owner.
+    Owner(&'a str),
+}
+
+/// Up to `limit` entries of a range in byte order of key id, from behind `after`.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn list(
+    connection: &Connection,
+    range: Range<'_>,
+    after: Option<&KeyId>,
+    limit: u32,
+) -> Result<Vec<Listed>, DatabaseError> {
+    let (condition, value) = match range {
+        // A prefix is compared in bytes, from itself on; what no longer begins so ends the range.
+        Range::Prefix(prefix) => ("key_id >= ?1 AND substr(key_id, 1, length(?1)) = ?1", prefix),
+        Range::LastComponent(last) => ("last_component = ?1", last),
+        Range::Owner(owner) => ("owner = ?1", owner),
+    };
+    let query =
+        format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE {condition} AND key_id > ?2 ORDER BY key_id LIMIT ?3");
+    let mut statement = connection.prepare_cached(&query)?;
+    let mut rows = statement.query(params![value, after.map_or("", KeyId::as_str), limit])?;
+    let mut listed = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key_id = KeyId::imported(row.get::<_, String>(18)?);
+        listed.push(Listed {
+            key_id: key_id.map_err(|_| DatabaseError::Row { table: "entries" })?,
+            entry: read_entry(row)?,
+        });
+    }
+    Ok(listed)
+}
+
+/// How many entries, tombstones and stop marks an identity has brought.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn brought_by(connection: &Connection, dn: &str) -> Result<u64, DatabaseError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT count(*) FROM entries WHERE placed_by = ?1) + \
+         (SELECT count(*) FROM tombstones WHERE removed_by = ?1) + \
+         (SELECT count(*) FROM stop_marks WHERE placed_by = ?1)",
+    )?;
+    Ok(statement.query_row([dn], |row| row.get::<_, i64>(0))?.unsigned_abs())
+}
+
+// --- what decisions changed, to rows ----------------------------------------------------------------------------------
+
+/// Writes what a decision changed. The caller sees to the transaction.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn save(
+    connection: &Connection,
+    keys: &DataKeys,
+    key_id: &KeyId,
+    held: &Held,
+    effects: &[Effect],
+    by: (&str, u64),
+) -> Result<(), DatabaseError> {
+    for effect in effects {
+        match effect {
+            Effect::NewEntry => insert_entry(connection, key_id, held.entry.as_ref())?,
+            Effect::Entry => update_entry(connection, key_id, held.entry.as_ref())?,
+            Effect::EntryGone(_) => run(connection, "DELETE FROM entries WHERE key_id = ?1", [key_id.as_str()])?,
+            Effect::Sharing(key) => write_sharing(connection, keys, key_id, held.entry.as_ref(), *key)?,
+            Effect::SharingState(key) => write_sharing_state(connection, key_id, held.entry.as_ref(), *key)?,
+            Effect::SharingGone((generation, check)) => run(
+                connection,
+                "DELETE FROM shares WHERE entry = (SELECT entry FROM entries WHERE key_id = ?1) \
+                 AND generation = ?2 AND check_value = ?3",
+                params![key_id.as_str(), generation, check_text(*check)],
+            )?,
+            Effect::Tombstone(registration) => write_tombstone(connection, key_id, held, *registration)?,
+            Effect::StopMark(registration) => run(
+                connection,
+                "INSERT OR IGNORE INTO stop_marks(key_id, registration_id, placed_by, placed_at) VALUES (?1, ?2, ?3, ?4)",
+                params![key_id.as_str(), registration.to_string(), by.0, signed(by.1)],
+            )?,
+            Effect::StopMarkGone(registration) => run(
+                connection,
+                "DELETE FROM stop_marks WHERE key_id = ?1 AND registration_id = ?2",
+                params![key_id.as_str(), registration.to_string()],
+            )?,
+        }
+    }
+    Ok(())
+}
+
+fn run(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), DatabaseError> {
+    connection.prepare_cached(sql)?.execute(params)?;
+    Ok(())
+}
+
+const NO_ENTRY: DatabaseError = DatabaseError::Row { table: "entries" };
+
+fn insert_entry(connection: &Connection, key_id: &KeyId, entry: Option<&StoredEntry>) -> Result<(), DatabaseError> {
+    let entry = entry.ok_or(NO_ENTRY)?;
+    run(
+        connection,
+        "INSERT INTO entries(key_id, last_component, registration_id, cipher, key_bits, iv, state, restored, owner, \
+         \"group\", user_permissions, group_permissions, other_permissions, acl, version, change_id, placed_by, created, \
+         changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+        params![
+            key_id.as_str(),
+            key_id.last_component(),
+            entry.constants.registration_id.to_string(),
+            entry.constants.cipher,
+            entry.constants.key_bits,
+            entry.constants.iv,
+            state_text(entry.state),
+            entry.restored,
+            entry.record.owner,
+            entry.record.group,
+            entry.record.user.to_string(),
+            entry.record.group_permissions.to_string(),
+            entry.record.other.to_string(),
+            acl_text(&entry.record),
+            signed(entry.record.version),
+            entry.record.change_id.to_string(),
+            entry.placed_by,
+            signed(entry.created),
+            signed(entry.changed),
+        ],
+    )
+}
+
+fn update_entry(connection: &Connection, key_id: &KeyId, entry: Option<&StoredEntry>) -> Result<(), DatabaseError> {
+    let entry = entry.ok_or(NO_ENTRY)?;
+    run(
+        connection,
+        "UPDATE entries SET state = ?2, restored = ?3, owner = ?4, \"group\" = ?5, user_permissions = ?6, \
+         group_permissions = ?7, other_permissions = ?8, acl = ?9, version = ?10, change_id = ?11, changed = ?12 \
+         WHERE key_id = ?1",
+        params![
+            key_id.as_str(),
+            state_text(entry.state),
+            entry.restored,
+            entry.record.owner,
+            entry.record.group,
+            entry.record.user.to_string(),
+            entry.record.group_permissions.to_string(),
+            entry.record.other.to_string(),
+            acl_text(&entry.record),
+            signed(entry.record.version),
+            entry.record.change_id.to_string(),
+            signed(entry.changed),
+        ],
+    )
+}
+
+fn held_sharing(entry: Option<&StoredEntry>, key: SharingKey) -> Result<(&StoredEntry, &StoredSharing), DatabaseError> {
+    let entry = entry.ok_or(NO_ENTRY)?;
+    let mut sharings = entry.sharings.iter();
+    let stored = sharings.find(|stored| stored.sharing.order() == key);
+    Ok((entry, stored.ok_or(DatabaseError::Row { table: "shares" })?))
+}
+
+fn write_sharing(
+    connection: &Connection,
+    keys: &DataKeys,
+    key_id: &KeyId,
+    entry: Option<&StoredEntry>,
+    key: SharingKey,
+) -> Result<(), DatabaseError> {
+    let (entry, stored) = held_sharing(entry, key)?;
+    let sharing = &stored.sharing;
+    let share = stored.share.as_ref().ok_or(DatabaseError::Row { table: "shares" })?;
+    let place = Place {
+        key_id,
+        registration_id: entry.constants.registration_id,
+        generation: sharing.generation,
+        check: sharing.check,
+        index: share.index,
+    };
+    let column = keys
+        .seal_share(&place, share.data.0.expose())
+        .map_err(DatabaseError::Seal)?;
+    let stores: Vec<&str> = sharing.stores.iter().map(StoreId::as_str).collect();
+    run(
+        connection,
+        "INSERT OR REPLACE INTO shares(entry, generation, check_value, m, n, stores, state, scheme, share_index, share) \
+         VALUES ((SELECT entry FROM entries WHERE key_id = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            key_id.as_str(),
+            sharing.generation,
+            check_text(sharing.check),
+            sharing.m,
+            sharing.n,
+            stores.join(" "),
+            state_text(stored.state),
+            share.scheme.name(),
+            share.index,
+            column,
+        ],
+    )
+}
+
+fn write_sharing_state(
+    connection: &Connection,
+    key_id: &KeyId,
+    entry: Option<&StoredEntry>,
+    key: SharingKey,
+) -> Result<(), DatabaseError> {
+    let (_, stored) = held_sharing(entry, key)?;
+    run(
+        connection,
+        "UPDATE shares SET state = ?4 WHERE entry = (SELECT entry FROM entries WHERE key_id = ?1) \
+         AND generation = ?2 AND check_value = ?3",
+        params![key_id.as_str(), key.0, check_text(key.1), state_text(stored.state)],
+    )
+}
+
+fn write_tombstone(
+    connection: &Connection,
+    key_id: &KeyId,
+    held: &Held,
+    registration: RegistrationId,
+) -> Result<(), DatabaseError> {
+    let mut tombstones = held.tombstones.iter();
+    let tombstone = tombstones.find(|tombstone| tombstone.registration_id == registration);
+    let tombstone = tombstone.ok_or(DatabaseError::Row { table: "tombstones" })?;
+    let record = tombstone.record.as_ref().map(serde_json::to_string).transpose();
+    run(
+        connection,
+        "INSERT INTO tombstones(key_id, registration_id, removed_by, removed_at, record) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            key_id.as_str(),
+            registration.to_string(),
+            tombstone.by,
+            signed(tombstone.at),
+            record.map_err(|_| DatabaseError::Row { table: "tombstones" })?,
+        ],
+    )
+}
+
+// --- audit ------------------------------------------------------------------------------------------------------------
+
+/// One line of the audit log.
+#[derive(Debug, Clone)]
+pub struct AuditLine<'a> {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Whose request.
+    pub dn: &'a str,
+    /// What was asked.
+    pub operation: &'a str,
+    /// About which key id.
+    pub key_id: &'a str,
+    /// What came of it.
+    pub outcome: &'a str,
+}
+
+/// Where the chain of audit lines stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditHead {
+    /// Of the last line; 0 before the first.
+    pub sequence: i64,
+    /// Its hash; zeros before the first.
+    pub hash: [u8; 32],
+}
+
+impl AuditHead {
+    fn next(&self, line: &AuditLine<'_>) -> Self {
+        let sequence = self.sequence + 1;
+        let message = Frame::labelled("hydra-audit-1")
+            .bytes(&self.hash)
+            .bytes(&sequence.to_be_bytes())
+            .bytes(&line.at.to_be_bytes())
+            .text(line.dn)
+            .text(line.operation)
+            .text(line.key_id)
+            .text(line.outcome)
+            .finish();
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, &message).as_ref());
+        Self { sequence, hash }
+    }
+}
+
+/// The last line of the audit log.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn audit_head(connection: &Connection) -> Result<AuditHead, DatabaseError> {
+    let last = connection.query_row(
+        "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1",
+        [],
+        |row| {
+            Ok(AuditHead {
+                sequence: row.get(0)?,
+                hash: row.get(1)?,
+            })
+        },
+    );
+    let first = AuditHead {
+        sequence: 0,
+        hash: [0; 32],
+    };
+    Ok(last.optional()?.unwrap_or(first))
+}
+
+/// Adds a line; the new head.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn audit(connection: &Connection, head: &AuditHead, line: &AuditLine<'_>) -> Result<AuditHead, DatabaseError> {
+    let next = head.next(line);
+    run(
+        connection,
+        "INSERT INTO audit(sequence, at, dn, operation, key_id, outcome, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            next.sequence,
+            signed(line.at),
+            line.dn,
+            line.operation,
+            line.key_id,
+            line.outcome,
+            next.hash
+        ],
+    )?;
+    Ok(next)
+}
+
+/// Goes through the whole chain.
+///
+/// # Errors
+/// A database that fails.
+pub fn verify_audit(connection: &Connection) -> Result<Result<AuditHead, BrokenChain>, DatabaseError> {
+    let mut statement =
+        connection.prepare("SELECT sequence, at, dn, operation, key_id, outcome, hash FROM audit ORDER BY sequence")?;
+    let mut rows = statement.query([])?;
+    let mut head = AuditHead {
+        sequence: 0,
+        hash: [0; 32],
+    };
+    while let Some(row) = rows.next()? {
+        let (dn, operation): (String, String) = (row.get(2)?, row.get(3)?);
+        let (key_id, outcome): (String, String) = (row.get(4)?, row.get(5)?);
+        let next = head.next(&AuditLine {
+            at: row.get::<_, i64>(1)?.unsigned_abs(),
+            dn: &dn,
+            operation: &operation,
+            key_id: &key_id,
+            outcome: &outcome,
+        });
+        if (row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(6)?) != (next.sequence, next.hash) {
+            return Ok(Err(BrokenChain {
+                sequence: next.sequence,
+            }));
+        }
+        head = next;
+    }
+    Ok(Ok(head))
+}
+
+/// Where an audit log was changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the audit log was changed at line {sequence}")]
+pub struct BrokenChain {
+    /// The first line that does not fit.
+    pub sequence: i64,
+}
+
+// --- texts and numbers ------------------------------------------------------------------------------------------------
+
+/// SQLite's numbers are signed; ours stay far below.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn parsed<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> Option<T> {
+    row.get_ref(column).ok()?.as_str().ok()?.parse().ok()
+}
+
+fn check_text(check: Option<hydra_core::ids::CheckValue>) -> String {
+    check.map(|check| check.to_string()).unwrap_or_default()
+}
+
+fn acl_text(record: &PermissionRecord) -> String {
+    // Texts and letters only: this JSON cannot fail.
+    serde_json::to_string(&record.acl).unwrap_or_else(|_| "[]".into())
+}
+
+fn state_text(state: State) -> &'static str {
+    match state {
+        State::Pending => "pending",
+        State::Stopped => "stopped",
+        State::Confirmed => "confirmed",
+    }
+}
+
+fn state(text: &str) -> Option<State> {
+    [State::Pending, State::Stopped, State::Confirmed]
+        .into_iter()
+        .find(|state| state_text(*state) == text)
+}
+
+fn scheme(text: &str) -> Option<Scheme> {
+    [Scheme::Gf256, Scheme::Gf65521]
+        .into_iter()
+        .find(|scheme| scheme.name() == text)
+}

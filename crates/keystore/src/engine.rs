@@ -1,0 +1,535 @@
+//! Runs decisions against the database: one thread writes, many commits in one flush; a pool of connections reads.
+//! An answer to what changes anything is given only after its commit is on disk, with its line in the audit log.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::store::{self, Context, Effect, Held, Message, Outcome, Reply};
+use hydra_core::keystore::wire::{Changed, ItemResult, List, ListAnswer, ListedEntry, Problem, ProblemKind, Status};
+use hydra_core::permissions::{Caller, Permission};
+use hydra_core::secret::Key;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::config::Rules;
+use crate::database::{self, AuditHead, AuditLine, DatabaseError, Lock, Range};
+use crate::rest::DataKeys;
+
+/// Jobs waiting for the writer; more are told to come again.
+const QUEUE: usize = 1024;
+/// Items of one commit: enough to make the flush cheap, few enough to answer soon.
+const COMMIT_ITEMS: usize = 1000;
+/// Connections that read.
+const READERS: usize = 4;
+
+/// A store: rules, keys and database.
+pub struct Engine {
+    rules: Rules,
+    keys: Arc<DataKeys>,
+    queue: Mutex<Option<SyncSender<Job>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    readers: Readers,
+    _lock: Lock,
+}
+
+struct Job {
+    caller: Caller,
+    messages: Vec<Message>,
+    /// None for reads, which only leave lines in the audit log.
+    answer: Option<oneshot::Sender<Vec<Reply>>>,
+    lines: Vec<ReadLine>,
+}
+
+struct ReadLine {
+    at: u64,
+    key_id: KeyId,
+}
+
+impl Engine {
+    /// Opens the store of `rules.store` at `path`.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: in use, of a later version, of another store, or not opened by this store key.
+    pub fn open(path: &Path, store_key: &Key, rules: Rules, max_bytes: u64) -> Result<Self, DatabaseError> {
+        let lock = Lock::take(path)?;
+        let connection = database::open_writer(path, &rules.store, max_bytes)?;
+        let keys = Arc::new(database::data_keys(&connection, store_key)?);
+        let head = database::audit_head(&connection)?;
+        let readers = (0..READERS)
+            .map(|_| database::open_reader(path))
+            .collect::<Result<_, _>>()?;
+        let (queue, jobs) = sync_channel(QUEUE);
+        let writer = Writer {
+            connection,
+            keys: Arc::clone(&keys),
+            rules: rules.clone(),
+            head,
+            brought: HashMap::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || writer.run(&jobs));
+        let thread = thread.map_err(|source| DatabaseError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            rules,
+            keys,
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(thread)),
+            readers: Readers::new(readers),
+            _lock: lock,
+        })
+    }
+
+    /// Who may what.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether the database answers and the writer lives.
+    pub fn is_ready(&self) -> bool {
+        let alive = lock(&self.writer).as_ref().is_some_and(|thread| !thread.is_finished());
+        let answers = |connection: &Connection| connection.query_row("SELECT 1", [], |_| Ok(())).is_ok();
+        alive && self.readers.with(answers)
+    }
+
+    /// Finishes what is queued and closes.
+    pub fn close(&self) {
+        drop(lock(&self.queue).take());
+        if let Some(thread) = lock(&self.writer).take() {
+            let _ = thread.join();
+        }
+    }
+
+    /// Decides messages that may change something, in order; answers once all of it is on disk.
+    pub async fn write(&self, caller: &Caller, messages: Vec<Message>) -> Result<Vec<Reply>, Problem> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Job {
+            caller: caller.clone(),
+            messages,
+            answer: Some(answer),
+            lines: Vec::new(),
+        })?;
+        answered.await.map_err(|_| Problem::new(ProblemKind::Internal))
+    }
+
+    fn send(&self, job: Job) -> Result<(), Problem> {
+        let busy = || Problem::new(ProblemKind::Busy).retry_after(1);
+        let queue = lock(&self.queue).clone().ok_or_else(busy)?;
+        queue.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => busy(),
+            TrySendError::Disconnected(_) => Problem::new(ProblemKind::Internal),
+        })
+    }
+
+    /// Decides messages that change nothing. Blocks on the database: not for the threads of the network.
+    pub fn read(&self, caller: &Caller, messages: Vec<Message>) -> Result<Vec<Reply>, Problem> {
+        let now = now();
+        let mut lines = Vec::new();
+        let replies = self.readers.with(|connection| {
+            let decide = |message: Message| {
+                let key_id = message.key_id().clone();
+                let reply = self.decide_read(connection, caller, message, now);
+                if matches!(&reply, Reply::Read(outcome) if matches!(&outcome.result, ItemResult::Done(_))) {
+                    lines.push(ReadLine { at: now, key_id });
+                }
+                reply
+            };
+            messages.into_iter().map(decide).collect()
+        });
+        if !lines.is_empty() {
+            self.send(Job {
+                caller: caller.clone(),
+                messages: Vec::new(),
+                answer: None,
+                lines,
+            })?;
+        }
+        Ok(replies)
+    }
+
+    fn decide_read(&self, connection: &Connection, caller: &Caller, message: Message, now: u64) -> Reply {
+        let context = self.rules.context(caller, message.key_id(), now);
+        match load(connection, &self.keys, message.key_id()) {
+            Ok(mut held) => {
+                let key_id = message.key_id().clone();
+                let operation = message.operation().name();
+                let reply = store::apply(&mut held, &context, message);
+                log_denial(&self.keys, &context, operation, &key_id, &held, &reply);
+                reply
+            }
+            Err(error) => failed(&message, &error),
+        }
+    }
+
+    /// One page of what the caller may list. Blocks on the database.
+    pub fn list(&self, caller: &Caller, request: &List) -> ItemResult<ListAnswer> {
+        match self.readers.with(|connection| self.page(connection, caller, request)) {
+            Ok(answer) => ItemResult::Done(answer),
+            Err(problem) => ItemResult::Problem { problem },
+        }
+    }
+
+    fn page(&self, connection: &Connection, caller: &Caller, request: &List) -> Result<ListAnswer, Problem> {
+        const PAGE: usize = 100;
+        /// Rows looked at for one page, so that nobody's list keeps a connection for long.
+        const ROWS: u32 = 2000;
+        let invalid = |detail: &str| Problem::new(ProblemKind::Invalid).detail(detail);
+        if request.prefix.is_some() && request.last_component.is_some() {
+            return Err(invalid("a list goes by prefix or by last component, not by both"));
+        }
+        let after = match &request.page_token {
+            None => None,
+            Some(token) => {
+                let opened = self.keys.open_page_token(&caller.dn, token);
+                Some(opened.ok_or_else(|| invalid("not a page token of yours"))?)
+            }
+        };
+        let range = match (&request.last_component, &request.prefix) {
+            (Some(last), _) => Range::LastComponent(last),
+            (None, None) if request.owned_by_me => Range::Owner(&caller.dn),
+            (None, prefix) => Range::Prefix(prefix.as_deref().unwrap_or_default()),
+        };
+        let rows = database::list(connection, range, after.as_ref(), ROWS).map_err(|error| problem_of(&error))?;
+        let mut more = rows.len() == ROWS as usize;
+        let mut rows = rows.into_iter().peekable();
+        let mut last = None;
+        let mut entries = Vec::new();
+        while let Some(row) = rows.next() {
+            last = Some(row.key_id.clone());
+            let context = self.rules.context(caller, &row.key_id, 0);
+            let owned = !request.owned_by_me || row.entry.record.owner == caller.dn;
+            if !owned || !row.entry.grants(&context, Permission::List) {
+                continue;
+            }
+            entries.push(ListedEntry {
+                key_id: row.key_id,
+                registration_id: row.entry.constants.registration_id,
+                state: row.entry.state,
+                owner: row.entry.record.owner,
+            });
+            if entries.len() == PAGE {
+                more |= rows.peek().is_some();
+                break;
+            }
+        }
+        let token = |last: KeyId| self.keys.page_token(&caller.dn, &last);
+        let next = match (more, last) {
+            (true, Some(last)) => Some(token(last).map_err(|_| Problem::new(ProblemKind::Internal))?),
+            _ => None,
+        };
+        Ok(ListAnswer {
+            status: Status::Ok,
+            entries,
+            next_page_token: next,
+        })
+    }
+
+    /// Whether any entry is in quarantine.
+    pub fn restored(&self) -> bool {
+        let query = "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'restored')";
+        self.readers
+            .with(|connection| connection.query_row(query, [], |row| row.get(0)).unwrap_or(false))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn load(connection: &Connection, keys: &DataKeys, key_id: &KeyId) -> Result<Held, DatabaseError> {
+    let transaction = connection.unchecked_transaction()?;
+    let held = database::load(&transaction, keys, key_id)?;
+    transaction.commit()?;
+    Ok(held)
+}
+
+struct Readers {
+    free: Mutex<Vec<Connection>>,
+    returned: Condvar,
+}
+
+impl Readers {
+    fn new(connections: Vec<Connection>) -> Self {
+        Self {
+            free: Mutex::new(connections),
+            returned: Condvar::new(),
+        }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
+        let mut free = lock(&self.free);
+        let connection = loop {
+            if let Some(connection) = free.pop() {
+                break connection;
+            }
+            free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(free);
+        // A panic would lose the connection for good, and with it a reader: it is given back first.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&connection)));
+        lock(&self.free).push(connection);
+        self.returned.notify_one();
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    keys: Arc<DataKeys>,
+    rules: Rules,
+    head: AuditHead,
+    /// What identities have brought so far: counted once, then kept.
+    brought: HashMap<String, u64>,
+}
+
+impl Writer {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut batch = vec![first];
+            let mut items = batch[0].messages.len();
+            while items < COMMIT_ITEMS {
+                let Ok(job) = jobs.try_recv() else { break };
+                items += job.messages.len().max(1);
+                batch.push(job);
+            }
+            self.commit(batch);
+        }
+    }
+
+    /// All jobs of a batch in one transaction, flushed once; answered after that.
+    fn commit(&mut self, batch: Vec<Job>) {
+        let head = self.head.clone();
+        let mut answers = Vec::new();
+        let done = self.transaction(batch, &mut answers);
+        metrics::counter!("commits_total").increment(1);
+        match done {
+            Ok(()) => {
+                for (answer, replies) in answers {
+                    let _ = answer.send(replies);
+                }
+            }
+            Err(error) => {
+                tracing::error!(reason = %error, cause = ?error, "nothing of a commit is on disk");
+                let _ = self.connection.execute_batch("ROLLBACK");
+                self.head = head;
+                self.brought.clear();
+                for (answer, replies) in answers {
+                    let refuse = |reply| match reply {
+                        // What was refused without a change stays refused.
+                        Reply::Changed(outcome) if outcome.effects.is_empty() => Reply::Changed(outcome),
+                        _ => problem_reply(problem_of(&error)),
+                    };
+                    let _ = answer.send(replies.into_iter().map(refuse).collect());
+                }
+            }
+        }
+    }
+
+    fn transaction(
+        &mut self,
+        batch: Vec<Job>,
+        answers: &mut Vec<(oneshot::Sender<Vec<Reply>>, Vec<Reply>)>,
+    ) -> Result<(), DatabaseError> {
+        // Without a transaction each item below fails, and says so.
+        let mut first_error = self
+            .connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .err()
+            .map(DatabaseError::from);
+        for job in batch {
+            let mut replies = Vec::with_capacity(job.messages.len());
+            for message in job.messages {
+                if let Some(error) = &first_error {
+                    replies.push(failed(&message, error));
+                    continue;
+                }
+                let (reply, error) = self.item(&job.caller, message);
+                replies.push(reply);
+                // SQLite ends the whole transaction by itself on some errors: then nothing of it may be answered as done.
+                first_error = error.filter(|_| self.connection.is_autocommit());
+            }
+            if first_error.is_none() {
+                for line in &job.lines {
+                    let written = self.line(&job.caller.dn, "read", &line.key_id, "ok", line.at);
+                    if let Err(error) = written {
+                        tracing::error!(reason = %error, "a read is not in the audit log");
+                    }
+                }
+            }
+            if let Some(answer) = job.answer {
+                answers.push((answer, replies));
+            }
+        }
+        match first_error {
+            Some(error) => Err(error),
+            None => Ok(self.connection.execute_batch("COMMIT")?),
+        }
+    }
+
+    /// One message under a savepoint: where its rows cannot be written, the others' still are.
+    fn item(&mut self, caller: &Caller, message: Message) -> (Reply, Option<DatabaseError>) {
+        let before = self.head.clone();
+        if let Err(error) = self.connection.execute_batch("SAVEPOINT item") {
+            let error = error.into();
+            return (failed(&message, &error), Some(error));
+        }
+        match self.decide(caller, message) {
+            Ok(reply) => match self.connection.execute_batch("RELEASE item") {
+                Ok(()) => (reply, None),
+                Err(error) => {
+                    let error = error.into();
+                    (problem_reply(problem_of(&error)), Some(error))
+                }
+            },
+            Err(error) => {
+                let _ = self.connection.execute_batch("ROLLBACK TO item; RELEASE item");
+                self.head = before;
+                self.brought.clear();
+                tracing::error!(reason = %error, cause = ?error, "a change could not be written");
+                (problem_reply(problem_of(&error)), Some(error))
+            }
+        }
+    }
+
+    fn decide(&mut self, caller: &Caller, message: Message) -> Result<Reply, DatabaseError> {
+        let now = now();
+        let key_id = message.key_id().clone();
+        let operation = message.operation().name();
+        let mut held = database::load(&self.connection, &self.keys, &key_id)?;
+        let mut context = self.rules.context(caller, &key_id, now);
+        context.at_limit = self.brought_by(&caller.dn)? >= self.rules.entries.per_owner;
+        let placed_by = held.entry.as_ref().map(|entry| entry.placed_by.clone());
+        let reply = store::apply(&mut held, &context, message);
+        log_denial(&self.keys, &context, operation, &key_id, &held, &reply);
+        let Reply::Changed(outcome) = &reply else {
+            return Ok(reply);
+        };
+        if outcome.effects.is_empty() {
+            return Ok(reply);
+        }
+        let by = (caller.dn.as_str(), now);
+        database::save(&self.connection, &self.keys, &key_id, &held, &outcome.effects, by)?;
+        self.count(&outcome.effects, &caller.dn, placed_by.as_deref());
+        let words = audit_words(outcome);
+        self.line(&caller.dn, operation, &key_id, &words, now)?;
+        Ok(reply)
+    }
+
+    fn line(&mut self, dn: &str, operation: &str, key_id: &KeyId, outcome: &str, at: u64) -> Result<(), DatabaseError> {
+        let line = AuditLine {
+            at,
+            dn,
+            operation,
+            key_id: key_id.as_str(),
+            outcome,
+        };
+        self.head = database::audit(&self.connection, &self.head, &line)?;
+        Ok(())
+    }
+
+    fn brought_by(&mut self, dn: &str) -> Result<u64, DatabaseError> {
+        if let Some(count) = self.brought.get(dn) {
+            return Ok(*count);
+        }
+        let count = database::brought_by(&self.connection, dn)?;
+        self.brought.insert(dn.to_owned(), count);
+        Ok(count)
+    }
+
+    fn count(&mut self, effects: &[Effect], caller: &str, placed_by: Option<&str>) {
+        for effect in effects {
+            match effect {
+                Effect::NewEntry | Effect::Tombstone(_) | Effect::StopMark(_) => {
+                    if let Some(count) = self.brought.get_mut(caller) {
+                        *count += 1;
+                    }
+                }
+                Effect::EntryGone(_) => {
+                    if let Some(count) = placed_by.and_then(|dn| self.brought.get_mut(dn)) {
+                        *count = count.saturating_sub(1);
+                    }
+                }
+                // Whose mark it was is not at hand: everybody is counted anew.
+                Effect::StopMarkGone(_) => self.brought.clear(),
+                Effect::Entry | Effect::Sharing(_) | Effect::SharingState(_) | Effect::SharingGone(_) => {}
+            }
+        }
+    }
+}
+
+/// What the audit log says of a change: the status, and what became different.
+fn audit_words(outcome: &Outcome<Changed>) -> String {
+    let status = match &outcome.result {
+        ItemResult::Done(answer) => format!("{:?}", answer.status).to_lowercase(),
+        ItemResult::Problem { problem } => problem.title.clone(),
+    };
+    let effects = outcome.effects.iter().map(|effect| match effect {
+        Effect::NewEntry => "entry made".to_owned(),
+        Effect::Entry => "entry changed".to_owned(),
+        Effect::EntryGone(registration) => format!("entry {registration} deleted"),
+        Effect::Sharing((generation, _)) => format!("sharing of generation {generation} written"),
+        Effect::SharingState((generation, _)) => format!("sharing of generation {generation} confirmed"),
+        Effect::SharingGone((generation, _)) => format!("sharing of generation {generation} deleted"),
+        Effect::Tombstone(registration) => format!("tombstone of {registration}"),
+        Effect::StopMark(registration) => format!("stop mark of {registration}"),
+        Effect::StopMarkGone(registration) => format!("stop mark of {registration} lifted"),
+    });
+    [status].into_iter().chain(effects).collect::<Vec<_>>().join(", ")
+}
+
+/// Denials are logged with the identity; a key id that does not exist only as a keyed hash.
+fn log_denial(keys: &DataKeys, context: &Context, operation: &str, key_id: &KeyId, held: &Held, reply: &Reply) {
+    let denied = match reply {
+        Reply::Changed(outcome) => outcome.denied,
+        Reply::Read(outcome) => outcome.denied,
+        Reply::Describe(outcome) => outcome.denied,
+        Reply::Permissions(outcome) => outcome.denied,
+    };
+    if denied {
+        let key_id_hash = keys.key_id_hash(key_id);
+        let exists = held.entry.is_some();
+        tracing::warn!(dn = context.caller.dn, operation, key_id_hash, exists, "denied");
+        metrics::counter!("denials_total").increment(1);
+    }
+}
+
+fn problem_of(error: &DatabaseError) -> Problem {
+    Problem::new(if error.is_full() {
+        ProblemKind::StorageFull
+    } else {
+        ProblemKind::Internal
+    })
+}
+
+fn failed(message: &Message, error: &DatabaseError) -> Reply {
+    tracing::error!(operation = message.operation().name(), reason = %error, cause = ?error, "failed");
+    problem_reply(problem_of(error))
+}
+
+fn problem_reply(problem: Problem) -> Reply {
+    Reply::Changed(Outcome {
+        result: ItemResult::Problem { problem },
+        effects: Vec::new(),
+        denied: false,
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,517 @@
+//! The addresses of a store and what it keeps on disk, without TLS: the router is given the identity.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use grid_identity::{Identity, Method};
+use hydra_core::secret::Key;
+use hydra_keystore::config::{CreationRule, EntryLimits, Rules};
+use hydra_keystore::database::{self, DatabaseError};
+use hydra_keystore::engine::Engine;
+use hydra_service::{Limits, Peer};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const ALICE: &str = "/DC=org/CN=Alice";
+const BOB: &str = "/DC=org/CN=Bob";
+const R1: &str = "a478c320e060bd896e11e69db3929aa5";
+const R2: &str = "f3132eedfb9a514d0980451deddf5e45";
+
+struct Store {
+    dir: tempfile::TempDir,
+    key: Key,
+    max_bytes: u64,
+    per_owner: u64,
+}
+
+impl Store {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Key::random().unwrap();
+        database::create(&dir.path().join("db"), &"ks-b".parse().unwrap(), &key, 1).unwrap();
+        Self {
+            dir,
+            key,
+            max_bytes: 0,
+            per_owner: 1000,
+        }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("db")
+    }
+
+    fn open_as(&self, store: &str) -> Result<Engine, DatabaseError> {
+        let rules = Rules {
+            store: store.parse().unwrap(),
+            create: vec![CreationRule {
+                prefix: "/myvo/".into(),
+                principal: ALICE.into(),
+            }],
+            administrators: Vec::new(),
+            recovery: false,
+            entries: EntryLimits {
+                per_owner: self.per_owner,
+                acl: 10,
+            },
+        };
+        Engine::open(&self.path(), &self.key, rules, self.max_bytes)
+    }
+
+    fn open(&self) -> Served {
+        let engine = Arc::new(self.open_as("ks-b").unwrap());
+        Served {
+            router: hydra_keystore::api::router(Arc::clone(&engine), &Limits::default()),
+            engine,
+        }
+    }
+}
+
+struct Served {
+    router: Router,
+    engine: Arc<Engine>,
+}
+
+impl Served {
+    async fn send(
+        &self,
+        dn: &str,
+        method: &str,
+        path: &str,
+        body: String,
+    ) -> (StatusCode, Value, axum::http::HeaderMap) {
+        let identity = Identity {
+            dn: dn.into(),
+            fqans: Vec::new(),
+            method: Method::Proxy,
+            limited: false,
+            not_after: SystemTime::now() + Duration::from_secs(3600),
+        };
+        let peer = Peer::vouched_for(identity, "127.0.0.1:1".parse().unwrap());
+        let request = Request::builder().method(method).uri(path).extension(Arc::new(peer));
+        let response = self
+            .router
+            .clone()
+            .oneshot(request.body(Body::from(body)).unwrap())
+            .await
+            .unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let json = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8(bytes.to_vec()).unwrap()));
+        (parts.status, json, parts.headers)
+    }
+
+    async fn post(&self, dn: &str, operation: &str, items: Value) -> Vec<Value> {
+        let body = json!({ "items": items }).to_string();
+        let (status, answer, _) = self.send(dn, "POST", &format!("/v1/entries/{operation}"), body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!(answer["store"], "ks-b");
+        answer["items"].as_array().unwrap().clone()
+    }
+
+    async fn one(&self, dn: &str, operation: &str, item: Value) -> String {
+        let answer = self.post(dn, operation, json!([item])).await.remove(0);
+        let said = answer.get("status").or_else(|| answer["problem"].get("type")).unwrap();
+        said.as_str().unwrap().replace("urn:hydra-eds:problem:", "!")
+    }
+}
+
+fn sharing(generation: u32) -> Value {
+    json!({ "generation": generation, "m": 2, "n": 3, "stores": ["ks-a", "ks-b", "ks-c"],
+            "check": format!("{generation:064x}") })
+}
+
+fn data() -> String {
+    data_encoding::BASE64.encode(&[7; 64])
+}
+
+fn create(key_id: &str, registration: &str) -> Value {
+    json!({ "key_id": key_id, "registration_id": registration, "cipher": "eds-1", "key_bits": 256,
+            "sharing": sharing(1),
+            "share": { "scheme": "gf256-1", "index": 2, "m": 2, "n": 3, "data": data() },
+            "permissions": { "owner": ALICE, "group": "default-group", "user": "pdrwl-gs",
+                "group_permissions": "--------", "other": "--------", "acl": [], "version": 1,
+                "change_id": "00112233445566778899aabbccddeeff" } })
+}
+
+fn confirm(key_id: &str, registration: &str) -> Value {
+    json!({ "key_id": key_id, "registration_id": registration, "sharing": sharing(1) })
+}
+
+fn of(key_id: &str, registration: &str) -> Value {
+    json!({ "key_id": key_id, "registration_id": registration })
+}
+
+fn key(key_id: &str) -> Value {
+    json!({ "key_id": key_id })
+}
+
+#[tokio::test]
+async fn an_entry_lives_through_a_restart_and_its_removal_too() {
+    let store = Store::new();
+    let served = store.open();
+    assert_eq!(served.one(ALICE, "create", create("/myvo/a", R1)).await, "ok");
+    assert_eq!(served.one(ALICE, "confirm", confirm("/myvo/a", R1)).await, "ok");
+    drop(served);
+    let served = store.open();
+    let answer = served.post(ALICE, "read", json!([key("/myvo/a")])).await.remove(0);
+    assert_eq!(answer["entry"]["state"], "confirmed");
+    assert_eq!(answer["entry"]["sharings"][0]["share"]["data"], data());
+    assert_eq!(answer["entry"]["sharings"][0]["sharing"], sharing(1));
+    assert_eq!(served.one(ALICE, "create", create("/myvo/a", R2)).await, "exists");
+    assert_eq!(served.one(ALICE, "remove", of("/myvo/a", R1)).await, "ok");
+    drop(served);
+    let served = store.open();
+    assert_eq!(served.one(ALICE, "create", create("/myvo/a", R1)).await, "removed");
+    let answer = served.post(ALICE, "describe", json!([key("/myvo/a")])).await.remove(0);
+    assert_eq!(answer["tombstones"][0]["registration_id"], R1);
+}
+
+#[tokio::test]
+async fn every_change_of_the_table_is_on_disk() {
+    let store = Store::new();
+    let put = |generation: u32, state: &str| {
+        let mut put = create("/myvo/a", R1);
+        put["sharing"] = sharing(generation);
+        put["state"] = state.into();
+        put
+    };
+    let mut changed = create("/myvo/a", R1)["permissions"].clone();
+    changed["version"] = 2.into();
+    changed["change_id"] = "ff112233445566778899aabbccddeeff".into();
+    changed["acl"] = json!([{ "principal": BOB, "permissions": "----l-g-" }]);
+    let change = json!({ "key_id": "/myvo/a", "registration_id": R1, "if_version": 1,
+                         "if_change_id": "00112233445566778899aabbccddeeff", "permissions": changed });
+    let steps = [
+        ("stop", of("/myvo/a", R1)),
+        ("put", put(1, "pending")),
+        ("confirm", confirm("/myvo/a", R1)),
+        ("put", put(2, "pending")),
+        (
+            "undo",
+            json!({ "key_id": "/myvo/a", "registration_id": R1, "sharing": sharing(2) }),
+        ),
+        ("put", put(2, "pending")),
+        ("put", put(3, "confirmed")),
+        (
+            "drop",
+            json!({ "key_id": "/myvo/a", "registration_id": R1, "below": sharing(3) }),
+        ),
+        ("change", change),
+        ("create", create("/myvo/b", R2)),
+        ("stop", of("/myvo/b", R2)),
+        ("undo", of("/myvo/b", R2)),
+    ];
+    for (operation, item) in steps {
+        // A new process for each step: nothing lives in memory alone.
+        let served = store.open();
+        assert_eq!(served.one(ALICE, operation, item).await, "ok", "{operation}");
+    }
+    let served = store.open();
+    let answer = served.post(BOB, "read", json!([key("/myvo/a"), key("/myvo/b")])).await;
+    let sharings = answer[0]["entry"]["sharings"].as_array().unwrap();
+    assert_eq!(
+        (sharings.len(), &sharings[0]["sharing"], &sharings[0]["state"]),
+        (1, &sharing(3), &json!("confirmed"))
+    );
+    assert_eq!(answer[1]["problem"]["status"], 404);
+    let answer = served.post(BOB, "permissions", json!([key("/myvo/a")])).await.remove(0);
+    assert_eq!(answer["permissions"], changed);
+    assert_eq!(served.one(ALICE, "create", create("/myvo/b", R1)).await, "ok");
+}
+
+#[tokio::test]
+async fn strangers_cannot_tell_what_is_there() {
+    let store = Store::new();
+    let served = store.open();
+    served.one(ALICE, "create", create("/myvo/there", R1)).await;
+    served.one(ALICE, "confirm", confirm("/myvo/there", R1)).await;
+    let put = |key_id: &str| {
+        let mut put = create(key_id, R1);
+        put["state"] = "confirmed".into();
+        put
+    };
+    type Make<'a> = &'a dyn Fn(&str) -> Value;
+    let of_r1 = |key_id: &str| of(key_id, R1);
+    let confirm_r1 = |key_id: &str| confirm(key_id, R1);
+    let create_r2 = |key_id: &str| create(key_id, R2);
+    let cases: [(&str, Make<'_>); 9] = [
+        ("create", &create_r2),
+        ("confirm", &confirm_r1),
+        ("stop", &of_r1),
+        ("undo", &of_r1),
+        ("remove", &of_r1),
+        ("read", &key),
+        ("describe", &key),
+        ("permissions", &key),
+        ("put", &put),
+    ];
+    for (operation, make) in cases {
+        let answers = served
+            .post(BOB, operation, json!([make("/myvo/there"), make("/myvo/not-there")]))
+            .await;
+        let without_key_id = |answer: &Value| {
+            let mut answer = answer.clone();
+            answer.as_object_mut().unwrap().remove("key_id");
+            answer
+        };
+        assert_eq!(without_key_id(&answers[0]), without_key_id(&answers[1]), "{operation}");
+    }
+    let listed = served.post(BOB, "list", json!([{}])).await.remove(0);
+    assert_eq!(listed["entries"], json!([]));
+    assert_eq!(served.one(ALICE, "read", key("/myvo/there")).await, "ok");
+}
+
+#[tokio::test]
+async fn lists_are_paged_by_prefix_last_component_and_owner() {
+    let store = Store::new();
+    let served = store.open();
+    for batch in 0..3 {
+        let items: Vec<_> = (0..80)
+            .map(|n| create(&format!("/myvo/{:03}/x", batch * 80 + n), R1))
+            .collect();
+        let answers = served.post(ALICE, "create", items.into()).await;
+        assert!(answers.iter().all(|answer| answer["status"] == "ok"));
+    }
+    served.one(ALICE, "create", create("/myvo/050", R1)).await;
+    for (query, expected) in [
+        (json!({}), 241),
+        (json!({ "prefix": "/myvo/0" }), 101),
+        (json!({ "last_component": "x" }), 240),
+        (json!({ "last_component": "050" }), 1),
+        (json!({ "owned_by_me": true }), 241),
+        (json!({ "prefix": "/other" }), 0),
+    ] {
+        let (mut found, mut request) = (Vec::new(), query.clone());
+        loop {
+            let page = served.post(ALICE, "list", json!([request])).await.remove(0);
+            found.extend(
+                page["entries"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|entry| entry["key_id"].to_string()),
+            );
+            match page.get("next_page_token") {
+                Some(token) => request["page_token"] = token.clone(),
+                None => break,
+            }
+        }
+        assert!(found.is_sorted() && found.len() == expected, "{query}: {}", found.len());
+        assert!(found.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+    assert_eq!(
+        served
+            .one(ALICE, "list", json!({ "prefix": "a", "last_component": "b" }))
+            .await,
+        "!invalid"
+    );
+    assert_eq!(
+        served.one(ALICE, "list", json!({ "page_token": "AAAA" })).await,
+        "!invalid"
+    );
+}
+
+#[tokio::test]
+async fn documents_and_refusals() {
+    let store = Store::new();
+    let served = store.open();
+    let (status, whoami, headers) = served.send(ALICE, "GET", "/v1/whoami", String::new()).await;
+    assert_eq!(
+        (status, &whoami),
+        (
+            StatusCode::OK,
+            &json!({ "store": "ks-b", "dn": ALICE, "fqans": [], "method": "proxy" })
+        )
+    );
+    assert!(headers.contains_key("x-request-id"));
+    let (_, about, _) = served.send(ALICE, "GET", "/v1/about", String::new()).await;
+    assert_eq!(
+        (&about["store"], &about["protocols"], &about["restored"]),
+        (&json!("ks-b"), &json!([1]), &json!(false))
+    );
+    let (_, openapi, _) = served.send(ALICE, "GET", "/v1/openapi.json", String::new()).await;
+    // Every address of the document is there, and answers something else than "no such operation".
+    for (path, methods) in openapi["paths"].as_object().unwrap() {
+        let method = methods.as_object().unwrap().keys().next().unwrap().to_uppercase();
+        let (status, _, _) = served.send(ALICE, &method, path, String::new()).await;
+        assert!(matches!(status.as_u16(), 200 | 400), "{method} {path}: {status}");
+    }
+    for (method, path, body, expected) in [
+        ("GET", "/v1/nothing", "", 404),
+        ("POST", "/v1/entries/burn", "{}", 404),
+        ("GET", "/v1/entries/read", "", 405),
+        ("POST", "/v1/entries/read", "not json", 400),
+        ("POST", "/v1/entries/read", r#"{"items":[]}"#, 400),
+        ("POST", "/v1/entries/read", r#"{"items":[{"key_id":"/a","x":1}]}"#, 400),
+    ] {
+        let (status, problem, headers) = served.send(ALICE, method, path, body.into()).await;
+        assert_eq!(
+            (status.as_u16(), problem["status"].as_u64()),
+            (expected, Some(u64::from(expected))),
+            "{path} {body}"
+        );
+        assert_eq!(headers["content-type"], "application/problem+json");
+    }
+    let (status, _, _) = served
+        .send(ALICE, "POST", "/v1/entries/read", " ".repeat(2 << 20))
+        .await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let request = Request::builder().uri("/v1/about").body(Body::empty()).unwrap();
+    let response = served.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_second_process_another_store_another_key_and_a_newer_schema_are_refused() {
+    let mut store = Store::new();
+    let served = store.open();
+    assert!(matches!(store.open_as("ks-b"), Err(DatabaseError::Locked { .. })));
+    drop(served);
+    assert!(matches!(store.open_as("ks-c"), Err(DatabaseError::OtherStore { .. })));
+    let key = std::mem::replace(&mut store.key, Key::random().unwrap());
+    assert!(matches!(
+        store.open_as("ks-b"),
+        Err(DatabaseError::DataKey { id: 1, .. })
+    ));
+    store.key = key;
+    let raw = rusqlite::Connection::open(store.path()).unwrap();
+    raw.pragma_update(None, "user_version", database::SCHEMA_VERSION + 1)
+        .unwrap();
+    drop(raw);
+    assert!(matches!(store.open_as("ks-b"), Err(DatabaseError::Newer { .. })));
+    let other = tempfile::tempdir().unwrap();
+    rusqlite::Connection::open(other.path().join("db"))
+        .unwrap()
+        .execute_batch("CREATE TABLE t(a)")
+        .unwrap();
+    let foreign = database::open_writer(&other.path().join("db"), &"ks-b".parse().unwrap(), 0);
+    assert!(matches!(foreign, Err(DatabaseError::NotOurs)));
+}
+
+#[tokio::test]
+async fn a_full_database_refuses_changes_and_goes_on_serving_reads() {
+    let mut store = Store::new();
+    store.max_bytes = 256 << 10;
+    let served = store.open();
+    let mut refused = None;
+    for number in 0..2000 {
+        let said = served
+            .one(ALICE, "create", create(&format!("/myvo/{number}"), R1))
+            .await;
+        if said != "ok" {
+            refused = Some((number, said));
+            break;
+        }
+    }
+    let (number, said) = refused.unwrap();
+    assert_eq!(said, "!storage-full");
+    // What was answered is there, what was refused is not.
+    assert_eq!(
+        served.one(ALICE, "read", key(&format!("/myvo/{}", number - 1))).await,
+        "ok"
+    );
+    assert_eq!(
+        served.one(ALICE, "read", key(&format!("/myvo/{number}"))).await,
+        "!not-found"
+    );
+    drop(served);
+    store.max_bytes = 0;
+    let served = store.open();
+    assert_eq!(
+        served
+            .one(ALICE, "create", create(&format!("/myvo/{number}"), R1))
+            .await,
+        "ok"
+    );
+    verify_audit(&store.path());
+}
+
+#[tokio::test]
+async fn what_one_identity_may_bring_is_limited_and_counts_tombstones() {
+    let mut store = Store::new();
+    store.per_owner = 3;
+    let served = store.open();
+    for (key_id, expected) in [
+        ("/myvo/1", "ok"),
+        ("/myvo/2", "ok"),
+        ("/myvo/3", "ok"),
+        ("/myvo/4", "!limit"),
+    ] {
+        assert_eq!(
+            served.one(ALICE, "create", create(key_id, R1)).await,
+            expected,
+            "{key_id}"
+        );
+    }
+    assert_eq!(served.one(ALICE, "undo", of("/myvo/1", R1)).await, "ok");
+    assert_eq!(served.one(ALICE, "remove", of("/myvo/2", R1)).await, "ok");
+    assert_eq!(served.one(ALICE, "create", create("/myvo/4", R1)).await, "ok");
+    drop(served);
+    let served = store.open();
+    assert_eq!(served.one(ALICE, "create", create("/myvo/5", R1)).await, "!limit");
+}
+
+#[tokio::test]
+async fn a_damaged_share_is_missing_and_put_brings_it_back() {
+    let store = Store::new();
+    let served = store.open();
+    served.one(ALICE, "create", create("/myvo/a", R1)).await;
+    served.one(ALICE, "confirm", confirm("/myvo/a", R1)).await;
+    drop(served);
+    let raw = rusqlite::Connection::open(store.path()).unwrap();
+    raw.execute("UPDATE shares SET share = zeroblob(97)", []).unwrap();
+    drop(raw);
+    let served = store.open();
+    let answer = served.post(ALICE, "read", json!([key("/myvo/a")])).await.remove(0);
+    assert!(answer["entry"]["sharings"][0].get("share").is_none());
+    let mut put = create("/myvo/a", R1);
+    put["state"] = "confirmed".into();
+    assert_eq!(served.one(ALICE, "put", put).await, "ok");
+    let answer = served.post(ALICE, "read", json!([key("/myvo/a")])).await.remove(0);
+    assert_eq!(answer["entry"]["sharings"][0]["share"]["data"], data());
+}
+
+#[tokio::test]
+async fn the_share_on_disk_is_sealed_and_the_audit_log_tells_what_was_done() {
+    let store = Store::new();
+    let served = store.open();
+    served.one(ALICE, "create", create("/myvo/a", R1)).await;
+    served.one(ALICE, "read", key("/myvo/a")).await;
+    served.one(ALICE, "remove", of("/myvo/a", R2)).await;
+    served.engine.close();
+    drop(served);
+    for file in ["db", "db-wal"] {
+        let bytes = std::fs::read(store.dir.path().join(file)).unwrap_or_default();
+        assert!(!bytes.windows(64).any(|window| window == [7; 64]), "{file}");
+    }
+    let raw = rusqlite::Connection::open(store.path()).unwrap();
+    let mut statement = raw
+        .prepare("SELECT operation || ' ' || key_id || ' ' || dn FROM audit ORDER BY sequence")
+        .unwrap();
+    let lines: Vec<String> = statement
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(
+        lines,
+        ["create", "read", "remove"].map(|operation| format!("{operation} /myvo/a {ALICE}"))
+    );
+    assert!(raw.execute("DELETE FROM audit", []).is_err());
+    raw.execute_batch("DROP TRIGGER audit_is_not_changed").unwrap();
+    verify_audit(&store.path());
+    raw.execute("UPDATE audit SET dn = 'x' WHERE sequence = 2", []).unwrap();
+    assert_eq!(database::verify_audit(&raw).unwrap().unwrap_err().sequence, 2);
+}
+
+fn verify_audit(path: &Path) {
+    let raw = rusqlite::Connection::open(path).unwrap();
+    assert!(database::verify_audit(&raw).unwrap().unwrap().sequence > 0);
+}
