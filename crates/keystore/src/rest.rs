@@ -266,7 +266,7 @@ mod tests {
             let (input, expected) = (&vector["in"], &vector["expect"]["ok"]);
             let data_key = aead(&key(&input["data_key"])).unwrap();
             let nonce = hex(&input["nonce"]).try_into().unwrap();
-            let associated = with_place(input, Place::associated);
+            let associated = with_place(input, |place| place.associated());
             assert_eq!(associated, hex(&expected["associated"]), "{}", vector["name"]);
             let id = number(&input["data_key_id"]);
             let column = seal(&data_key, id, nonce, &associated, &hex(&input["share"])).unwrap();
