@@ -170,21 +170,42 @@ pub(crate) fn plain(slash: &str) -> Option<String> {
 }
 
 /// Whether `subject` is `issuer` with one more single-valued common name: the name that RFC 3820 gives to a proxy.
+///
+/// Tools that make a proxy from text write the strings of its issuer's name anew, often as another type of string: the
+/// values must agree to the byte, their types only as far as they can be told apart by their values.
 pub(crate) fn is_proxy_name(subject: &[u8], issuer: &[u8]) -> Result<bool, DerError> {
-    let subject = asn1::only(subject, SEQUENCE)?.content;
-    let issuer = asn1::only(issuer, SEQUENCE)?.content;
-    let Some(last) = subject.strip_prefix(issuer).filter(|last| !last.is_empty()) else {
-        return Ok(false);
-    };
-    let mut names = Reader::new(last);
-    let set = names.expect(SET)?;
-    if !names.is_empty() {
+    let mut subject = Reader::new(asn1::only(subject, SEQUENCE)?.content);
+    let mut issuer = Reader::new(asn1::only(issuer, SEQUENCE)?.content);
+    while !issuer.is_empty() {
+        let wanted = issuer.expect(SET)?.content;
+        if subject.is_empty() || !same_attributes(subject.expect(SET)?.content, wanted)? {
+            return Ok(false);
+        }
+    }
+    if subject.is_empty() {
         return Ok(false);
     }
-    let mut attributes = Reader::new(set.content);
+    let mut attributes = Reader::new(subject.expect(SET)?.content);
     let mut attribute = attributes.sequence()?;
     let kind = attribute.expect(OID)?.content;
-    Ok(attributes.is_empty() && kind == COMMON_NAME)
+    Ok(subject.is_empty() && attributes.is_empty() && kind == COMMON_NAME)
+}
+
+fn same_attributes(one: &[u8], other: &[u8]) -> Result<bool, DerError> {
+    let (mut one, mut other) = (Reader::new(one), Reader::new(other));
+    while !one.is_empty() && !other.is_empty() {
+        let (mut a, mut b) = (one.sequence()?, other.sequence()?);
+        if a.expect(OID)?.content != b.expect(OID)?.content {
+            return Ok(false);
+        }
+        let (a, b) = (a.next()?, b.next()?);
+        // UTF8String, PrintableString, IA5String: the same bytes mean the same text in each.
+        let text = |tag| matches!(tag, 0x0c | 0x13 | 0x16);
+        if a.content != b.content || !(a.tag == b.tag || (text(a.tag) && text(b.tag))) {
+            return Ok(false);
+        }
+    }
+    Ok(one.is_empty() && other.is_empty())
 }
 
 /// Whether a name ends as those of the first Globus proxies do, `/CN=proxy` or `/CN=limited proxy`.
@@ -303,6 +324,22 @@ mod tests {
             &[(COMMON_NAME, b"1")],
         ]);
         assert_eq!(is_proxy_name(&good, &user), Ok(true));
+        // what openssl makes of the subject of voms-proxy-fake: the same text, as another type of string
+        let typed = |tag| {
+            let part = |oid: &[u8], value: &[u8]| {
+                element(
+                    SET,
+                    &element(SEQUENCE, &[element(OID, oid), element(tag, value)].concat()),
+                )
+            };
+            element(
+                SEQUENCE,
+                &[part(ORGANISATION, b"o"), part(COMMON_NAME, b"alice")].concat(),
+            )
+        };
+        assert_eq!(typed(0x0c), user);
+        assert_eq!(is_proxy_name(&good, &typed(0x13)), Ok(true));
+        assert_eq!(is_proxy_name(&good, &typed(0x1e)), Ok(false));
         for bad in [&user, &two, &multi, &unit, &other] {
             assert_eq!(is_proxy_name(bad, &user), Ok(false));
         }
