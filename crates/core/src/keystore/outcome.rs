@@ -281,9 +281,9 @@ pub struct EntryStatus {
 pub enum Verdict {
     /// Confirmed at every store of its sharing.
     Registered,
-    /// Confirmed at m or more, not at all: readable, repair completes it.
+    /// Confirmed at m or more and nowhere pending, but not at all: readable, repair completes it.
     Degraded,
-    /// Some store confirmed it, others have it pending or lack it, and m do not hold it confirmed: repair finishes it.
+    /// Some store confirmed it, but others have it pending, or fewer than m confirmed it: repair finishes it.
     Unfinished,
     /// Pending everywhere that answered: nobody can have used it.
     Pending,

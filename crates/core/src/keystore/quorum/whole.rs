@@ -172,6 +172,7 @@ pub fn verdict(stores: &[StoreStatus], threshold: u8) -> Verdict {
     let of_it = entries
         .iter()
         .filter(|entry| entry.constants.registration_id == registration);
+    let waiting = of_it.clone().any(|entry| entry.state != State::Confirmed);
     let sharings = of_it.flat_map(|entry| &entry.sharings).map(|(sharing, _)| sharing);
     let highest = sharings.max_by_key(|sharing| sharing.order());
     let (m, n) = highest.map_or((threshold.into(), stores.len()), |sharing| {
@@ -181,7 +182,7 @@ pub fn verdict(stores: &[StoreStatus], threshold: u8) -> Verdict {
         0 if held.len() == stores.len() => Verdict::Pending,
         0 => Verdict::Unclear,
         confirmed if confirmed >= n => Verdict::Registered,
-        confirmed if confirmed >= m => Verdict::Degraded,
+        confirmed if confirmed >= m && !waiting => Verdict::Degraded,
         _ => Verdict::Unfinished,
     }
 }

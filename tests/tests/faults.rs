@@ -1,0 +1,267 @@
+//! Bad days: stores that are down, slow or lying, clients that die half-way, and what the commands make of it.
+//!
+//! Three stores that misbehave on command (`hydra_tests::fake`), and the real commands as processes. Every command must
+//! end by itself: `hydra_tests::run` fails those that do not.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use hydra_core::keystore::wire::State;
+use hydra_tests::fake::{FakeStore, Way};
+use hydra_tests::{Ended, program, run, start_piped};
+use tempfile::TempDir;
+use testgrid::pki::{Pki, PkiOptions};
+
+const KEY_ID: &str = "/faults/key";
+const PLAIN: &[u8] = b"Feldmann^Rosalind, and 512 x 512 pixels";
+
+/// Exit codes of the commands.
+const DONE: Option<i32> = Some(0);
+const TRY_LATER: Option<i32> = Some(75);
+
+/// One fabric for all tests of this file: keys take a while to make.
+static FABRIC: LazyLock<(TempDir, Pki)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::create(&folder.path().join("pki"), &PkiOptions::default()).unwrap();
+    (folder, pki)
+});
+
+/// Three stores, two of them needed, and a folder for files.
+struct Stores {
+    stores: Vec<FakeStore>,
+    folder: TempDir,
+    config: PathBuf,
+}
+
+impl Stores {
+    fn up() -> Self {
+        let pki = &FABRIC.1;
+        let start = |number: usize| {
+            let (certificate, key) = pki.host(&format!("keystore{number}"));
+            FakeStore::start(&format!("store-{number}"), &certificate, &key, &pki.certificates())
+        };
+        let stores: Vec<FakeStore> = (1..=3).map(start).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = "threshold = 2\n".to_owned();
+        for (number, store) in (1..).zip(&stores) {
+            text += &format!("[[store]]\nurl = \"{}\"\nname = \"number-{number}\"\n", store.url());
+        }
+        text += &format!("[trust]\nca_dir = \"{}\"\n", pki.certificates().display());
+        // Shorter than by default, so that waiting for the silent ones does not take the tests long.
+        text += "[timeouts]\nconnect_ms = 1000\nrequest_ms = 1500\ntotal_ms = 5000\nhedge_ms = 50\n";
+        let config = folder.path().join("config.toml");
+        std::fs::write(&config, text).unwrap();
+        std::fs::write(folder.path().join("plain"), PLAIN).unwrap();
+        Self { stores, folder, config }
+    }
+
+    /// With the key registered, and a file sealed under it.
+    fn with_sealed_file() -> Self {
+        let stores = Self::up();
+        stores.must("eds-key-register", &[KEY_ID]);
+        stores.must("eds-encrypt", &[KEY_ID, "plain", "sealed"]);
+        stores
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program(name));
+        command.args(arguments).current_dir(self.folder.path());
+        command
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("EDS_CONFIG", &self.config);
+        command.env("X509_USER_PROXY", FABRIC.1.proxy("alice-plain"));
+        command
+    }
+
+    fn run(&self, name: &str, arguments: &[&str]) -> Ended {
+        run(&mut self.command(name, arguments))
+    }
+
+    fn must(&self, name: &str, arguments: &[&str]) {
+        let ended = self.run(name, arguments);
+        assert_eq!(ended.code, DONE, "{name} {arguments:?}: {ended:?}");
+    }
+
+    fn third(&self) -> &FakeStore {
+        &self.stores[2]
+    }
+
+    /// The sealed file opens to what was sealed.
+    fn opens(&self) {
+        let output = self.folder.path().join("opened");
+        let _ = std::fs::remove_file(&output);
+        let ended = self.run("eds-decrypt", &[KEY_ID, "sealed", "opened"]);
+        assert_eq!(ended.code, DONE, "{ended:?}");
+        assert_eq!(std::fs::read(output).unwrap(), PLAIN);
+    }
+
+    fn left_nothing(&self, name: &str) {
+        let left: Vec<_> = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        let known = ["config.toml", "plain", "sealed", "opened"];
+        let strange: Vec<_> = left
+            .iter()
+            .filter(|left| !known.iter().any(|known| *left == known))
+            .collect();
+        assert!(strange.is_empty(), "{name} left {strange:?}");
+    }
+}
+
+/// Every way in which one store may fail a reader.
+const BAD_READS: &[Way] = &[
+    Way::HangAfterAccept,
+    Way::HangMidAnswer,
+    Way::HangOn("read"),
+    Way::ServerError,
+    Way::Garbage,
+    Way::FlippedBit,
+    Way::OtherShare,
+    Way::LoweredThreshold,
+    Way::OldGeneration,
+    Way::OtherId,
+];
+
+#[test]
+fn one_bad_store_of_three_keeps_nobody_from_opening() {
+    let stores = Stores::with_sealed_file();
+    for way in BAD_READS {
+        stores.third().behave(*way);
+        // Which stores are asked first is drawn at random: once with the bad one among them is what counts.
+        for _ in 0..4 {
+            stores.opens();
+        }
+    }
+    stores.third().behave(Way::Honest);
+}
+
+#[test]
+fn a_dead_store_keeps_nobody_from_opening_or_sealing() {
+    let mut stores = Stores::with_sealed_file();
+    stores.stores[2].kill();
+    for _ in 0..3 {
+        stores.opens();
+    }
+    stores.must("eds-encrypt", &["--force", KEY_ID, "plain", "sealed"]);
+    stores.opens();
+}
+
+#[test]
+fn with_two_bad_stores_nothing_opens_and_the_message_names_one() {
+    let stores = Stores::with_sealed_file();
+    for way in BAD_READS {
+        stores.stores[1].behave(*way);
+        stores.stores[2].behave(*way);
+        let ended = stores.run("eds-decrypt", &[KEY_ID, "sealed", "stolen"]);
+        assert_eq!(ended.code, TRY_LATER, "{way:?}: {ended:?}");
+        let named = ended.stderr.contains("number-2") || ended.stderr.contains("number-3");
+        // Three shares that all contradict each other: whoever named one might name the honest one.
+        let nobody_knows = [Way::FlippedBit, Way::OtherShare].contains(way) && ended.stderr.contains("do not join");
+        assert!(named || nobody_knows, "{way:?}: no store is named: {ended:?}");
+        stores.left_nothing("eds-decrypt");
+    }
+}
+
+#[test]
+fn a_bad_store_fails_a_registration_by_name_and_leaves_the_key_id_free() {
+    let stores = Stores::up();
+    let ways = [
+        Way::HangAfterAccept,
+        Way::HangMidAnswer,
+        Way::HangOn("create"),
+        Way::ServerError,
+        Way::Garbage,
+        Way::OtherId,
+    ];
+    for (number, way) in ways.iter().enumerate() {
+        let key_id = format!("/faults/bad-day-{number}");
+        stores.third().behave(*way);
+        let ended = stores.run("eds-key-register", &[&key_id]);
+        assert!(ended.code != DONE, "{way:?}: {ended:?}");
+        assert!(
+            ended.stderr.contains("number-3"),
+            "{way:?}: the store is not named: {ended:?}"
+        );
+        assert_eq!(
+            stores.stores[0].state(&key_id),
+            None,
+            "{way:?}: the first store was not told to undo it"
+        );
+        stores.third().behave(Way::Honest);
+        stores.must("eds-key-register", &[&key_id]);
+    }
+}
+
+#[test]
+fn a_lost_answer_to_create_is_no_registration_and_a_second_try_works() {
+    let stores = Stores::up();
+    stores.third().behave(Way::LoseAnswerTo("create"));
+    let ended = stores.run("eds-key-register", &[KEY_ID]);
+    assert!(ended.code != DONE && ended.stderr.contains("number-3"), "{ended:?}");
+    stores.third().behave(Way::Honest);
+    let status = stores.run("eds-key-status", &[KEY_ID]);
+    let sealed = stores.run("eds-encrypt", &[KEY_ID, "plain", "never"]);
+    assert!(sealed.code != DONE, "nobody may seal with it: {sealed:?}; {status:?}");
+    stores.left_nothing("eds-encrypt");
+}
+
+#[test]
+fn a_client_killed_before_the_first_confirmation_leaves_nothing_to_seal_with() {
+    let stores = Stores::up();
+    stores.third().behave(Way::HangOn("create"));
+    let mut child = start_piped(&mut stores.command("eds-key-register", &[KEY_ID]));
+    stores.third().wait_for("create");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stores.third().behave(Way::Honest);
+    let ended = stores.run("eds-encrypt", &[KEY_ID, "plain", "never"]);
+    assert!(ended.code != DONE, "{ended:?}");
+    stores.left_nothing("eds-encrypt");
+}
+
+#[test]
+fn a_client_killed_after_the_first_confirmation_is_told_of_and_repaired() {
+    let stores = Stores::up();
+    stores.third().behave(Way::HangOn("confirm"));
+    let mut child = start_piped(&mut stores.command("eds-key-register", &[KEY_ID]));
+    stores.third().wait_for("confirm");
+    while stores.stores[0].state(KEY_ID) != Some(State::Confirmed) {
+        assert!(child.try_wait().unwrap().is_none() || stores.stores[0].state(KEY_ID) == Some(State::Confirmed));
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stores.third().behave(Way::Honest);
+    assert_eq!(stores.third().state(KEY_ID), Some(State::Pending));
+
+    let status = stores.run("eds-key-status", &[KEY_ID]);
+    assert!(status.stdout.contains("unfinished"), "{status:?}");
+    let again = stores.run("eds-key-register", &[KEY_ID]);
+    assert!(
+        again.code != DONE && again.stderr.contains("eds-key-repair"),
+        "{again:?}"
+    );
+    stores.must("eds-key-repair", &[KEY_ID]);
+    assert_eq!(stores.third().state(KEY_ID), Some(State::Confirmed));
+    stores.must("eds-encrypt", &[KEY_ID, "plain", "sealed"]);
+    stores.opens();
+}
+
+#[test]
+fn a_removal_that_misses_a_store_says_so_and_is_finished_by_running_it_again() {
+    let stores = Stores::with_sealed_file();
+    stores.third().behave(Way::HangOn("remove"));
+    let ended = stores.run("eds-key-unregister", &[KEY_ID]);
+    assert_eq!(ended.code, TRY_LATER, "{ended:?}");
+    assert!(ended.stderr.contains("number-3"), "{ended:?}");
+    let opened = stores.run("eds-decrypt", &[KEY_ID, "sealed", "stolen"]);
+    assert!(opened.code != DONE, "two of three forgot it: {opened:?}");
+    stores.third().behave(Way::Honest);
+    stores.must("eds-key-unregister", &[KEY_ID]);
+    assert_eq!(stores.third().state(KEY_ID), None);
+    stores.left_nothing("eds-key-unregister");
+}
