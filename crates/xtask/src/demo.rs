@@ -261,7 +261,7 @@ impl Story {
 }
 
 /// What a shell has after sourcing the grid's file: a shell reads it, so that its quoting is the shell's.
-fn environment(file: &Path) -> Result<BTreeMap<String, String>, ChoreError> {
+pub(crate) fn environment(file: &Path) -> Result<BTreeMap<String, String>, ChoreError> {
     let mut shell = Command::new("sh");
     shell.args(["-c", "set -a; . \"$0\" && env -0"]).arg(file);
     let text = succeed(&mut shell)?;

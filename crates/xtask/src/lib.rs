@@ -7,6 +7,7 @@
     reason = "a chore talks to the person who typed it"
 )]
 
+pub mod bench;
 pub mod chore;
 pub mod demo;
 pub mod dicom;
@@ -58,6 +59,15 @@ enum Chore {
         #[arg(long)]
         copies: bool,
     },
+    /// Measure sealing, opening and fetching keys against rivals, in the same run, as ratios
+    Bench {
+        /// Size of the large file
+        #[arg(long, default_value_t = 1024, value_name = "MIB")]
+        large_mib: u64,
+        /// How often each contestant runs on it
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
 }
 
 /// What `main` does: reads the command line, does the chore, prints why it could not.
@@ -83,5 +93,6 @@ fn run(chore: Chore) -> Result<(), ChoreError> {
         Chore::Demo { file, keep } => demo::run(&workspace, file.as_deref(), keep),
         Chore::Verify { no_peers, filter } => verify::run(&workspace, no_peers, filter.as_deref()),
         Chore::Dist { dir, copies } => dist::run(&workspace, &dir, copies),
+        Chore::Bench { large_mib, rounds } => bench::run(&workspace, bench::Sizes { large_mib, rounds }),
     }
 }
