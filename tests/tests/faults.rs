@@ -20,6 +20,7 @@ const PLAIN: &[u8] = b"Feldmann^Rosalind, and 512 x 512 pixels";
 /// Exit codes of the commands.
 const DONE: Option<i32> = Some(0);
 const TRY_LATER: Option<i32> = Some(75);
+const NOT_ALLOWED: Option<i32> = Some(77);
 
 /// One fabric for all tests of this file: keys take a while to make.
 static FABRIC: LazyLock<(TempDir, Pki)> = LazyLock::new(|| {
@@ -148,6 +149,20 @@ fn a_dead_store_keeps_nobody_from_opening_or_sealing() {
     }
     stores.must("eds-encrypt", &["--force", KEY_ID, "plain", "sealed"]);
     stores.opens();
+}
+
+/// The answer of the living stores counts: they refuse, and no other answer could change that.
+#[test]
+fn who_may_not_read_is_told_so_also_while_a_store_is_dead() {
+    let mut stores = Stores::with_sealed_file();
+    stores.stores[2].kill();
+    for _ in 0..5 {
+        let mut bob = stores.command("eds-decrypt", &[KEY_ID, "sealed", "stolen"]);
+        bob.env("X509_USER_PROXY", FABRIC.1.proxy("bob-plain"));
+        let ended = run(&mut bob);
+        assert_eq!(ended.code, NOT_ALLOWED, "{ended:?}");
+        stores.left_nothing("eds-decrypt");
+    }
 }
 
 #[test]

@@ -358,10 +358,11 @@ impl Read {
             };
             let open = self.unasked.len() + self.waiting.len();
             let least = usize::from(self.options.min_threshold.max(1));
-            if helpers + open < least {
-                return Some(Err(self.verdict()));
-            }
             let quick = self.waiting.values().filter(|asked| !asked.slow).count();
+            if helpers + open < least {
+                // The key is out of reach. Why it is (not allowed, or too few stores) is worth one hedge delay.
+                return if quick > 0 { None } else { Some(Err(self.verdict())) };
+            }
             let wanted = if refused { 1 } else { need - have };
             if quick >= wanted {
                 return None;
