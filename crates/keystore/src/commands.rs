@@ -388,6 +388,8 @@ async fn run(
     let start = |error| Failure::new(Code::Failed, StoreError::Start(error));
     let mut terminate = signal(SignalKind::terminate()).map_err(start)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(start)?;
+    // A limit to the size of files then is a write that fails, not the end of the process.
+    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(start)?;
     if let Some(address) = config.monitor {
         serve_monitor(address, engine).await?;
     }
@@ -420,6 +422,8 @@ async fn serve_monitor(address: SocketAddr, engine: &Arc<Engine>) -> Result<(), 
     let engine = Arc::clone(engine);
     let router = monitor::router(metrics, Arc::new(move || engine.is_ready()));
     let listener = listen(address).await?;
+    let address = listener.local_addr().map_err(|error| Failure::new(Code::Failed, StoreError::Start(error)))?;
+    tracing::info!(%address, "monitor listening");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(reason = %error, "the monitor's listener ended");

@@ -89,10 +89,13 @@ impl DatabaseError {
         let Self::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) = self else {
             return false;
         };
-        matches!(
-            failure.code,
-            rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::TooBig
-        )
+        // A quota and a limit to the size of files come as a write that failed.
+        let refused_write = failure.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE;
+        refused_write
+            || matches!(
+                failure.code,
+                rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::TooBig
+            )
     }
 }
 

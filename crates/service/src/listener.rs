@@ -1,10 +1,10 @@
 //! Accepts TLS connections, finds out who is there, and hands requests to a router, until told to stop; then finishes
-//! what is in flight.
+//! what is in flight. A client that says nothing, or half of something, is let go after a deadline.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -14,10 +14,10 @@ use grid_identity::TrustStore;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
@@ -48,7 +48,7 @@ pub async fn serve(
     limits: &Limits,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let graceful = GracefulShutdown::new();
+    let (stopping, told) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let shared = Arc::new(Shared {
         acceptor: TlsAcceptor::from(tls),
@@ -56,6 +56,9 @@ pub async fn serve(
         router,
         builder: builder(limits),
         handshake: Duration::from_millis(limits.handshake_ms),
+        idle: Duration::from_millis(limits.header_ms),
+        // Half of the time to stop is for clients that were told and do not go.
+        last_word: Duration::from_millis((limits.stop_ms / 2).min(limits.header_ms)),
     });
     tokio::pin!(stop);
     loop {
@@ -66,9 +69,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address, permit)) => {
-                let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
+                let (shared, told) = (Arc::clone(&shared), told.clone());
                 tokio::spawn(async move {
-                    shared.connection(stream, address, watcher).await;
+                    shared.connection(stream, address, told).await;
                     drop(permit);
                 });
             }
@@ -79,9 +82,11 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
+    drop((listener, told));
+    stopping.send_replace(true);
+    // Each connection has a receiver until it ends.
     let wait = Duration::from_millis(limits.stop_ms);
-    let finished = tokio::time::timeout(wait, graceful.shutdown()).await;
+    let finished = tokio::time::timeout(wait, stopping.closed()).await;
     finished.map_err(|_| ServeError::CutShort {
         stop_ms: limits.stop_ms,
     })
@@ -121,11 +126,17 @@ struct Shared {
     router: Router,
     builder: Builder<TokioExecutor>,
     handshake: Duration,
+    idle: Duration,
+    last_word: Duration,
 }
 
 impl Shared {
-    async fn connection(&self, stream: TcpStream, address: SocketAddr, watcher: Watcher) {
-        let stream = match tokio::time::timeout(self.handshake, self.acceptor.accept(stream)).await {
+    async fn connection(&self, stream: TcpStream, address: SocketAddr, mut told: watch::Receiver<bool>) {
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(self.handshake, self.acceptor.accept(stream)) => accepted,
+            _ = told.wait_for(|stop| *stop) => return,
+        };
+        let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 metrics::counter!("handshakes_failed").increment(1);
@@ -136,20 +147,95 @@ impl Shared {
                 return tracing::info!(%address, reason = "deadline", "handshake failed");
             }
         };
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let session = stream.get_ref().1;
+        // What the client chose is known: waiting to see which protocol it speaks would be a wait without a deadline.
+        let http2 = session.alpn_protocol() == Some(b"h2");
+        let chain = session.peer_certificates().unwrap_or_default();
         let verified = match self.trust.verify(chain, SystemTime::now()) {
             Ok(verified) => verified,
             Err(error) => return tracing::info!(%address, reason = %error, "no identity"),
         };
         let peer = Arc::new(Peer::new(Arc::clone(&self.trust), verified, address));
-        let router = self.router.clone();
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&peer));
-            router.clone().oneshot(request.map(Body::new))
-        });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(%address, reason = %error, "connection ended");
+        let (router, activity) = (self.router.clone(), Arc::new(Activity::new()));
+        let service = {
+            let activity = Arc::clone(&activity);
+            hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(Arc::clone(&peer));
+                let busy = Activity::begin(&activity);
+                let answer = router.clone().oneshot(request.map(Body::new));
+                async move {
+                    let answer = answer.await;
+                    drop(busy);
+                    answer
+                }
+            })
+        };
+        let builder = self.builder.clone();
+        let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let patience = tokio::select! {
+            ended = connection.as_mut() => return log_end(address, &ended),
+            _ = told.wait_for(|stop| *stop) => self.last_word,
+            () = activity.idle_for(self.idle) => self.idle,
+        };
+        // No further request; what is in flight is finished. Who does not take its answer is left.
+        connection.as_mut().graceful_shutdown();
+        activity.touch();
+        tokio::select! {
+            ended = connection => log_end(address, &ended),
+            () = activity.idle_for(patience) => tracing::debug!(%address, "connection cut"),
         }
+    }
+}
+
+fn log_end<E: std::fmt::Display>(address: SocketAddr, ended: &Result<(), E>) {
+    if let Err(error) = ended {
+        tracing::debug!(%address, reason = %error, "connection ended");
+    }
+}
+
+/// The requests in flight on a connection, or since when there are none.
+struct Activity(Mutex<(usize, Instant)>);
+
+impl Activity {
+    fn new() -> Self {
+        Self(Mutex::new((0, Instant::now())))
+    }
+
+    fn state(&self) -> MutexGuard<'_, (usize, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(activity: &Arc<Self>) -> Busy {
+        activity.state().0 += 1;
+        Busy(Arc::clone(activity))
+    }
+
+    fn touch(&self) {
+        self.state().1 = Instant::now();
+    }
+
+    /// Ends when there was nothing in flight for so long.
+    async fn idle_for(&self, limit: Duration) {
+        loop {
+            let (in_flight, since) = *self.state();
+            let from = if in_flight > 0 { Instant::now() } else { since };
+            if from.elapsed() >= limit {
+                return;
+            }
+            tokio::time::sleep_until(from + limit).await;
+        }
+    }
+}
+
+/// A request in flight, also one that its client gives up.
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.0 -= 1;
+        state.1 = Instant::now();
     }
 }

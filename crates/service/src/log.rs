@@ -12,6 +12,8 @@ pub fn start(level: &str) -> Result<(), LogError> {
         .json()
         .flatten_event(true)
         .with_env_filter(filter)
+        // A line that cannot be written (a full disk) is lost; telling so on the same stream would end the process.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     subscriber.try_init().map_err(|_| LogError::Started)
 }
