@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use crate::audit::{self, SignedHead};
 use crate::config::{Config, ConfigError};
 use crate::database::{self, DatabaseError};
 use crate::engine::{Engine, now};
@@ -41,10 +42,33 @@ enum Verb {
         /// The configuration file
         config: PathBuf,
     },
+    /// Look through the audit log
+    #[command(subcommand)]
+    Audit(Audit),
     /// Serve until SIGTERM or SIGINT; prints `listening on https://HOST:PORT`
     Serve {
         /// The configuration file
         config: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Audit {
+    /// Check the chain of lines and the signed heads, also while the store serves
+    Verify {
+        /// The configuration file
+        config: PathBuf,
+        /// A head that was kept elsewhere, as the log and this command print it; may be repeated
+        #[arg(long, value_name = "HEAD")]
+        head: Vec<SignedHead>,
+    },
+    /// Print the lines, a JSON object each
+    Show {
+        /// The configuration file
+        config: PathBuf,
+        /// Begin behind this line
+        #[arg(long, value_name = "LINE", default_value_t = 0)]
+        after: i64,
     },
 }
 
@@ -89,6 +113,8 @@ pub fn main() -> ExitCode {
     command::run::<Arguments>(&EXAMPLES, |arguments| match arguments.verb {
         Verb::Init(arguments) => init(&arguments),
         Verb::Check { config } => check(&config),
+        Verb::Audit(Audit::Verify { config, head }) => audit_verify(&config, &head),
+        Verb::Audit(Audit::Show { config, after }) => audit_show(&config, after),
         Verb::Serve { config } => serve(&config),
     })
 }
@@ -283,6 +309,39 @@ fn config_text(arguments: &Init, store: &StoreId, rules: &[(String, String)]) ->
     )
 }
 
+// --- audit ------------------------------------------------------------------------------------------------------------
+
+fn audit_verify(path: &Path, kept: &[SignedHead]) -> Result<(), Failure> {
+    let config = read_config(path)?;
+    let key = read_store_key(&config.store_key)?;
+    let connection = database::open_reader(&config.database).map_err(database_failure)?;
+    // One moment of a database that may be written to.
+    let moment = connection
+        .unchecked_transaction()
+        .map_err(|error| database_failure(error.into()))?;
+    let keys = database::data_keys(&moment, &key).map_err(database_failure)?;
+    let found = audit::verify(&moment, &keys, &config.store, kept).map_err(database_failure)?;
+    let whole = found.map_err(|fault| Failure::new(Code::Damaged, fault))?;
+    let (lines, signed) = (whole.head.sequence, whole.signed_to);
+    output::print_line(&format!("ok: {lines} lines, signed up to line {signed}"))?;
+    output::print_line(&SignedHead::sign(&keys, &config.store, &whole.head, now()).to_string())
+}
+
+fn audit_show(path: &Path, mut after: i64) -> Result<(), Failure> {
+    const CHUNK: u32 = 1000;
+    let config = read_config(path)?;
+    let connection = database::open_reader(&config.database).map_err(database_failure)?;
+    loop {
+        let rows = database::audit_rows(&connection, after, CHUNK).map_err(database_failure)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = last.sequence;
+        for row in &rows {
+            let line = serde_json::to_string(row).map_err(|error| Failure::new(Code::Failed, error))?;
+            output::print_line(&line)?;
+        }
+    }
+}
+
 // --- check ------------------------------------------------------------------------------------------------------------
 
 fn check(path: &Path) -> Result<(), Failure> {
@@ -422,7 +481,9 @@ async fn serve_monitor(address: SocketAddr, engine: &Arc<Engine>) -> Result<(), 
     let engine = Arc::clone(engine);
     let router = monitor::router(metrics, Arc::new(move || engine.is_ready()));
     let listener = listen(address).await?;
-    let address = listener.local_addr().map_err(|error| Failure::new(Code::Failed, StoreError::Start(error)))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::new(Code::Failed, StoreError::Start(error)))?;
     tracing::info!(%address, "monitor listening");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {

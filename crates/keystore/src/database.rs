@@ -21,7 +21,7 @@ use crate::rest::{self, DataKeys, Place, RestError};
 const APPLICATION_ID: i64 = 0x4879_4b53;
 
 /// Each brings the schema from its index to the next number.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// The schema that this version writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -232,13 +232,20 @@ pub fn data_keys(connection: &Connection, store_key: &Key) -> Result<DataKeys, D
 
 // --- rows to what decisions work on -----------------------------------------------------------------------------------
 
-/// Everything held under a key id. The caller sees to one transaction around it.
+/// Everything held under a key id; sharings only of an entry that is `concerned`: what is not the caller's is not opened
+/// for an answer that will not have it, and asking costs the same queries as where nothing is. The caller sees to one
+/// transaction around it.
 ///
 /// # Errors
 /// [`DatabaseError`]; a share that does not open is none, its sharing stays.
-pub fn load(connection: &Connection, keys: &DataKeys, key_id: &KeyId) -> Result<Held, DatabaseError> {
+pub fn load(
+    connection: &Connection,
+    keys: &DataKeys,
+    key_id: &KeyId,
+    concerned: impl FnOnce(&StoredEntry) -> bool,
+) -> Result<Held, DatabaseError> {
     Ok(Held {
-        entry: load_entry(connection, keys, key_id)?,
+        entry: load_entry(connection, keys, key_id, concerned)?,
         tombstones: load_tombstones(connection, key_id)?,
         stop_marks: load_stop_marks(connection, key_id)?,
     })
@@ -247,13 +254,21 @@ pub fn load(connection: &Connection, keys: &DataKeys, key_id: &KeyId) -> Result<
 const ENTRY_COLUMNS: &str = "entry, registration_id, cipher, key_bits, iv, state, restored, owner, \"group\", \
      user_permissions, group_permissions, other_permissions, acl, version, change_id, placed_by, created, changed, key_id";
 
-fn load_entry(connection: &Connection, keys: &DataKeys, key_id: &KeyId) -> Result<Option<StoredEntry>, DatabaseError> {
+fn load_entry(
+    connection: &Connection,
+    keys: &DataKeys,
+    key_id: &KeyId,
+    concerned: impl FnOnce(&StoredEntry) -> bool,
+) -> Result<Option<StoredEntry>, DatabaseError> {
     let mut statement = connection.prepare_cached(&format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE key_id = ?1"))?;
     let found = statement.query_row([key_id.as_str()], |row| Ok((row.get::<_, i64>(0)?, read_entry(row))));
     let Some((number, entry)) = found.optional()? else {
         return Ok(None);
     };
     let mut entry = entry?;
+    if !concerned(&entry) {
+        return Ok(Some(entry));
+    }
     let mut statement = connection.prepare_cached(
         "SELECT generation, check_value, m, n, stores, state, scheme, share_index, share FROM shares WHERE entry = ?1 \
          ORDER BY generation, check_value",
@@ -723,11 +738,14 @@ pub fn audit(connection: &Connection, head: &AuditHead, line: &AuditLine<'_>) ->
     Ok(next)
 }
 
-/// Goes through the whole chain.
+/// Goes through the whole chain, showing each line's head to `seen`.
 ///
 /// # Errors
 /// A database that fails.
-pub fn verify_audit(connection: &Connection) -> Result<Result<AuditHead, BrokenChain>, DatabaseError> {
+pub fn verify_chain(
+    connection: &Connection,
+    mut seen: impl FnMut(&AuditHead),
+) -> Result<Result<AuditHead, BrokenChain>, DatabaseError> {
     let mut statement =
         connection.prepare("SELECT sequence, at, dn, operation, key_id, outcome, hash FROM audit ORDER BY sequence")?;
     let mut rows = statement.query([])?;
@@ -751,8 +769,47 @@ pub fn verify_audit(connection: &Connection) -> Result<Result<AuditHead, BrokenC
             }));
         }
         head = next;
+        seen(&head);
     }
     Ok(Ok(head))
+}
+
+/// One line of the audit log, as it stands there.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct AuditRow {
+    /// From 1.
+    pub sequence: i64,
+    /// Seconds since 1970.
+    pub at: i64,
+    /// Whose request.
+    pub dn: String,
+    /// What was asked.
+    pub operation: String,
+    /// About which key id; behind `#`, the keyed hash of one that is not there.
+    pub key_id: String,
+    /// What came of it.
+    pub outcome: String,
+}
+
+/// Up to `limit` lines from behind `after`.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn audit_rows(connection: &Connection, after: i64, limit: u32) -> Result<Vec<AuditRow>, DatabaseError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT sequence, at, dn, operation, key_id, outcome FROM audit WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![after, limit], |row| {
+        Ok(AuditRow {
+            sequence: row.get(0)?,
+            at: row.get(1)?,
+            dn: row.get(2)?,
+            operation: row.get(3)?,
+            key_id: row.get(4)?,
+            outcome: row.get(5)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Where an audit log was changed.

@@ -3,18 +3,19 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hydra_core::key_id::KeyId;
-use hydra_core::keystore::store::{self, Context, Effect, Held, Message, Outcome, Reply};
+use hydra_core::keystore::store::{self, Context, Effect, Held, Message, Outcome, Reply, StoredEntry};
 use hydra_core::keystore::wire::{Changed, ItemResult, List, ListAnswer, ListedEntry, Problem, ProblemKind, Status};
-use hydra_core::permissions::{Caller, Permission};
+use hydra_core::permissions::{Caller, Permission, Permissions, granted};
 use hydra_core::secret::Key;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::audit::{self, SignedHead};
 use crate::config::Rules;
 use crate::database::{self, AuditHead, AuditLine, DatabaseError, Lock, Range};
 use crate::rest::DataKeys;
@@ -25,6 +26,10 @@ const QUEUE: usize = 1024;
 const COMMIT_ITEMS: usize = 1000;
 /// Connections that read.
 const READERS: usize = 4;
+/// How often the head of the audit log is signed, if there is a new one.
+const SIGN_EVERY: Duration = Duration::from_secs(60);
+/// Refusals of one identity in a minute that are written out; further ones are counted.
+const REFUSALS_WRITTEN: u64 = 100;
 
 /// A store: rules, keys and database.
 pub struct Engine {
@@ -39,14 +44,47 @@ pub struct Engine {
 struct Job {
     caller: Caller,
     messages: Vec<Message>,
-    /// None for reads, which only leave lines in the audit log.
+    /// None for what only leaves lines in the audit log.
     answer: Option<oneshot::Sender<Vec<Reply>>>,
     lines: Vec<ReadLine>,
 }
 
+/// A line of the audit log about something that changed nothing.
 struct ReadLine {
     at: u64,
-    key_id: KeyId,
+    operation: &'static str,
+    key_id: String,
+    outcome: &'static str,
+}
+
+impl ReadLine {
+    /// None where nothing is said of it: who described an entry that is theirs.
+    fn of(
+        keys: &DataKeys,
+        at: u64,
+        operation: &'static str,
+        key_id: &KeyId,
+        held: &Held,
+        reply: &Reply,
+    ) -> Option<Self> {
+        let outcome = match reply {
+            Reply::Read(outcome) if matches!(&outcome.result, ItemResult::Done(_)) => "ok",
+            reply => refusal(reply)?,
+        };
+        // What is not there stands as a keyed hash: a log must not become the oracle.
+        let there = held.entry.is_some() || !held.tombstones.is_empty();
+        let key_id = if there {
+            key_id.as_str().to_owned()
+        } else {
+            format!("#{}", keys.key_id_hash(key_id))
+        };
+        Some(Self {
+            at,
+            operation,
+            key_id,
+            outcome,
+        })
+    }
 }
 
 impl Engine {
@@ -63,7 +101,10 @@ impl Engine {
             .map(|_| database::open_reader(path))
             .collect::<Result<_, _>>()?;
         let (queue, jobs) = sync_channel(QUEUE);
+        let signed = audit::last_signed(&connection)?;
         let writer = Writer {
+            signed,
+            refusals: HashMap::new(),
             connection,
             keys: Arc::clone(&keys),
             rules: rules.clone(),
@@ -134,11 +175,8 @@ impl Engine {
         let mut lines = Vec::new();
         let replies = self.readers.with(|connection| {
             let decide = |message: Message| {
-                let key_id = message.key_id().clone();
-                let reply = self.decide_read(connection, caller, message, now);
-                if matches!(&reply, Reply::Read(outcome) if matches!(&outcome.result, ItemResult::Done(_))) {
-                    lines.push(ReadLine { at: now, key_id });
-                }
+                let (reply, line) = self.decide_read(connection, caller, message, now);
+                lines.extend(line);
                 reply
             };
             messages.into_iter().map(decide).collect()
@@ -154,17 +192,24 @@ impl Engine {
         Ok(replies)
     }
 
-    fn decide_read(&self, connection: &Connection, caller: &Caller, message: Message, now: u64) -> Reply {
+    fn decide_read(
+        &self,
+        connection: &Connection,
+        caller: &Caller,
+        message: Message,
+        now: u64,
+    ) -> (Reply, Option<ReadLine>) {
         let context = self.rules.context(caller, message.key_id(), now);
-        match load(connection, &self.keys, message.key_id()) {
+        match load(connection, &self.keys, &context, message.key_id()) {
             Ok(mut held) => {
                 let key_id = message.key_id().clone();
                 let operation = message.operation().name();
                 let reply = store::apply(&mut held, &context, message);
                 log_denial(&self.keys, &context, operation, &key_id, &held, &reply);
-                reply
+                let line = ReadLine::of(&self.keys, now, operation, &key_id, &held, &reply);
+                (reply, line)
             }
-            Err(error) => failed(&message, &error),
+            Err(error) => (failed(&message, &error), None),
         }
     }
 
@@ -245,11 +290,17 @@ impl Drop for Engine {
     }
 }
 
-fn load(connection: &Connection, keys: &DataKeys, key_id: &KeyId) -> Result<Held, DatabaseError> {
+fn load(connection: &Connection, keys: &DataKeys, context: &Context, key_id: &KeyId) -> Result<Held, DatabaseError> {
     let transaction = connection.unchecked_transaction()?;
-    let held = database::load(&transaction, keys, key_id)?;
+    let held = database::load(&transaction, keys, key_id, |entry| concerns(entry, context))?;
     transaction.commit()?;
     Ok(held)
+}
+
+/// Whether the caller has any right to an entry. For anybody else its sharings make no difference to any answer.
+fn concerns(entry: &StoredEntry, context: &Context) -> bool {
+    entry.record.owner == context.caller.dn
+        || granted(&entry.record, &context.caller, context.recovery) != Permissions::NONE
 }
 
 struct Readers {
@@ -287,13 +338,27 @@ struct Writer {
     keys: Arc<DataKeys>,
     rules: Rules,
     head: AuditHead,
+    /// The last line whose head is signed.
+    signed: i64,
+    /// The refusals of each identity since the head was last signed.
+    refusals: HashMap<String, u64>,
     /// What identities have brought so far: counted once, then kept.
     brought: HashMap<String, u64>,
 }
 
 impl Writer {
     fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
+        let mut sign_at = Instant::now() + SIGN_EVERY;
+        loop {
+            let first = match jobs.recv_timeout(sign_at.saturating_duration_since(Instant::now())) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sign();
+                    sign_at = Instant::now() + SIGN_EVERY;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.sign(),
+            };
             let mut batch = vec![first];
             let mut items = batch[0].messages.len();
             while items < COMMIT_ITEMS {
@@ -303,6 +368,37 @@ impl Writer {
             }
             self.commit(batch);
         }
+    }
+
+    /// Writes down the refusals that were only counted, and signs the head of the audit log if it is a new one.
+    fn sign(&mut self) {
+        let before = self.head.clone();
+        if let Err(error) = self.try_sign() {
+            tracing::error!(reason = %error, cause = ?error, "the head of the audit log is not signed");
+            let _ = self.connection.execute_batch("ROLLBACK");
+            self.head = before;
+        }
+    }
+
+    fn try_sign(&mut self) -> Result<(), DatabaseError> {
+        let refusals = std::mem::take(&mut self.refusals);
+        let counted = refusals.into_iter().filter(|(_, count)| *count > REFUSALS_WRITTEN);
+        let counted: Vec<_> = counted.collect();
+        if self.head.sequence == self.signed && counted.is_empty() {
+            return Ok(());
+        }
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let at = now();
+        for (dn, count) in counted {
+            let outcome = format!("{} more refusals", count - REFUSALS_WRITTEN);
+            self.line(&dn, "refusals", "", &outcome, at)?;
+        }
+        let signed = SignedHead::sign(&self.keys, &self.rules.store, &self.head, at);
+        signed.save(&self.connection)?;
+        self.connection.execute_batch("COMMIT")?;
+        self.signed = self.head.sequence;
+        tracing::info!(head = %signed, "audit log signed");
+        Ok(())
     }
 
     /// All jobs of a batch in one transaction, flushed once; answered after that.
@@ -359,8 +455,7 @@ impl Writer {
             }
             if first_error.is_none() {
                 for line in &job.lines {
-                    let written = self.line(&job.caller.dn, "read", &line.key_id, "ok", line.at);
-                    if let Err(error) = written {
+                    if let Err(error) = self.read_line(&job.caller.dn, line) {
                         tracing::error!(reason = %error, "a read is not in the audit log");
                     }
                 }
@@ -404,8 +499,9 @@ impl Writer {
         let now = now();
         let key_id = message.key_id().clone();
         let operation = message.operation().name();
-        let mut held = database::load(&self.connection, &self.keys, &key_id)?;
         let mut context = self.rules.context(caller, &key_id, now);
+        let concerned = |entry: &StoredEntry| concerns(entry, &context);
+        let mut held = database::load(&self.connection, &self.keys, &key_id, concerned)?;
         context.at_limit = self.brought_by(&caller.dn)? >= self.rules.entries.per_owner;
         let placed_by = held.entry.as_ref().map(|entry| entry.placed_by.clone());
         let reply = store::apply(&mut held, &context, message);
@@ -414,22 +510,37 @@ impl Writer {
             return Ok(reply);
         };
         if outcome.effects.is_empty() {
+            if let Some(line) = ReadLine::of(&self.keys, now, operation, &key_id, &held, &reply) {
+                self.read_line(&caller.dn, &line)?;
+            }
             return Ok(reply);
         }
         let by = (caller.dn.as_str(), now);
         database::save(&self.connection, &self.keys, &key_id, &held, &outcome.effects, by)?;
         self.count(&outcome.effects, &caller.dn, placed_by.as_deref());
         let words = audit_words(outcome);
-        self.line(&caller.dn, operation, &key_id, &words, now)?;
+        self.line(&caller.dn, operation, key_id.as_str(), &words, now)?;
         Ok(reply)
     }
 
-    fn line(&mut self, dn: &str, operation: &str, key_id: &KeyId, outcome: &str, at: u64) -> Result<(), DatabaseError> {
+    /// Refusals of one identity are written out up to a number each minute: asking for nothing must not fill the disk.
+    fn read_line(&mut self, dn: &str, line: &ReadLine) -> Result<(), DatabaseError> {
+        if line.outcome != "ok" {
+            let count = self.refusals.entry(dn.to_owned()).or_default();
+            *count += 1;
+            if *count > REFUSALS_WRITTEN {
+                return Ok(());
+            }
+        }
+        self.line(dn, line.operation, &line.key_id, line.outcome, line.at)
+    }
+
+    fn line(&mut self, dn: &str, operation: &str, key_id: &str, outcome: &str, at: u64) -> Result<(), DatabaseError> {
         let line = AuditLine {
             at,
             dn,
             operation,
-            key_id: key_id.as_str(),
+            key_id,
             outcome,
         };
         self.head = database::audit(&self.connection, &self.head, &line)?;
@@ -499,6 +610,25 @@ fn log_denial(keys: &DataKeys, context: &Context, operation: &str, key_id: &KeyI
         let exists = held.entry.is_some();
         tracing::warn!(dn = context.caller.dn, operation, key_id_hash, exists, "denied");
         metrics::counter!("denials_total").increment(1);
+    }
+}
+
+/// What the audit log says of an answer to somebody who found nothing or lacked a right.
+fn refusal(reply: &Reply) -> Option<&'static str> {
+    fn of<T>(outcome: &Outcome<T>, unknown: bool) -> Option<&'static str> {
+        let not_found =
+            matches!(&outcome.result, ItemResult::Problem { problem } if problem.kind == ProblemKind::NotFound);
+        let refused = if outcome.denied { "denied" } else { "not found" };
+        (outcome.denied || unknown || not_found).then_some(refused)
+    }
+    match reply {
+        Reply::Changed(outcome) => {
+            let unknown = matches!(&outcome.result, ItemResult::Done(answer) if answer.status == Status::Unknown);
+            of(outcome, unknown)
+        }
+        Reply::Read(outcome) => of(outcome, false),
+        Reply::Describe(outcome) => of(outcome, false),
+        Reply::Permissions(outcome) => of(outcome, false),
     }
 }
 

@@ -93,6 +93,7 @@ pub struct DataKeys {
     keys: BTreeMap<u32, LessSafeKey>,
     pages: LessSafeKey,
     log: hmac::Key,
+    heads: hmac::Key,
 }
 
 impl DataKeys {
@@ -109,6 +110,7 @@ impl DataKeys {
             keys: opened.collect::<Result<_, RestError>>()?,
             pages: aead(&pages)?,
             log: hmac::Key::new(hmac::HMAC_SHA256, derived("hydra-log-1").as_ref()),
+            heads: hmac::Key::new(hmac::HMAC_SHA256, derived("hydra-audit-head-1").as_ref()),
         })
     }
 
@@ -152,6 +154,18 @@ impl DataKeys {
     pub fn key_id_hash(&self, key_id: &KeyId) -> String {
         let tag = hmac::sign(&self.log, key_id.as_str().as_bytes());
         data_encoding::HEXLOWER.encode(&tag.as_ref()[..8])
+    }
+
+    /// Signs a head of the audit log.
+    pub fn sign_head(&self, message: &[u8]) -> [u8; 32] {
+        let mut signature = [0; 32];
+        signature.copy_from_slice(hmac::sign(&self.heads, message).as_ref());
+        signature
+    }
+
+    /// Whether this store signed a head.
+    pub fn signed_head(&self, message: &[u8], signature: &[u8; 32]) -> bool {
+        hmac::verify(&self.heads, message, signature).is_ok()
     }
 }
 

@@ -508,10 +508,160 @@ async fn the_share_on_disk_is_sealed_and_the_audit_log_tells_what_was_done() {
     raw.execute_batch("DROP TRIGGER audit_is_not_changed").unwrap();
     verify_audit(&store.path());
     raw.execute("UPDATE audit SET dn = 'x' WHERE sequence = 2", []).unwrap();
-    assert_eq!(database::verify_audit(&raw).unwrap().unwrap_err().sequence, 2);
+    assert_eq!(database::verify_chain(&raw, |_| {}).unwrap().unwrap_err().sequence, 2);
+}
+
+fn audit_lines(path: &Path) -> Vec<String> {
+    let raw = rusqlite::Connection::open(path).unwrap();
+    let rows = database::audit_rows(&raw, 0, 10_000).unwrap();
+    rows.iter()
+        .map(|row| format!("{} {} {} {}", row.dn, row.operation, row.key_id, row.outcome))
+        .collect()
+}
+
+#[tokio::test]
+async fn refusals_are_in_the_audit_log_without_naming_what_is_not_there() {
+    let store = Store::new();
+    let served = store.open();
+    served.one(ALICE, "create", create("/myvo/there", R1)).await;
+    for key_id in ["/myvo/there", "/myvo/missing"] {
+        assert_eq!(served.one(BOB, "read", key(key_id)).await, "!not-found");
+        assert_eq!(served.one(BOB, "remove", of(key_id, R1)).await, "!not-found");
+    }
+    served.engine.close();
+    let lines = audit_lines(&store.path());
+    let bobs: Vec<_> = lines.iter().filter(|line| line.starts_with(BOB)).collect();
+    let denied = |operation: &str| format!("{BOB} {operation} /myvo/there denied");
+    assert_eq!((bobs.len(), bobs[0], bobs[1]), (4, &denied("read"), &denied("remove")));
+    let hash = bobs[2].split(' ').nth(2).unwrap();
+    assert!(hash.starts_with('#') && hash.len() == 17, "{hash}");
+    assert!(bobs[3].contains(hash) && !lines.concat().contains("missing"));
+}
+
+#[tokio::test]
+async fn asking_for_nothing_does_not_fill_the_audit_log() {
+    let store = Store::new();
+    let served = store.open();
+    for batch in 0..5 {
+        let items: Vec<_> = (0..100).map(|n| key(&format!("/myvo/{batch}/{n}"))).collect();
+        served.post(BOB, "read", items.into()).await;
+    }
+    served.one(ALICE, "read", key("/myvo/one")).await;
+    served.engine.close();
+    let lines = audit_lines(&store.path());
+    assert_eq!(lines.len(), 102);
+    assert_eq!(lines[100].split(' ').next(), Some(ALICE));
+    assert_eq!(lines[101], format!("{BOB} refusals  400 more refusals"));
+}
+
+#[tokio::test]
+async fn a_denied_key_id_costs_what_one_that_is_not_there_costs() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let store = Store::new();
+    let served = store.open();
+    served.one(ALICE, "create", create("/myvo/there", R1)).await;
+    served.engine.close();
+    drop(served);
+    let mut connection = database::open_reader(&store.path()).unwrap();
+    let keys = database::data_keys(&connection, &store.key).unwrap();
+    let steps = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&steps);
+    let count = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    connection.progress_handler(1, Some(count)).unwrap();
+    let load = |key_id: &str, concerned: bool| {
+        let key_id = hydra_core::key_id::KeyId::new(key_id).unwrap();
+        for _ in 0..2 {
+            // The second time, all statements are prepared.
+            steps.store(0, Ordering::Relaxed);
+            let held = database::load(&connection, &keys, &key_id, |_| concerned).unwrap();
+            let opened = held.entry.iter().flat_map(|entry| &entry.sharings).count();
+            assert_eq!(opened, usize::from(concerned && held.entry.is_some()));
+        }
+        steps.load(Ordering::Relaxed)
+    };
+    let (missing, denied) = (load("/myvo/missing", false), load("/myvo/there", false));
+    let allowed = load("/myvo/there", true);
+    // The columns of the row are all that is more; the query for sharings, and opening them, come after the decision.
+    assert!(missing <= denied && denied - missing < 30, "{missing} {denied}");
+    assert!(allowed > denied, "{allowed} {denied}");
+}
+
+#[tokio::test]
+async fn signed_heads_show_a_tail_that_was_cut_off_and_a_log_written_anew() {
+    use hydra_keystore::audit::{AuditFault, SignedHead, verify};
+    let store = Store::new();
+    let id = "ks-b".parse().unwrap();
+    let served = store.open();
+    served.one(ALICE, "create", create("/myvo/a", R1)).await;
+    served.one(ALICE, "create", create("/myvo/b", R1)).await;
+    drop(served);
+    let raw = rusqlite::Connection::open(store.path()).unwrap();
+    let keys = database::data_keys(&raw, &store.key).unwrap();
+    let whole = verify(&raw, &keys, &id, &[]).unwrap().unwrap();
+    assert_eq!((whole.head.sequence, whole.signed_to), (2, 2));
+    let kept = SignedHead::sign(&keys, &id, &whole.head, 7);
+    let kept: SignedHead = kept.to_string().parse().unwrap();
+    assert!(kept.is_signed_by(&keys, &id) && !kept.is_signed_by(&keys, &"ks-c".parse().unwrap()));
+    assert_eq!(
+        verify(&raw, &keys, &id, std::slice::from_ref(&kept)).unwrap(),
+        Ok(whole)
+    );
+
+    let other = database::data_keys(&raw, &store.key).unwrap();
+    let forged = kept.to_string().replace(":2:7:", ":2:8:").parse().unwrap();
+    let found = verify(&raw, &other, &id, &[forged]).unwrap();
+    assert_eq!(found, Err(AuditFault::Signature { sequence: 2 }));
+
+    raw.execute_batch("DROP TRIGGER audit_is_not_cut; DELETE FROM audit WHERE sequence = 2")
+        .unwrap();
+    let found = verify(&raw, &keys, &id, &[]).unwrap();
+    assert_eq!(found, Err(AuditFault::Cut { last: 1, sequence: 2 }));
+    // Whoever has the database cuts the heads too: then one that was kept elsewhere tells.
+    raw.execute_batch("DROP TRIGGER audit_heads_are_not_cut; DELETE FROM audit_heads")
+        .unwrap();
+    assert!(verify(&raw, &keys, &id, &[]).unwrap().is_ok());
+    assert!(verify(&raw, &keys, &id, std::slice::from_ref(&kept)).unwrap().is_err());
+    let line = database::AuditLine {
+        at: 1,
+        dn: BOB,
+        operation: "x",
+        key_id: "y",
+        outcome: "z",
+    };
+    let head = database::audit_head(&raw).unwrap();
+    database::audit(&raw, &head, &line).unwrap();
+    let found = verify(&raw, &keys, &id, &[kept]).unwrap();
+    assert_eq!(found, Err(AuditFault::Rewritten { sequence: 2 }));
+}
+
+#[tokio::test]
+async fn who_asks_for_too_much_is_told_when_to_come_again() {
+    let store = Store::new();
+    let engine = Arc::new(store.open_as("ks-b").unwrap());
+    let limits = Limits {
+        items_per_second: 1,
+        burst_items: 100,
+        ..Limits::default()
+    };
+    let router = hydra_keystore::api::router(Arc::clone(&engine), &limits);
+    let served = Served { router, engine };
+    let items: Vec<_> = (0..100).map(|n| key(&format!("/myvo/{n}"))).collect();
+    let body = json!({ "items": items }).to_string();
+    let path = "/v1/entries/read";
+    assert_eq!(served.send(BOB, "POST", path, body.clone()).await.0, StatusCode::OK);
+    let (status, problem, headers) = served.send(BOB, "POST", path, body.clone()).await;
+    assert_eq!(
+        (status.as_u16(), &problem["type"]),
+        (429, &json!("urn:hydra-eds:problem:limit"))
+    );
+    assert!(headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 50);
+    assert_eq!(served.send(ALICE, "POST", path, body).await.0, StatusCode::OK);
 }
 
 fn verify_audit(path: &Path) {
     let raw = rusqlite::Connection::open(path).unwrap();
-    assert!(database::verify_audit(&raw).unwrap().unwrap().sequence > 0);
+    assert!(database::verify_chain(&raw, |_| {}).unwrap().unwrap().sequence > 0);
 }

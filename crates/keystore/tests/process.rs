@@ -164,6 +164,126 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
     }
 }
 
+#[tokio::test]
+async fn sigterm_ends_a_store_that_answered_everything_and_signed_its_audit_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut grid = grid(folder.path());
+    let url = grid.urls().remove(0);
+    let alice = client(&grid, "alice-plain");
+    let about = about(&grid, &alice).await;
+    let dn = grid.pki().unwrap().user_dn("alice").unwrap().to_owned();
+    let item = create("/term/1", &dn, about["store"].as_str().unwrap());
+    assert_eq!(
+        post(&url, &alice, "create", &item).await.unwrap()["items"][0]["status"],
+        "ok"
+    );
+    let config = grid.store_directory(1).join("hydra-keystore.toml");
+    let config = config.to_str().unwrap();
+    // A second process on the same database is refused, and looking at the audit log is not.
+    let (code, _, error) = run(&["serve", config]);
+    assert!(code == 75 && error.contains("in use by another process"), "{error}");
+    let (code, out, error) = run(&["audit", "verify", config]);
+    assert!(
+        code == 0 && out.starts_with("ok: 1 lines, signed up to line 0\n"),
+        "{out}{error}"
+    );
+    grid.terminate(1).unwrap();
+    let log = std::fs::read_to_string(grid.store_log(1)).unwrap();
+    assert!(log.contains("stopping") && log.contains("audit log signed"), "{log}");
+    let (code, out, _) = run(&["audit", "verify", config]);
+    assert!(
+        code == 0 && out.starts_with("ok: 1 lines, signed up to line 1\n"),
+        "{out}"
+    );
+    let head = out.lines().nth(1).unwrap().to_owned();
+    assert_eq!(run(&["audit", "verify", config, "--head", &head]).0, 0);
+    assert_eq!(run(&["audit", "verify", config, "--head", "nonsense"]).0, 2);
+    let (code, out, _) = run(&["audit", "show", config]);
+    let line: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &line["operation"], &line["key_id"]),
+        (0, &json!("create"), &json!("/term/1"))
+    );
+    let raw = rusqlite::Connection::open(grid.store_directory(1).join("keystore.db")).unwrap();
+    raw.execute_batch("DROP TRIGGER audit_is_not_cut; DELETE FROM audit")
+        .unwrap();
+    let (code, _, error) = run(&["audit", "verify", config, "--head", &head]);
+    assert!(code == 65 && error.contains("signed up to line 1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_limit_to_the_size_of_files_refuses_changes_and_nothing_else() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let folder = tempfile::tempdir().unwrap();
+    let grid = grid(folder.path());
+    let url = grid.urls().remove(0);
+    let alice = client(&grid, "alice-plain");
+    let store = about(&grid, &alice).await["store"].as_str().unwrap().to_owned();
+    let dn = grid.pki().unwrap().user_dn("alice").unwrap().to_owned();
+    let item = |key_id: &str| create(key_id, &dn, &store);
+    let said = async |key_id: &str| {
+        let mut answer = post(&url, &alice, "create", &item(key_id)).await.unwrap();
+        answer["items"][0].take()
+    };
+    assert_eq!(said("/full/1").await["status"], "ok");
+    let state = std::fs::read(grid.directory().join("state.json")).unwrap();
+    let state: Value = serde_json::from_slice(&state).unwrap();
+    let number = find_pid(&state["stores"][0]["process"]).unwrap();
+    let pid = Pid::from_raw(i32::try_from(number).unwrap());
+    let limited = |current| Rlimit { current, maximum: None };
+    prlimit(pid, Resource::Fsize, limited(Some(4096))).unwrap();
+    let refused = said("/full/2").await;
+    assert_eq!(
+        refused["problem"]["type"], "urn:hydra-eds:problem:storage-full",
+        "{refused}"
+    );
+    let keys = json!({ "items": [{ "key_id": "/full/1" }, { "key_id": "/full/2" }] });
+    let read = post(&url, &alice, "read", &keys).await.unwrap();
+    assert_eq!(
+        (&read["items"][0]["status"], &read["items"][1]["problem"]["status"]),
+        (&json!("ok"), &json!(404))
+    );
+    prlimit(pid, Resource::Fsize, limited(None)).unwrap();
+    assert_eq!(said("/full/2").await["status"], "ok");
+}
+
+/// The number of the process, whatever else is remembered of it.
+fn find_pid(process: &Value) -> Option<u64> {
+    process["pid"].as_u64()
+}
+
+#[tokio::test]
+async fn the_monitor_says_live_ready_and_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = GridOptions {
+        stores: 1,
+        threshold: 1,
+        commands: false,
+        programs: Path::new(PROGRAM).parent().map(PathBuf::from),
+        store_settings: "[monitor]\nlisten = \"127.0.0.1:0\"\n".into(),
+        ..GridOptions::default()
+    };
+    let grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
+    let alice = client(&grid, "alice-plain");
+    about(&grid, &alice).await;
+    let log = std::fs::read_to_string(grid.store_log(1)).unwrap();
+    let line = log.lines().find(|line| line.contains("monitor listening")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    let get = async |path: &str| {
+        let answer = alice.get(format!("http://{}{path}", line["address"].as_str().unwrap()));
+        let answer = answer.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(get("/live").await, (200, "live\n".into()));
+    assert_eq!(get("/ready").await, (200, "ready\n".into()));
+    let (status, metrics) = get("/metrics").await;
+    assert!(
+        status == 200 && metrics.contains("requests_total{path=\"/v1/about\",status=\"200\"} 1"),
+        "{metrics}"
+    );
+    assert_eq!(get("/v1/about").await.0, 404);
+}
+
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(PROGRAM).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -171,7 +171,11 @@ impl Shared {
             })
         };
         let builder = self.builder.clone();
-        let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+        let builder = if http2 {
+            builder.http2_only()
+        } else {
+            builder.http1_only()
+        };
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let patience = tokio::select! {
