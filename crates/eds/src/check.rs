@@ -9,7 +9,7 @@ use hydra_core::keystore::hydra::{StoreCheck, StoreFault};
 use serde_json::{Value, json};
 
 use crate::args;
-use crate::failure::Because;
+use crate::failure::{Because, refuse_credential};
 use crate::session::{self, Found, Session, SessionError, roughly, timestamp};
 use crate::voice::Voice;
 
@@ -129,7 +129,12 @@ fn judge(checks: &[StoreCheck], dn: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let text = format!("{} of {} stores are ready", checks.len() - silent.len(), checks.len());
-    Err(Failure::new(Code::TryLater, Because::faults(text, &silent)))
+    let code = if refuse_credential(&silent) {
+        Code::Config
+    } else {
+        Code::TryLater
+    };
+    Err(Failure::new(code, Because::faults(text, &silent)))
 }
 
 fn tell_config(voice: Voice, config: &ClientConfig) -> Result<(), Failure> {

@@ -4,21 +4,25 @@
 //! A file without our mark is damaged, never the original's raw format: whoever strips a header must not thereby turn
 //! authentication off (`docs/src/formats/sealed-file.md`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, stream};
 use hydra_cli::{Code, Failure};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
-use hydra_core::keystore::hydra::{FetchedKey, Purpose};
+use hydra_core::keystore::hydra::{FetchedKey, Hydra, Purpose};
 use hydra_core::sealed::{Header, OpenError, OpenOptions, Output, OutputError, Report, SealedInput};
 use hydra_core::secret::Key;
 use serde_json::json;
 
 use crate::operands::{self, Job, Plan};
-use crate::session::Session;
+use crate::session::{Session, fetch_first};
 use crate::voice::Voice;
 use crate::work::{self, Outcome, Way, open_failure};
 use crate::{args, encrypt, failure};
+
+/// Keys that are fetched at the same time: enough to hide the way to the stores, few enough to be no burden to them.
+const FETCHES_AT_ONCE: usize = 8;
 
 /// `eds-decrypt`.
 ///
@@ -78,14 +82,24 @@ pub fn fetch_for_opening(
     header: &Header,
     voice: Voice,
 ) -> Result<FetchedKey, Failure> {
+    let fetched = session.wait(fetch_named(&session.hydra, typed, header))?;
+    remark(&fetched, header, voice);
+    Ok(fetched)
+}
+
+async fn fetch_named(hydra: &Hydra, typed: Option<&str>, header: &Header) -> Result<FetchedKey, Failure> {
     let key_ids = match (typed, &header.key_id) {
         (Some(typed), _) => operands::meant_key_ids(typed).map_err(|error| operands::bad_key_id(typed, error))?,
         (None, Some(named)) => vec![named.clone()],
         (None, None) => return Err(under_key_file()),
     };
-    let fetched = session
-        .fetch(&key_ids, Purpose::Open(header.registration_id))
-        .map_err(failure::fetch)?;
+    fetch_first(hydra, &key_ids, Purpose::Open(header.registration_id))
+        .await
+        .map_err(failure::fetch)
+}
+
+/// What the user should know about a key that was fetched for a file.
+pub(crate) fn remark(fetched: &FetchedKey, header: &Header, voice: Voice) {
     for fault in &fetched.faults {
         tracing::info!(store = fault.store, "{fault}");
     }
@@ -98,7 +112,18 @@ pub fn fetch_for_opening(
     if !fetched.verified {
         voice.warning(&format!("key `{}` was imported and has no check value", fetched.key_id));
     }
-    Ok(fetched)
+}
+
+/// The keys that files name, each once, in the order of the files.
+fn wanted_keys(jobs: &[Job]) -> Vec<Header> {
+    let mut seen = BTreeSet::new();
+    let headers = jobs.iter().filter_map(|job| {
+        let input = SealedInput::open(&job.input).ok()?;
+        Some(input.header().clone())
+    });
+    headers
+        .filter(|header| seen.insert((header.key_id.clone(), header.registration_id)))
+        .collect()
 }
 
 /// The key of our format, where a fetched key is one.
@@ -140,10 +165,7 @@ impl Opening<'_> {
         }
         work::preflight(job, self.overwrite)?;
         let input = SealedInput::open(&job.input).map_err(open_failure)?;
-        let header = Header {
-            registration_id: input.header().registration_id,
-            key_id: input.header().key_id.clone(),
-        };
+        let header = input.header().clone();
         if let (None, None, Some(named)) = (&self.key_file, &plan.key_id, &header.key_id) {
             self.voice.result(named.as_str())?;
         }
@@ -209,36 +231,39 @@ impl Opening<'_> {
         self.voice.json(&json!({ "files": files }))
     }
 
-    /// One fetch for each key that the files name. A file that cannot be read yet fails later, by itself.
+    /// One fetch for each key that the files name, several at a time. A file that cannot be read yet fails later, by
+    /// itself.
     fn fetch_all(&self, plan: &Plan, jobs: &[Job]) -> Result<Keys, Failure> {
+        let wanted = wanted_keys(jobs);
+        let registered: Vec<&Header> = wanted.iter().filter(|header| header.key_id.is_some()).collect();
+        let fetched = if registered.is_empty() {
+            Vec::new()
+        } else {
+            let session = Session::open(self.stores)?;
+            let fetch = async |header: &Header| fetch_named(&session.hydra, plan.key_id.as_deref(), header).await;
+            let all = stream::iter(registered).map(fetch).buffered(FETCHES_AT_ONCE);
+            session.wait(all.collect::<Vec<_>>())
+        };
+        let mut fetched = fetched.into_iter();
         let mut keys = Keys::new();
-        let mut session: Option<Session> = None;
-        for job in jobs {
-            let Ok(input) = SealedInput::open(&job.input) else {
-                continue;
-            };
-            let header = input.header();
-            let wanted = (header.key_id.clone(), header.registration_id);
-            if keys.contains_key(&wanted) {
-                continue;
-            }
-            let fetched = if header.key_id.is_none() {
-                Err(under_key_file())
-            } else {
-                let session = match &mut session {
-                    Some(session) => session,
-                    none => none.insert(Session::open(self.stores)?),
-                };
-                fetch_for_opening(session, plan.key_id.as_deref(), header, self.voice)
-                    .and_then(|fetched| suite1(&fetched))
+        for header in wanted {
+            let key = match header.key_id {
+                None => Err(under_key_file()),
+                Some(_) => fetched
+                    .next()
+                    .unwrap_or_else(|| Err(Failure::new(Code::Failed, "the key was not fetched")))
+                    .and_then(|fetched| {
+                        remark(&fetched, &header, self.voice);
+                        suite1(&fetched)
+                    }),
             };
             // told in full once, then by its first line for each file
-            let kept = fetched.map_err(|failure| {
+            let kept = key.map_err(|failure| {
                 let kept = (failure.code, failure.error.to_string());
                 let _ = hydra_cli::exit(Err(failure));
                 kept
             });
-            keys.insert(wanted, kept);
+            keys.insert((header.key_id, header.registration_id), kept);
         }
         Ok(keys)
     }

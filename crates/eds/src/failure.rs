@@ -82,11 +82,14 @@ pub fn register(error: RegisterError) -> Failure {
             left_pending,
             ..
         } => {
+            if refuse_credential(&faults) {
+                return credential_refused(text, &faults);
+            }
             let failure = Failure::new(Code::TryLater, Because::faults(text, &faults)).advise("eds-check");
             let left = !left_pending.is_empty();
             let cleared = left.then(|| {
                 format!(
-                    "eds-key-repair {} (a pending entry is left at {})",
+                    "eds-key-repair {} (a pending entry may be left at {})",
                     quoted(key_id.as_str()),
                     left_pending.join(", ")
                 )
@@ -114,6 +117,7 @@ pub fn fetch(error: FetchError) -> Failure {
         FetchError::Unfinished { key_id } => {
             Failure::new(Code::TryLater, text).advise(format!("eds-key-repair {}", quoted(key_id.as_str())))
         }
+        FetchError::TooFew { faults, .. } if refuse_credential(&faults) => credential_refused(text, &faults),
         FetchError::TooFew { key_id, faults, .. } => Failure::new(Code::TryLater, Because::faults(text, &faults))
             .advise(format!("eds-key-status {}", quoted(key_id.as_str()))),
         FetchError::Check { key_id, faults } => Failure::new(Code::TryLater, Because::faults(text, &faults))
@@ -163,6 +167,17 @@ pub fn repair(error: RepairError) -> Failure {
         RepairError::Local(error) => local(error),
         _ => Failure::new(Code::Failed, text),
     }
+}
+
+/// Whether every store that was no help refused the credential itself: trying later does not help then.
+pub fn refuse_credential(faults: &[StoreFault]) -> bool {
+    // the words of the client, which knows of the alert; the end-to-end tests hold both to them
+    let refuses = |fault: &StoreFault| fault.reason.starts_with("refused the credential");
+    !faults.is_empty() && faults.iter().all(refuses)
+}
+
+fn credential_refused(text: String, faults: &[StoreFault]) -> Failure {
+    Failure::new(Code::Config, Because::faults(text, faults)).advise("eds-check")
 }
 
 /// A text as a shell takes it back as one word.

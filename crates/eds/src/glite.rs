@@ -329,12 +329,7 @@ fn open(line: &Line) -> Result<String, Trouble> {
         quiet: line.quiet,
         ..Voice::default()
     };
-    if let Some(named) = header.key_id.as_ref().filter(|named| **named != fetched.key_id) {
-        voice.warning(&format!(
-            "the file names its key `{named}`, and it is `{}` here",
-            fetched.key_id
-        ));
-    }
+    decrypt::remark(&fetched, header, voice);
     let key = decrypt::suite1(&fetched).map_err(|failure| Trouble::plain(FUNCTION, &failure))?;
     let _cleaning = clean_up_on_signal();
     let options = OpenOptions {

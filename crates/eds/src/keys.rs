@@ -124,7 +124,12 @@ fn verdict_failure(status: &KeyStatus) -> Result<(), Failure> {
     let failed = |code, text: &str| Failure::new(code, format!("`{}` {text}", status.key_id));
     match status.verdict {
         Verdict::Registered => Ok(()),
-        Verdict::Degraded => Err(failed(Code::TryLater, "is readable, but not at every store").advise(repair)),
+        Verdict::Degraded => {
+            // a store that does not answer is nothing to repair
+            let silent = status.stores.iter().any(|store| store.held.is_err());
+            let next = if silent { "eds-check".to_owned() } else { repair };
+            Err(failed(Code::TryLater, "is readable, but not at every store").advise(next))
+        }
         Verdict::Unfinished => {
             Err(failed(Code::TryLater, "is unfinished: some stores have not confirmed it").advise(repair))
         }

@@ -3,6 +3,7 @@
 //! Each verb runs a state machine of [`super::quorum`] over the network (`docs/src/protocol-walkthrough.md`); what it
 //! answers stands in [`super::outcome`]. Nothing outlives a verb but idle connections, and those go with the [`Hydra`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -175,31 +176,32 @@ impl Hydra {
 
     /// The caller's own keys whose id ends in `last_component`, in byte order of key id; all stores are asked.
     ///
+    /// A key counts where as many stores as join one (`min_threshold`) call it the caller's: fewer may lie, to make a key
+    /// that somebody else planted look like an own one.
+    ///
     /// # Errors
     /// So few answers that a key may be missed.
     pub async fn list_own(&self, last_component: &str) -> Result<Vec<OwnKey>, ListError> {
         let lists = join_all(self.clients.iter().map(|store| list_all(store, last_component))).await;
         let n = lists.len();
-        let need = n + 1 - usize::from(self.config.min_threshold.max(1)).min(n);
-        let mut found: Vec<OwnKey> = Vec::new();
+        let votes = usize::from(self.config.min_threshold.max(1)).min(n);
+        let need = votes.max(n + 1 - votes);
+        let mut told = Vec::new();
         let mut faults = Vec::new();
         for (place, list) in lists.into_iter().enumerate() {
             match list {
-                Ok(entries) => found.extend(entries.into_iter().filter(|entry| entry.owner == self.caller.dn)),
+                Ok(entries) => told.push(entries),
                 Err(Silence { reason }) => faults.push(StoreFault {
                     store: self.config.stores[place].name.clone(),
                     reason,
                 }),
             }
         }
-        if n - faults.len() < need {
-            let have = n - faults.len();
+        let have = told.len();
+        if have < need {
             return Err(ListError::TooFew { have, need, faults });
         }
-        found.retain(|entry| entry.key_id.last_component() == last_component);
-        found.sort_by(|a, b| (&a.key_id, a.registration_id).cmp(&(&b.key_id, b.registration_id)));
-        found.dedup_by(|a, b| (&a.key_id, a.registration_id) == (&b.key_id, b.registration_id));
-        Ok(found)
+        Ok(vouched_for(told, votes, &self.caller.dn, last_component))
     }
 
     /// Asks each store who it is and whom it sees.
@@ -380,6 +382,24 @@ async fn list_all(store: &StoreClient, last_component: &str) -> Result<Vec<OwnKe
     Err(Silence {
         reason: format!("lists more than {MAX_PAGES} pages"),
     })
+}
+
+/// The keys of `owner` that at least `votes` stores tell of, in byte order of key id.
+fn vouched_for(told: Vec<Vec<OwnKey>>, votes: usize, owner: &str, last_component: &str) -> Vec<OwnKey> {
+    let mut counts: BTreeMap<(KeyId, RegistrationId), (usize, OwnKey)> = BTreeMap::new();
+    for entries in told {
+        let mut seen = BTreeSet::new();
+        for entry in entries {
+            let key = (entry.key_id.clone(), entry.registration_id);
+            let own = entry.owner == owner && entry.key_id.last_component() == last_component;
+            // a store that repeats itself has one vote
+            if own && seen.insert(key.clone()) {
+                counts.entry(key).or_insert((0, entry)).0 += 1;
+            }
+        }
+    }
+    let vouched = counts.into_values().filter(|(count, _)| *count >= votes);
+    vouched.map(|(_, entry)| entry).collect()
 }
 
 /// Two endpoints that claim one id are both refused, but for one that the configuration pins.
