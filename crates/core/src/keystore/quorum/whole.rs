@@ -183,6 +183,8 @@ pub fn verdict(stores: &[StoreStatus], threshold: u8) -> Verdict {
         0 => Verdict::Unclear,
         confirmed if confirmed >= n => Verdict::Registered,
         confirmed if confirmed >= m && !waiting => Verdict::Degraded,
+        // those that are silent may well have confirmed it too
+        confirmed if !waiting && confirmed + (stores.len() - held.len()) >= m => Verdict::Unclear,
         _ => Verdict::Unfinished,
     }
 }
