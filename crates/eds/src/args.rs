@@ -218,13 +218,16 @@ pub struct Status {
     pub manners: Manners,
 }
 
-/// Finish a registration that some key stores have confirmed and others have not
+/// Finish a registration or a removal that reached some key stores only, or take back what none has confirmed
 #[derive(Debug, Parser)]
 #[command(name = "eds-key-repair")]
 pub struct Repair {
     /// The name of the key
     #[arg(value_name = "KEY_ID")]
     pub key_id: String,
+    /// Take back a pending registration also in its first 15 minutes
+    #[arg(long)]
+    pub now: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,

@@ -4,7 +4,7 @@ use hydra_cli::{Code, Failure};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{
-    EntryStatus, HeldStatus, KeyStatus, RegisterOptions, RemoveError, StoreFault, StoreStatus, Verdict,
+    EntryStatus, HeldStatus, KeyStatus, RegisterOptions, RemoveError, RepairOptions, StoreFault, StoreStatus, Verdict,
 };
 use hydra_core::keystore::wire::State;
 use serde_json::{Value, json};
@@ -268,7 +268,7 @@ pub fn repair(args: &args::Repair) -> Result<(), Failure> {
     let session = Session::open(&args.stores)?;
     let mut result = None;
     for key_id in &key_ids {
-        let repaired = session.wait(session.hydra.repair(key_id));
+        let repaired = session.wait(session.hydra.repair(key_id, RepairOptions { now: args.now }));
         let known = !matches!(repaired, Err(hydra_core::keystore::hydra::RepairError::NotFound { .. }));
         if known || result.is_none() {
             result = Some((key_id, repaired));
@@ -289,9 +289,13 @@ pub fn repair(args: &args::Repair) -> Result<(), Failure> {
         "done": report.done.iter().map(|(store, done)| json!({ "store": store, "done": done })).collect::<Vec<_>>(),
         "faults": report.faults.iter().map(|fault| json!({ "store": fault.store, "reason": fault.reason })).collect::<Vec<_>>(),
         "whole": report.whole,
+        "free": report.free,
     }))?;
     if report.whole {
         return voice.result(&format!("{key_id}: registered"));
+    }
+    if report.free {
+        return voice.result(&format!("{key_id}: free"));
     }
     let text = format!("`{key_id}` is not whole yet");
     let again = format!(

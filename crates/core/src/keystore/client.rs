@@ -70,6 +70,7 @@ impl StoreClient {
             }),
             Message::Create(item) => self.change(Operation::Create, &item.key_id, item).await,
             Message::Confirm(item) => self.change(Operation::Confirm, &item.key_id, item).await,
+            Message::Stop(item) => self.change(Operation::Stop, &item.key_id, item).await,
             Message::Undo(item) => self.change(Operation::Undo, &item.key_id, item).await,
             Message::Remove(item) => self.change(Operation::Remove, &item.key_id, item).await,
             Message::Read(item) => self.entry(Operation::Read, &item.key_id, item, Said::Read).await,
@@ -251,12 +252,13 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     last.unwrap_or_default()
 }
 
-/// An error of TLS travels inside an I/O error.
+/// An error of TLS travels inside an I/O error, and that inside another one, which `source` passes over.
 fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    cause
-        .downcast_ref()
-        .or_else(|| inside.and_then(|inside| inside.downcast_ref()))
+    let mut inside = cause;
+    while let Some(outer) = inside.downcast_ref::<io::Error>() {
+        inside = outer.get_ref()?;
+    }
+    inside.downcast_ref()
 }
 
 fn describe_tls(error: &rustls::Error) -> String {
@@ -293,6 +295,19 @@ mod tests {
         ] {
             assert_eq!(is_json(&HeaderValue::from_static(kind)), expected, "{kind}");
         }
+    }
+
+    #[test]
+    fn an_error_of_tls_is_found_however_deep_it_is_wrapped() {
+        let tls = || rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
+        let once = io::Error::new(io::ErrorKind::InvalidData, tls());
+        let twice = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls()));
+        for error in [once, twice] {
+            let text = tls_error(&error).map(describe_tls);
+            assert_eq!(text.as_deref(), Some("refused the credential (TLS alert UnknownCA)"));
+        }
+        assert!(tls_error(&io::Error::from(io::ErrorKind::ConnectionRefused)).is_none());
+        assert!(tls_error(&io::Error::other("no error of TLS")).is_none());
     }
 
     #[test]

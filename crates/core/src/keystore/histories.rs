@@ -5,12 +5,14 @@
 //! lie. What must hold is checked by name ([`World::violate`]); a rule taken away must be found out. Everything follows
 //! from the seed. `docs/src/protocol-walkthrough.md` lists the invariants.
 
+mod scenarios;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::outcome::{FetchError, FetchedKey, LocalError, Purpose, RegisterError, Registered};
+use super::outcome::{FetchError, FetchedKey, LocalError, Purpose, RegisterError, Registered, RepairOptions};
 use super::quorum::{
     Action, Dealt, Event, Heard, Machine, Message, Place, Read, ReadOptions, Register, Remove, Repair, RequestNo, Rule,
     Said, Silence, Stores,
@@ -18,8 +20,8 @@ use super::quorum::{
 use super::sharing::{self, Split};
 use super::store::{self, Context, Held, Reply, StoredEntry, StoredSharing};
 use super::wire::{
-    About, CIPHER_EDS1, Confirm, Constants, Create, DropBelow, Entry, HeldSharing, ItemResult, Limits, Put, ShareData,
-    State, Status, VERSION,
+    About, CIPHER_EDS1, Confirm, Constants, Create, DropBelow, Entry, HeldSharing, ItemResult, Limits, OfRegistration,
+    Put, ShareData, State, Status, Tombstone, VERSION,
 };
 use crate::ids::{ChangeId, RegistrationId, StoreId};
 use crate::key_id::KeyId;
@@ -87,6 +89,40 @@ fn constants(registration_id: RegistrationId) -> Constants {
 
 fn record() -> PermissionRecord {
     PermissionRecord::new("/CN=alice", None, ChangeId([1; 16]))
+}
+
+fn dealt(registration_id: RegistrationId, split: Split) -> Dealt {
+    let create = |share| Create {
+        key_id: key_id(),
+        registration_id,
+        cipher: CIPHER_EDS1.into(),
+        key_bits: 256,
+        iv: String::new(),
+        sharing: split.sharing.clone(),
+        share,
+        permissions: record(),
+    };
+    Dealt {
+        registration_id,
+        creates: split.shares.into_iter().map(create).collect(),
+        sharing: split.sharing,
+    }
+}
+
+fn context_of(dn: &str, place: Place, now: u64) -> Context {
+    Context {
+        caller: Caller {
+            dn: dn.into(),
+            fqans: Vec::new(),
+            administrator: false,
+        },
+        may_create: true,
+        recovery: false,
+        at_limit: false,
+        acl_limit: 100,
+        store: World::id(place),
+        now,
+    }
 }
 
 // --- stores -----------------------------------------------------------------------------------------------------------
@@ -174,6 +210,16 @@ impl Sent {
         }
     }
 
+    fn name(&self) -> String {
+        match self {
+            Self::About => "about".into(),
+            Self::Create(create) => format!("create {}", create.registration_id),
+            Self::Put(put) => format!("put {}", put.registration_id),
+            Self::Drop(drop) => format!("drop {}", drop.registration_id),
+            Self::Other(message) => format!("{message:?}"),
+        }
+    }
+
     /// As the store's rules take it.
     fn for_store(self) -> Option<store::Message> {
         Some(match self {
@@ -183,6 +229,7 @@ impl Sent {
             Self::Drop(drop) => store::Message::Drop(drop),
             Self::Other(message) => match message {
                 Message::Confirm(confirm) => store::Message::Confirm(confirm),
+                Message::Stop(stop) => store::Message::Stop(stop),
                 Message::Undo(undo) => store::Message::Undo(undo),
                 Message::Remove(remove) => store::Message::Remove(remove),
                 Message::Read(read) => store::Message::Read(read),
@@ -219,13 +266,34 @@ enum Ended {
     Reshared,
 }
 
+impl Ended {
+    fn name(&self) -> String {
+        match self {
+            Self::Registered(outcome) => format!("{outcome:?}"),
+            Self::Read(purpose, outcome) => {
+                let outcome = outcome.as_ref().map(|key| key.constants.registration_id);
+                format!("{purpose:?}: {outcome:?}")
+            }
+            Self::Removed(registration) => format!("removed {registration:?}"),
+            Self::Repaired => "repaired".into(),
+            Self::Reshared => "reshared".into(),
+        }
+    }
+}
+
 trait Run {
     fn start(&mut self, actions: &mut Vec<(RequestNo, Place, Sent)>) -> Option<Ended>;
     fn handle(&mut self, now: Duration, event: Event, actions: &mut Vec<(RequestNo, Place, Sent)>) -> Option<Ended>;
     fn wake_at(&self) -> Option<Duration>;
+    fn repairs(&self) -> bool {
+        false
+    }
 }
 
 struct Product<M, F>(M, F);
+
+/// A repair: it may remove only what somebody asked to remove.
+struct Repairing(Repair);
 
 fn sends(actions: Vec<Action>, to: &mut Vec<(RequestNo, Place, Sent)>) {
     for action in actions {
@@ -252,6 +320,30 @@ impl<M: Machine, F: Fn(M::Outcome) -> Ended> Run for Product<M, F> {
 
     fn wake_at(&self) -> Option<Duration> {
         self.0.wake_at()
+    }
+}
+
+impl Run for Repairing {
+    fn start(&mut self, to: &mut Vec<(RequestNo, Place, Sent)>) -> Option<Ended> {
+        let mut actions = Vec::new();
+        let outcome = self.0.start(&mut actions);
+        sends(actions, to);
+        outcome.map(|_| Ended::Repaired)
+    }
+
+    fn handle(&mut self, now: Duration, event: Event, to: &mut Vec<(RequestNo, Place, Sent)>) -> Option<Ended> {
+        let mut actions = Vec::new();
+        let outcome = self.0.handle(now, event, &mut actions);
+        sends(actions, to);
+        outcome.map(|_| Ended::Repaired)
+    }
+
+    fn wake_at(&self) -> Option<Duration> {
+        self.0.wake_at()
+    }
+
+    fn repairs(&self) -> bool {
+        true
     }
 }
 
@@ -340,6 +432,8 @@ struct Client {
     began: Duration,
     /// Its messages are not lost and do not take long.
     reliable: bool,
+    /// It removes only what somebody asked to remove.
+    repairs: bool,
     waiting: BTreeSet<RequestNo>,
     /// Registrations that it drew.
     drawn: Rc<RefCell<Vec<RegistrationId>>>,
@@ -380,11 +474,15 @@ struct World {
     calm: bool,
     disturbances: u64,
     violations: Vec<String>,
+    /// Tells what happens as it does.
+    told: bool,
     // the truth
     keys: Rc<RefCell<BTreeMap<RegistrationId, [u8; 32]>>>,
     /// Stores that took a share of it.
     took: BTreeMap<RegistrationId, BTreeSet<Place>>,
     registered: BTreeMap<RegistrationId, Duration>,
+    /// Of those, the ones that all n stores confirmed.
+    whole: BTreeSet<RegistrationId>,
     failed: BTreeSet<RegistrationId>,
     sealed: BTreeMap<RegistrationId, Duration>,
     removal_asked: BTreeSet<RegistrationId>,
@@ -428,9 +526,11 @@ impl World {
             calm,
             disturbances: 0,
             violations: Vec::new(),
+            told: false,
             keys: Rc::default(),
             took: BTreeMap::new(),
             registered: BTreeMap::new(),
+            whole: BTreeSet::new(),
             failed: BTreeSet::new(),
             sealed: BTreeMap::new(),
             removal_asked: BTreeSet::new(),
@@ -472,6 +572,7 @@ impl World {
         self.next_client += 1;
         let number = self.next_client;
         let client = Client {
+            repairs: run.repairs(),
             run: Box::new(run),
             began: self.now,
             reliable,
@@ -497,21 +598,7 @@ impl World {
                 .entry(registration_id)
                 .or_insert_with(|| random.bytes());
             let split = sharing::split_by_r(&key_id(), &constants(registration_id), 1, m, ids, &key, &random.bytes());
-            let create = |share| Create {
-                key_id: key_id(),
-                registration_id,
-                cipher: CIPHER_EDS1.into(),
-                key_bits: 256,
-                iv: String::new(),
-                sharing: split.sharing.clone(),
-                share,
-                permissions: record(),
-            };
-            Ok(Dealt {
-                registration_id,
-                creates: split.shares.into_iter().map(create).collect(),
-                sharing: split.sharing,
-            })
+            Ok(dealt(registration_id, split))
         };
         let pauses = [200, 400, 800].map(|longest| self.random.ms(50, longest)).to_vec();
         let machine = Register::new(self.names(), TOTAL, key_id(), self.m, degraded, deal)
@@ -543,8 +630,11 @@ impl World {
     }
 
     fn start_repair(&mut self, reliable: bool) {
-        let machine = Repair::new(self.names(), TOTAL, key_id()).without(self.rule());
-        self.client(Product(machine, |_| Ended::Repaired), reliable, Rc::default());
+        let options = RepairOptions {
+            now: reliable || self.random.chance(50),
+        };
+        let machine = Repair::new(self.names(), TOTAL, key_id(), self.m, options).without(self.rule());
+        self.client(Repairing(machine), reliable, Rc::default());
     }
 
     fn start_reshare(&mut self) {
@@ -619,6 +709,11 @@ impl World {
         for (request, place, message) in sent {
             self.send(number, request, place, message, reliable);
         }
+        if self.told
+            && let Some(ended) = &ended
+        {
+            println!("{:?} client {number} ends: {}", self.now, ended.name());
+        }
         if let Some(ended) = ended
             && let Some(client) = self.clients.remove(&number)
         {
@@ -628,7 +723,12 @@ impl World {
 
     fn send(&mut self, client: usize, request: RequestNo, place: Place, sent: Sent, reliable: bool) {
         if let Sent::Other(Message::Remove(remove)) = &sent {
-            self.removal_asked.insert(remove.registration_id);
+            let repairs = self.clients.get(&client).is_some_and(|client| client.repairs);
+            if !repairs {
+                self.removal_asked.insert(remove.registration_id);
+            } else if !self.removal_asked.contains(&remove.registration_id) {
+                self.violate("a repair removed what nobody asked to remove");
+            }
         }
         let timeout = Err(Silence {
             reason: "gave no answer in 5 s".into(),
@@ -694,7 +794,11 @@ impl World {
             Sent::Create(create) => Some(create.registration_id),
             _ => None,
         };
+        let what = self.told.then(|| sent.name());
         let said = self.store_says(place, sent);
+        if let Some(what) = what {
+            println!("{:?} client {client} to store {place}: {what}: {said:?}", self.now);
+        }
         if let (Some(registration), Said::Changed(changed)) = (created, &said)
             && changed.status == Status::Ok
         {
@@ -720,19 +824,7 @@ impl World {
     }
 
     fn store_says(&mut self, place: Place, sent: Sent) -> Said {
-        let context = Context {
-            caller: Caller {
-                dn: "/CN=alice".into(),
-                fqans: Vec::new(),
-                administrator: false,
-            },
-            may_create: true,
-            recovery: false,
-            at_limit: false,
-            acl_limit: 100,
-            store: Self::id(place),
-            now: self.now.as_secs(),
-        };
+        let context = context_of("/CN=alice", place, self.now.as_secs());
         let Some(message) = sent.for_store() else {
             return Said::About(Box::new(About {
                 store: Self::id(place),
@@ -779,6 +871,13 @@ impl World {
                 Said::Read(answer)
             }
             Said::Describe(mut answer) => {
+                if let (4 | 5, Some(entry)) = (mode, &answer.entry) {
+                    answer.tombstones.push(Tombstone {
+                        registration_id: entry.constants.registration_id,
+                        by: "/CN=nobody".into(),
+                        at: "2026-01-01T00:00:00Z".into(),
+                    });
+                }
                 match (mode, &mut answer.entry) {
                     (0..=2, Some(entry)) => {
                         entry.state = State::Confirmed;
@@ -854,6 +953,9 @@ impl World {
                 let store = &mut self.stores[place];
                 store.held = copy_held(&store.snapshots[which]);
                 store.rolled = Some(now);
+                if self.told {
+                    println!("{now:?} store {place} is restored");
+                }
             }
         }
     }
@@ -896,7 +998,8 @@ impl World {
         self.stores.iter().any(|store| store.liar)
     }
 
-    /// At least m stores that took a share of it are honest, up and never were restored.
+    /// At least m stores that took a share of it are honest, up and never were restored. Where not all n confirmed it,
+    /// those that did must not all be liars or restored either, or nobody knows that it was ever more than pending.
     fn sound(&self, registration: RegistrationId) -> bool {
         let Some(took) = self.took.get(&registration) else {
             return false;
@@ -905,7 +1008,9 @@ impl World {
             let store = &self.stores[**place];
             !store.liar && store.up && store.rolled.is_none()
         };
-        took.iter().filter(good).count() >= usize::from(self.m)
+        let m = usize::from(self.m);
+        let known = self.whole.contains(&registration) || self.suspects(Duration::ZERO) < m;
+        known && took.iter().filter(good).count() >= m
     }
 
     fn ended(&mut self, client: &Client, ended: Ended) {
@@ -916,7 +1021,10 @@ impl World {
                 let kept = matches!(outcome, Ok(_) | Err(RegisterError::Unfinished { .. }));
                 let failed = drawn.iter().filter(|id| !kept || Some(**id) != last);
                 self.failed.extend(failed);
-                if let (Ok(_), Some(last)) = (outcome, last) {
+                if let (Ok(registered), Some(last)) = (outcome, last) {
+                    if registered.missing.is_empty() {
+                        self.whole.insert(last);
+                    }
                     self.registered.insert(last, self.now);
                 }
             }
@@ -976,6 +1084,10 @@ impl World {
     }
 
     fn run(mut self) -> Vec<String> {
+        if self.told {
+            let liars: Vec<bool> = self.stores.iter().map(|store| store.liar).collect();
+            println!("n = {}, m = {}, liars: {liars:?}", self.n, self.m);
+        }
         self.start_register(false);
         let (things, span) = (2 + self.random.below(9), [2_000, 8_000, 40_000][self.random.below(3)]);
         for _ in 0..things {
@@ -1048,84 +1160,24 @@ fn spoil(held: &mut HeldSharing) {
 /// How many histories a normal test run goes through: some seconds on two cores.
 const HISTORIES: u64 = 20_000;
 
-fn histories() -> u64 {
-    let asked = std::env::var("HYDRA_HISTORIES")
-        .ok()
-        .and_then(|count| count.parse().ok());
-    asked.unwrap_or(HISTORIES)
-}
-
+/// `HYDRA_HISTORIES` asks for another number, and `HYDRA_WITHOUT` takes a rule away by its name in [`Rule`], to see which
+/// history needs it first: the test then fails with its seed. `HYDRA_SEED` asks for one history, told as it goes.
 #[test]
 fn no_history_breaks_an_invariant() {
-    for seed in 0..histories() {
-        let violations = World::new(seed, None).run();
+    let asked = |name| std::env::var(name).ok();
+    let count = asked("HYDRA_HISTORIES")
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(HISTORIES);
+    let off = asked("HYDRA_WITHOUT").map(|name| {
+        let found = Rule::ALL.into_iter().find(|rule| format!("{rule:?}") == name);
+        found.map_or(Off::FreshRegistration, Off::Machine)
+    });
+    let only = asked("HYDRA_SEED").and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..count, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        let mut world = World::new(seed, off);
+        world.told = only.is_some();
+        let violations = world.run();
         assert!(violations.is_empty(), "seed {seed}: {violations:?}");
     }
-}
-
-/// Each rule with a history that breaks an invariant as soon as the rule is taken away, and what it breaks.
-const NEEDED: &[(Off, u64, &str)] = &[
-    (Off::Machine(Rule::WithinSharing), 8, "an honest store was named a liar"),
-    (Off::Machine(Rule::CheckValue), 8, "a wrong key was accepted"),
-    (
-        Off::Machine(Rule::CorrectErrors),
-        3191,
-        "a registered key does not open",
-    ),
-    (Off::Machine(Rule::MinThreshold), 50, "a wrong key was accepted"),
-    (Off::Machine(Rule::SealConfirmed), 28, "a registered key does not open"),
-    (
-        Off::Machine(Rule::OnlyItsRegistration),
-        7,
-        "a file was opened under another registration",
-    ),
-    (
-        Off::Machine(Rule::RepairConfirmed),
-        28,
-        "sealed under a registration that failed",
-    ),
-];
-
-#[test]
-fn every_rule_is_needed() {
-    for (off, seed, expected) in NEEDED {
-        let violations = World::new(*seed, Some(*off)).run();
-        let found = violations.iter().any(|violation| violation.starts_with(expected));
-        assert!(
-            found,
-            "{off:?} off, seed {seed}: {violations:?} instead of `{expected}`"
-        );
-        assert!(World::new(*seed, None).run().is_empty(), "seed {seed} with all rules");
-    }
-}
-
-/// Prints the first histories that need each rule, for [`NEEDED`].
-#[test]
-#[ignore = "a tool for whoever changes the histories"]
-fn find_histories_that_need_each_rule() {
-    let rules = [
-        Rule::Majority,
-        Rule::Clash,
-        Rule::NeverUndo,
-        Rule::WithinSharing,
-        Rule::CheckValue,
-        Rule::CorrectErrors,
-        Rule::MinThreshold,
-        Rule::SealConfirmed,
-        Rule::AskAgain,
-        Rule::OpenPending,
-        Rule::OnlyItsRegistration,
-        Rule::RemoveAll,
-        Rule::RepairConfirmed,
-        Rule::RepairTombstone,
-    ];
-    let mut report = String::new();
-    for off in rules.map(Off::Machine).into_iter().chain([Off::FreshRegistration]) {
-        let found = (0..histories()).find_map(|seed| {
-            let violations = World::new(seed, Some(off)).run();
-            (!violations.is_empty()).then_some((seed, violations))
-        });
-        report += &format!("{off:?}: {found:?}\n");
-    }
-    panic!("{report}");
 }

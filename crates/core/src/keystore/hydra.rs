@@ -163,12 +163,14 @@ impl Hydra {
         Ok(status)
     }
 
-    /// Finishes a registration that some store has confirmed.
+    /// Finishes a registration that some store has confirmed, or a removal that enough stores remember; takes back a
+    /// registration that nobody confirmed.
     ///
     /// # Errors
     /// What [`RepairError`] tells apart.
-    pub async fn repair(&self, key_id: &KeyId) -> Result<RepairReport, RepairError> {
-        let mut machine = Repair::new(self.names(), self.config.timeouts.total, key_id.clone());
+    pub async fn repair(&self, key_id: &KeyId, options: RepairOptions) -> Result<RepairReport, RepairError> {
+        let (total, least) = (self.config.timeouts.total, self.config.min_threshold);
+        let mut machine = Repair::new(self.names(), total, key_id.clone(), least, options);
         let outcome = fanout::run(&mut machine, self).await;
         self.learn(machine.stores());
         outcome

@@ -306,6 +306,13 @@ pub struct KeyStatus {
     pub verdict: Verdict,
 }
 
+/// How to repair.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RepairOptions {
+    /// Does not leave a pending registration to whoever began it for a quarter of an hour.
+    pub now: bool,
+}
+
 /// What a repair did.
 #[derive(Debug, Default)]
 pub struct RepairReport {
@@ -315,6 +322,9 @@ pub struct RepairReport {
     pub faults: Vec<StoreFault>,
     /// Whether every store of the sharing holds it confirmed now.
     pub whole: bool,
+    /// Whether nothing is left under the key id: a removal was finished, or a registration that nobody confirmed taken
+    /// back.
+    pub free: bool,
 }
 
 /// Why nothing could be repaired.

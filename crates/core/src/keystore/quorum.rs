@@ -6,6 +6,7 @@
 
 mod read;
 mod register;
+mod repair;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,8 @@ use crate::keystore::wire::{
 
 pub use read::{Read, ReadOptions};
 pub use register::{Dealt, Register};
-pub use whole::{AskStatus, Remove, Repair, verdict};
+pub use repair::Repair;
+pub use whole::{AskStatus, Remove, verdict};
 
 /// A store: its place in the configuration, from 0.
 pub type Place = usize;
@@ -36,6 +38,8 @@ pub enum Message {
     Create(Box<Create>),
     /// Entry and sharing become confirmed.
     Confirm(Confirm),
+    /// A pending entry is kept from being confirmed, also one that is still to come.
+    Stop(OfRegistration),
     /// Takes back what is not confirmed.
     Undo(Undo),
     /// Deletes the entry, leaves a tombstone.
@@ -53,6 +57,7 @@ impl Message {
             Self::Create(_) => return None,
             Self::About => Self::About,
             Self::Confirm(confirm) => Self::Confirm(confirm.clone()),
+            Self::Stop(stop) => Self::Stop(stop.clone()),
             Self::Undo(undo) => Self::Undo(undo.clone()),
             Self::Remove(remove) => Self::Remove(remove.clone()),
             Self::Read(read) => Self::Read(read.clone()),
@@ -244,8 +249,35 @@ pub(crate) enum Rule {
     RemoveAll,
     /// A repair finishes only what some store has confirmed.
     RepairConfirmed,
-    /// A repair leaves alone what has a tombstone.
+    /// A repair confirms nothing that has a tombstone.
     RepairTombstone,
+    /// A repair finishes a removal only where n-m+1 stores remember it.
+    TombstoneCount,
+    /// A repair stops a registration at all stores before it takes it back.
+    StopFirst,
+}
+
+#[cfg(test)]
+impl Rule {
+    /// All of them.
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Majority,
+        Self::Clash,
+        Self::NeverUndo,
+        Self::WithinSharing,
+        Self::CheckValue,
+        Self::CorrectErrors,
+        Self::MinThreshold,
+        Self::SealConfirmed,
+        Self::AskAgain,
+        Self::OpenPending,
+        Self::OnlyItsRegistration,
+        Self::RemoveAll,
+        Self::RepairConfirmed,
+        Self::RepairTombstone,
+        Self::TombstoneCount,
+        Self::StopFirst,
+    ];
 }
 
 /// Which rules hold: all of them, but in tests.
@@ -406,6 +438,7 @@ pub(crate) fn describe_problem(problem: &Problem) -> String {
         ProblemKind::TooLarge => "finds the request too large",
         ProblemKind::Limit => "has reached its limit for you",
         ProblemKind::Busy => "is too busy, or stopping",
+        ProblemKind::StorageFull => "has no room left",
         ProblemKind::NoSuchOperation => "does not know this operation",
         ProblemKind::Internal => "failed; its log has the reason",
         _ => "refused",

@@ -1,26 +1,20 @@
-//! What is asked of all stores at once: status, removing, and the part of a repair that finishes a registration which
-//! some store has confirmed (`docs/src/protocol-walkthrough.md`).
+//! What is asked of all stores at once: status and removing (`docs/src/protocol-walkthrough.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{
-    Action, Desk, Event, Machine, Message, Place, Round, Rule, Said, Stores, describe_said, describe_status,
-    problem_of, status_of,
+    Action, Desk, Event, Machine, Message, Place, Round, Rule, Said, Stores, describe_said, problem_of, status_of,
 };
 use crate::ids::RegistrationId;
 use crate::key_id::KeyId;
-use crate::keystore::outcome::{
-    EntryStatus, HeldStatus, KeyStatus, RemoveError, RepairError, RepairReport, StoreFault, StoreStatus, Verdict,
-};
-use crate::keystore::wire::{
-    Confirm, DescribeAnswer, DescribedEntry, OfKeyId, OfRegistration, ProblemKind, Sharing, State, Status,
-};
+use crate::keystore::outcome::{EntryStatus, HeldStatus, KeyStatus, RemoveError, StoreFault, StoreStatus, Verdict};
+use crate::keystore::wire::{DescribeAnswer, DescribedEntry, OfKeyId, OfRegistration, ProblemKind, State, Status};
 
 /// How often a store that stays silent is asked to remove or to confirm.
 const TRIES: u8 = 2;
 
-fn describe_all(desk: &mut Desk, key_id: &KeyId, actions: &mut Vec<Action>) -> Round {
+pub(super) fn describe_all(desk: &mut Desk, key_id: &KeyId, actions: &mut Vec<Action>) -> Round {
     let message = || Message::Describe(OfKeyId { key_id: key_id.clone() });
     let places = 0..desk.stores.count();
     Round::start(desk, actions, 1, places.map(|place| (place, message())))
@@ -35,14 +29,14 @@ fn described(round: &Round) -> BTreeMap<Place, &DescribeAnswer> {
     answers.collect()
 }
 
-fn entries(round: &Round) -> BTreeMap<Place, &DescribedEntry> {
+pub(super) fn entries(round: &Round) -> BTreeMap<Place, &DescribedEntry> {
     let described = described(round).into_iter();
     described
         .filter_map(|(place, answer)| Some((place, answer.entry.as_ref()?)))
         .collect()
 }
 
-fn tombstones(round: &Round) -> BTreeMap<RegistrationId, BTreeSet<Place>> {
+pub(super) fn tombstones(round: &Round) -> BTreeMap<RegistrationId, BTreeSet<Place>> {
     let mut found: BTreeMap<RegistrationId, BTreeSet<Place>> = BTreeMap::new();
     for (place, answer) in described(round) {
         for tombstone in &answer.tombstones {
@@ -61,7 +55,7 @@ fn unhelpful(desk: &Desk, round: &Round) -> Vec<StoreFault> {
         .collect()
 }
 
-fn step(desk: &mut Desk, round: &mut Round, event: Event, actions: &mut Vec<Action>) -> bool {
+pub(super) fn step(desk: &mut Desk, round: &mut Round, event: Event, actions: &mut Vec<Action>) -> bool {
     round.handle(desk, event, actions);
     if desk.late() {
         round.close(actions);
@@ -69,7 +63,7 @@ fn step(desk: &mut Desk, round: &mut Round, event: Event, actions: &mut Vec<Acti
     round.over()
 }
 
-fn wake_at(desk: &Desk, round: &Round) -> Duration {
+pub(super) fn wake_at(desk: &Desk, round: &Round) -> Duration {
     round.wake_at().map_or(desk.deadline, |at| at.min(desk.deadline))
 }
 
@@ -404,229 +398,6 @@ impl Machine for Remove {
         match &self.phase {
             RemovePhase::New => None,
             RemovePhase::Look(round) | RemovePhase::Remove(_, round) => Some(wake_at(&self.desk, round)),
-        }
-    }
-}
-
-// --- repair, its rule 3 -----------------------------------------------------------------------------------------------
-
-/// The state machine of `repair`: finishes a registration that some store has confirmed.
-pub struct Repair {
-    desk: Desk,
-    key_id: KeyId,
-    phase: RepairPhase,
-}
-
-enum RepairPhase {
-    New,
-    Look(Round),
-    /// What the stores had, what is being confirmed, and for how many stores the sharing is.
-    Confirm {
-        plan: Plan,
-        round: Round,
-    },
-}
-
-/// What a repair finds and means to do.
-#[derive(Default)]
-struct Plan {
-    /// Stores that had it confirmed before.
-    whole: BTreeSet<Place>,
-    /// Where to confirm which registration and sharing, and what is there.
-    confirm: BTreeMap<Place, (RegistrationId, Sharing, State)>,
-    faults: Vec<(Place, String)>,
-    /// Some registration was confirmed somewhere.
-    confirmed: bool,
-    /// Something of the key id was shown.
-    seen: bool,
-}
-
-impl Repair {
-    /// Repairs `key_id`.
-    pub fn new(stores: Stores, deadline: Duration, key_id: KeyId) -> Self {
-        Self {
-            desk: Desk::new(stores, deadline),
-            key_id,
-            phase: RepairPhase::New,
-        }
-    }
-
-    /// What was learnt of store ids.
-    pub fn stores(&self) -> &Stores {
-        &self.desk.stores
-    }
-
-    #[cfg(test)]
-    pub(crate) fn without(mut self, rule: Option<Rule>) -> Self {
-        self.desk.rules.off = rule;
-        self
-    }
-
-    fn plan(&self, round: &Round) -> Plan {
-        let entries = entries(round);
-        let removed = tombstones(round);
-        let mut plan = Plan {
-            seen: !entries.is_empty() || !removed.is_empty(),
-            ..Plan::default()
-        };
-        let registrations: BTreeSet<RegistrationId> =
-            entries.values().map(|entry| entry.constants.registration_id).collect();
-        for registration in registrations {
-            let holders = entries
-                .iter()
-                .filter(|(_, entry)| entry.constants.registration_id == registration);
-            let holders: Vec<(Place, &DescribedEntry)> = holders.map(|(place, entry)| (*place, *entry)).collect();
-            let tombstone = removed.get(&registration).and_then(BTreeSet::first);
-            match tombstone.filter(|_| self.desk.rules.hold(Rule::RepairTombstone)) {
-                Some(place) => {
-                    let of = self.desk.stores.label(*place);
-                    let reason = format!("has a registration whose removal {of} remembers: unregister it again");
-                    plan.faults
-                        .extend(holders.iter().map(|(place, _)| (*place, reason.clone())));
-                }
-                None => self.plan_registration(registration, &holders, &mut plan),
-            }
-        }
-        for (place, result) in &round.results {
-            match result {
-                Ok(Said::Describe(answer)) if answer.entry.is_some() => {}
-                Ok(Said::Describe(_)) => plan.faults.push((*place, "has no share of it".to_owned())),
-                other => plan.faults.push((*place, describe_said(other))),
-            }
-        }
-        plan
-    }
-
-    fn plan_registration(&self, registration: RegistrationId, holders: &[(Place, &DescribedEntry)], plan: &mut Plan) {
-        let confirmed: Vec<&Sharing> = holders
-            .iter()
-            .filter(|(_, entry)| entry.state == State::Confirmed || !self.desk.rules.hold(Rule::RepairConfirmed))
-            .flat_map(|(_, entry)| &entry.sharings)
-            .filter(|held| held.state == State::Confirmed || !self.desk.rules.hold(Rule::RepairConfirmed))
-            .map(|held| &held.sharing)
-            .collect();
-        if confirmed.is_empty() {
-            return;
-        }
-        plan.confirmed = true;
-        for (place, entry) in holders {
-            if entry.state == State::Confirmed {
-                plan.whole.insert(*place);
-                continue;
-            }
-            let same = entry.sharings.iter().find(|held| confirmed.contains(&&held.sharing));
-            match same {
-                Some(held) => {
-                    let confirm = (registration, held.sharing.clone(), entry.state);
-                    plan.confirm.insert(*place, confirm);
-                }
-                None => plan
-                    .faults
-                    .push((*place, "has another sharing than was confirmed".to_owned())),
-            }
-        }
-    }
-
-    fn looked(&mut self, round: &Round, actions: &mut Vec<Action>) -> Option<Result<RepairReport, RepairError>> {
-        let plan = self.plan(round);
-        if !plan.confirmed {
-            return Some(self.nothing_to_do(plan));
-        }
-        let messages = plan.confirm.iter().map(|(place, (registration_id, sharing, _))| {
-            let confirm = Confirm {
-                key_id: self.key_id.clone(),
-                registration_id: *registration_id,
-                sharing: sharing.clone(),
-                force: true,
-            };
-            (*place, Message::Confirm(confirm))
-        });
-        let messages: Vec<_> = messages.collect();
-        let round = Round::start(&mut self.desk, actions, TRIES, messages);
-        if round.over() {
-            return Some(Ok(self.report(plan, &round)));
-        }
-        self.phase = RepairPhase::Confirm { plan, round };
-        None
-    }
-
-    fn nothing_to_do(&self, plan: Plan) -> Result<RepairReport, RepairError> {
-        let key_id = self.key_id.clone();
-        let faults = self.name(plan.faults);
-        if plan.seen {
-            Err(RepairError::NotConfirmed { key_id, faults })
-        } else {
-            Err(RepairError::NotFound { key_id, faults })
-        }
-    }
-
-    fn report(&self, mut plan: Plan, round: &Round) -> RepairReport {
-        let mut done = Vec::new();
-        for (place, result) in &round.results {
-            match (status_of(result), plan.confirm.get(place)) {
-                (Some(Status::Ok), Some((_, _, before))) => {
-                    let was = if *before == State::Stopped {
-                        "stopped"
-                    } else {
-                        "pending"
-                    };
-                    done.push((
-                        self.desk.stores.label(*place).to_owned(),
-                        format!("confirmed what was {was}"),
-                    ));
-                    plan.whole.insert(*place);
-                }
-                (Some(status), _) => plan.faults.push((*place, describe_status(status).to_owned())),
-                (None, _) => plan.faults.push((*place, describe_said(result))),
-            }
-        }
-        RepairReport {
-            whole: plan.whole.len() == self.desk.stores.count(),
-            done,
-            faults: self.name(plan.faults),
-        }
-    }
-
-    fn name(&self, mut faults: Vec<(Place, String)>) -> Vec<StoreFault> {
-        faults.sort_by_key(|(place, _)| *place);
-        let fault = |(place, reason)| self.desk.stores.fault(place, reason);
-        faults.into_iter().map(fault).collect()
-    }
-}
-
-impl Machine for Repair {
-    type Outcome = Result<RepairReport, RepairError>;
-
-    fn start(&mut self, actions: &mut Vec<Action>) -> Option<Self::Outcome> {
-        self.phase = RepairPhase::Look(describe_all(&mut self.desk, &self.key_id, actions));
-        None
-    }
-
-    fn handle(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) -> Option<Self::Outcome> {
-        self.desk.now = now;
-        match std::mem::replace(&mut self.phase, RepairPhase::New) {
-            RepairPhase::New => None,
-            RepairPhase::Look(mut round) => {
-                if step(&mut self.desk, &mut round, event, actions) {
-                    return self.looked(&round, actions);
-                }
-                self.phase = RepairPhase::Look(round);
-                None
-            }
-            RepairPhase::Confirm { plan, mut round } => {
-                if step(&mut self.desk, &mut round, event, actions) {
-                    return Some(Ok(self.report(plan, &round)));
-                }
-                self.phase = RepairPhase::Confirm { plan, round };
-                None
-            }
-        }
-    }
-
-    fn wake_at(&self) -> Option<Duration> {
-        match &self.phase {
-            RepairPhase::New => None,
-            RepairPhase::Look(round) | RepairPhase::Confirm { round, .. } => Some(wake_at(&self.desk, round)),
         }
     }
 }
