@@ -4,7 +4,7 @@
 //! comes from `hydra_core::keystore::store`; only what it then says, or fails to say, is bent.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,12 @@ pub enum Way {
     ServerError,
     /// Answers something that is no JSON.
     Garbage,
+    /// Answers a page for people.
+    Page,
+    /// Answers JSON, and far too much of it.
+    Flood,
+    /// Ends the connection where an answer is due.
+    Close,
     /// Hands out its share with one bit turned.
     FlippedBit,
     /// Hands out a share of another key.
@@ -75,6 +81,8 @@ struct Inner {
     way: Way,
     held: BTreeMap<KeyId, Held>,
     requests: BTreeMap<String, usize>,
+    /// Requests that were left alone by whoever sent them, before they were answered.
+    abandoned: usize,
 }
 
 impl FakeStore {
@@ -93,6 +101,7 @@ impl FakeStore {
                 way: Way::Honest,
                 held: BTreeMap::new(),
                 requests: BTreeMap::new(),
+                abandoned: 0,
             }),
         });
         let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
@@ -152,6 +161,21 @@ impl FakeStore {
         let start = Instant::now();
         while self.requests(operation) == 0 {
             assert!(start.elapsed() < Duration::from_secs(60), "nobody sent `{operation}`");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until whoever sent an unanswered request no longer waits for it.
+    ///
+    /// # Panics
+    /// If that does not happen within a minute.
+    pub fn wait_for_abandoned(&self) {
+        let start = Instant::now();
+        while self.shared.inner().abandoned == 0 {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "the request is still waited for"
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -227,7 +251,7 @@ async fn answer(
     shared: Arc<Shared>,
     caller: Arc<Caller>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> io::Result<Response<Full<Bytes>>> {
     let path = request.uri().path().to_owned();
     let operation = path.rsplit('/').next().unwrap_or_default().to_owned();
     let body = request
@@ -241,11 +265,20 @@ async fn answer(
         *inner.requests.entry(operation.clone()).or_default() += 1;
         inner.way
     };
+    if way == Way::Close {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
     if matches!(way, Way::HangOn(name) if name == operation) {
-        std::future::pending::<()>().await;
+        hang(&shared).await;
     }
     let (status, kind, text) = match way {
         Way::ServerError => (500, "text/plain", "it is not your fault\n".to_owned()),
+        Way::Page => (
+            200,
+            "text/html; charset=utf-8",
+            "<html>Please log in</html>\n".to_owned(),
+        ),
+        Way::Flood => (200, "application/json", format!("[{}0]", "0,".repeat(3 << 20))),
         Way::Garbage => (200, "application/json", "<html>Please log in</html>\n".to_owned()),
         _ => match decide(&shared, &caller, &operation, &body) {
             Some(text) => (200, "application/json", text),
@@ -253,12 +286,24 @@ async fn answer(
         },
     };
     if matches!(way, Way::LoseAnswerTo(name) if name == operation) {
-        std::future::pending::<()>().await;
+        hang(&shared).await;
     }
     let response = Response::builder().status(status).header("content-type", kind);
     Ok(response
         .body(Full::new(Bytes::from(text)))
         .expect("constant headers are good"))
+}
+
+/// Never ends by itself; when the connection does, that is noted.
+async fn hang(shared: &Arc<Shared>) {
+    struct Note(Arc<Shared>);
+    impl Drop for Note {
+        fn drop(&mut self) {
+            self.0.inner().abandoned += 1;
+        }
+    }
+    let _note = Note(Arc::clone(shared));
+    std::future::pending::<()>().await;
 }
 
 fn decide(shared: &Shared, caller: &Caller, operation: &str, body: &[u8]) -> Option<String> {
