@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::asn1::{self, BIT_STRING, DerError, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE};
 use crate::proxy::{self, ProxyInfo};
-use crate::{dn, time};
+use crate::{dn, time, voms};
 
 /// A parsed X.509 certificate.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Certificate {
     pub(crate) algorithm: Vec<u8>,
     pub(crate) algorithm_oid: String,
     pub(crate) signature: Vec<u8>,
+    /// The serial number as encoded.
+    pub(crate) serial: Vec<u8>,
     /// Names as encoded, and in slash form.
     pub(crate) subject: Vec<u8>,
     pub(crate) issuer: Vec<u8>,
@@ -43,6 +45,8 @@ pub(crate) struct Extensions {
     pub(crate) proxy: Option<ProxyInfo>,
     /// The extension that the drafts before RFC 3820 had.
     pub(crate) draft_proxy: bool,
+    /// The attribute certificates of VOMS servers, as encoded.
+    pub(crate) attributes: Option<Vec<u8>>,
     /// The first critical extension not known here.
     pub(crate) unknown_critical: Option<String>,
 }
@@ -67,7 +71,7 @@ impl Certificate {
             Some(element) => asn1::small_integer(asn1::only(element.content, INTEGER)?.content)?,
             None => 0,
         };
-        tbs.expect(INTEGER)?;
+        let serial = tbs.expect(INTEGER)?.content;
         if tbs.expect(SEQUENCE)?.whole != algorithm.whole {
             return Err(DerError("names two signature algorithms"));
         }
@@ -92,6 +96,7 @@ impl Certificate {
             algorithm: algorithm.content.to_vec(),
             algorithm_oid: asn1::dotted(Reader::new(algorithm.content).expect(OID)?.content)?,
             signature: signature.to_vec(),
+            serial: serial.to_vec(),
             subject: subject.to_vec(),
             issuer: issuer.to_vec(),
             dn: dn::slash(subject)?,
@@ -133,6 +138,11 @@ impl Certificate {
     /// Whether it says that it is an authority.
     pub fn is_authority(&self) -> bool {
         self.extensions.authority
+    }
+
+    /// The attribute certificates in it, as encoded: nobody has verified them.
+    pub fn attributes(&self) -> Option<&[u8]> {
+        self.extensions.attributes.as_deref()
     }
 
     pub(crate) fn may_sign(&self) -> bool {
@@ -210,6 +220,7 @@ fn extensions(list: &[u8]) -> Result<Extensions, DerError> {
                 found.proxy = Some(proxy::parse(value)?);
             }
             "1.3.6.1.4.1.3536.1.222" => found.draft_proxy = true,
+            voms::EXTENSION => found.attributes = Some(value.to_vec()),
             other if critical => {
                 found.unknown_critical.get_or_insert_with(|| other.to_owned());
             }

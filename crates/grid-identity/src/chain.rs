@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use crate::asn1::DerError;
 use crate::certificate::Certificate;
 use crate::proxy::Language;
+use crate::voms::VomsError;
 use crate::{dn, time};
 
 /// Most proxies in a chain. Twenty are legal everywhere; the bound keeps a handshake cheap.
@@ -26,8 +27,10 @@ pub const MAX_BYTES: usize = 256 * 1024;
 pub struct Identity {
     /// The owner's DN in slash form: of the end entity, never of a proxy.
     pub dn: String,
-    /// Groups and roles that a VOMS server vouches for; not read yet, so none.
+    /// Groups and roles that a VOMS server vouches for, the primary one first; none where nothing was verified.
     pub fqans: Vec<String>,
+    /// Why an attribute certificate gave no groups and roles, where one was refused.
+    pub voms_error: Option<VomsError>,
     /// By what the owner was recognised.
     pub method: Method,
     /// Whether a proxy of the chain is limited. It identifies its owner like a full one.
@@ -62,7 +65,7 @@ impl std::fmt::Display for Method {
 }
 
 /// Why a chain is refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
     /// Nothing was presented.
@@ -186,7 +189,7 @@ pub enum ChainError {
     Purpose {
         /// The subject.
         dn: String,
-        /// `clients` or `servers`.
+        /// `clients`, `servers` or `hosts`.
         purpose: &'static str,
     },
     /// An authority in the place of an end entity.
@@ -475,7 +478,7 @@ pub(crate) fn check_dates(certificate: &Certificate, now: i64) -> Result<(), Cha
 }
 
 /// The name of a signature algorithm that is not accepted; none where it is.
-fn unaccepted_algorithm(oid: &str) -> Option<String> {
+pub(crate) fn unaccepted_algorithm(oid: &str) -> Option<String> {
     let name = match oid {
         // RSA with SHA-256, SHA-384, SHA-512; PSS; ECDSA with the same; Ed25519.
         "1.2.840.113549.1.1.11"

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::certificate::Certificate;
 use crate::chain::{self, ChainError};
 use crate::pem::{self, PemError, Section};
-use crate::tls;
+use crate::{tls, voms};
 
 /// Asks for the passphrase of an encrypted key; none: there is nobody to ask.
 pub type AskPassphrase<'a> = &'a dyn Fn() -> Option<Zeroizing<String>>;
@@ -179,7 +179,7 @@ impl Credential {
         Ok(Self {
             key: Arc::new(key),
             dn: parts.end_entity.dn.clone(),
-            fqans: Vec::new(),
+            fqans: voms::claimed(&parts),
             not_before: crate::time::moment(not_before),
             not_after: crate::time::moment(not_after),
             proxy: !parts.proxies.is_empty(),
@@ -197,7 +197,8 @@ impl Credential {
         &self.dn
     }
 
-    /// Groups and roles of the owner; not read yet, so none.
+    /// Groups and roles that the attribute certificates of the proxy name, the primary one first. Nobody has verified
+    /// them: they say what the owner asked for, and only a server decides whether it believes that.
     pub fn fqans(&self) -> &[String] {
         &self.fqans
     }

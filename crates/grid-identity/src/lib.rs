@@ -4,7 +4,7 @@
 //! [`tls`] makes of both the configurations of rustls. webpki verifies what it knows, from the end entity's certificate
 //! up to the authority; everything between the end entity and the proxy presented is verified here, because webpki
 //! cannot even parse a proxy. `docs/src/credentials.md` is the rule book; where grid libraries differ, the stricter
-//! rule is ours. VOMS attribute certificates are not read yet: [`Identity::fqans`] is empty.
+//! rule is ours. Groups and roles come from attribute certificates of VOMS servers, see [`voms`].
 
 mod asn1;
 mod certificate;
@@ -18,9 +18,11 @@ pub mod signing_policy;
 mod time;
 pub mod tls;
 pub mod trust;
+pub mod voms;
 
 pub use asn1::DerError;
 pub use certificate::Certificate;
 pub use chain::{ChainError, Identity, Method};
 pub use credential::{Credential, CredentialError};
 pub use trust::{Policy, TrustError, TrustStore, VerifiedChain};
+pub use voms::{Voms, VomsError};

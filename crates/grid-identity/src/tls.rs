@@ -168,9 +168,9 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         match self
             .trust
-            .verify_client(&joined(end_entity, intermediates), system_time(now))
+            .check_client(&joined(end_entity, intermediates), system_time(now))
         {
-            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Ok(()) => Ok(ClientCertVerified::assertion()),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(error = %error, cause, "client certificate refused");

@@ -16,13 +16,15 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter,
+    KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
 use crate::certificate::Certificate;
 use crate::chain::{self, ChainError, Identity, Method, Parts};
 use crate::crl::{self, Crl};
 use crate::signing_policy::{self, Rule};
+use crate::voms::{Attributes, Voms};
 use crate::{asn1, pem, time, tls};
 
 /// What is asked of an authority besides its certificate.
@@ -101,6 +103,7 @@ pub struct TrustStore {
     source: Source,
     policy: Policy,
     interval: Duration,
+    voms: Option<Voms>,
     loaded: RwLock<Arc<Loaded>>,
     watch: Mutex<Watch>,
 }
@@ -112,7 +115,7 @@ struct Watch {
 
 /// What tells that a file is another than it was.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Stamp {
+pub(crate) struct Stamp {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -135,30 +138,33 @@ struct Loaded {
 
 /// A chain that verified, remembered to be checked again for each request on a connection that is kept.
 pub struct VerifiedChain {
-    identity: Identity,
     chain: Vec<CertificateDer<'static>>,
     good: Mutex<Good>,
 }
 
-/// From when to when, and with which reading of the trust anchors, a chain is known to be good.
-#[derive(Debug, Clone, Copy)]
+/// Whose a chain is, and from when to when and with which reading of the files that is known.
+#[derive(Debug, Clone)]
 struct Good {
-    generation: u64,
+    identity: Arc<Identity>,
+    generation: Generation,
     from: i64,
     to: i64,
 }
 
+/// Which reading of the trust anchors and of the LSC files.
+type Generation = (u64, u64);
+
 impl VerifiedChain {
-    /// Whose it is.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    /// Whose it is, as the last check found it.
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&lock(&self.good).identity)
     }
 }
 
 impl std::fmt::Debug for VerifiedChain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VerifiedChain")
-            .field("identity", &self.identity)
+            .field("identity", &self.identity())
             .finish_non_exhaustive()
     }
 }
@@ -176,6 +182,38 @@ impl std::fmt::Debug for TrustStore {
 enum Purpose<'a> {
     Client,
     Server(&'a ServerName<'a>),
+    /// Signing attribute certificates.
+    Attributes,
+}
+
+/// Which purposes a certificate must have, where it names any.
+struct Usage(Option<KeyUsage>);
+
+impl ExtendedKeyUsageValidator for Usage {
+    fn validate(&self, iter: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        // There is no purpose for VOMS servers: they have the certificates of hosts, for servers, clients or both.
+        const HOSTS: [&[u8]; 3] = [
+            &[0x2b, 6, 1, 5, 5, 7, 3, 1],
+            &[0x2b, 6, 1, 5, 5, 7, 3, 2],
+            &[0x55, 0x1d, 0x25, 0],
+        ];
+        let Some(usage) = self.0 else {
+            let mut names_none = true;
+            for purpose in iter {
+                let purpose = purpose?;
+                if HOSTS.iter().any(|known| KeyPurposeId::new(known) == purpose) {
+                    return Ok(());
+                }
+                names_none = false;
+            }
+            return if names_none {
+                Ok(())
+            } else {
+                Err(webpki::Error::EmptyEkuExtension)
+            };
+        };
+        usage.validate(iter)
+    }
 }
 
 impl TrustStore {
@@ -211,12 +249,21 @@ impl TrustStore {
             source,
             policy,
             interval: Self::INTERVAL,
+            voms: None,
             loaded: RwLock::new(Arc::new(loaded)),
             watch: Mutex::new(Watch {
                 looked: Instant::now(),
                 stamps,
             }),
         })
+    }
+
+    /// Believes VOMS servers, too: clients get the groups and roles that their attribute certificates name. Without this
+    /// they get none.
+    #[must_use]
+    pub fn with_voms(mut self, voms: Voms) -> Self {
+        self.voms = Some(voms);
+        self
     }
 
     /// Looks at the files at most once in `interval`.
@@ -245,12 +292,23 @@ impl TrustStore {
         self.current().problems.clone()
     }
 
-    /// Verifies a client's chain, the certificate presented first.
+    /// Verifies a client's chain, the certificate presented first. An attribute certificate in it that does not verify
+    /// gives no groups and roles, and [`Identity::voms_error`] says why.
     ///
     /// # Errors
     /// [`ChainError`], with a text for the log.
     pub fn verify_client(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<Identity, ChainError> {
-        self.verify(chain, now).map(|verified| verified.identity)
+        self.verify_good(chain, now)
+            .map(|good| Arc::unwrap_or_clone(good.identity))
+    }
+
+    /// As [`Self::verify_client`], but whose it is stays open: for the handshake, after which the chain is looked at
+    /// again.
+    pub(crate) fn check_client(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), ChainError> {
+        let chain = chain::parse(chain)?;
+        let parts = chain::cut(&chain)?;
+        self.verify_parts(&self.current(), &parts, &Purpose::Client, time::seconds(now))
+            .map(|_| ())
     }
 
     /// As [`Self::verify_client`], and remembers what is needed for [`Self::recheck`].
@@ -258,34 +316,40 @@ impl TrustStore {
     /// # Errors
     /// [`ChainError`], with a text for the log.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<VerifiedChain, ChainError> {
-        let loaded = self.current();
-        let (identity, good) = self.verify_with(&loaded, chain, &Purpose::Client, now)?;
+        let good = self.verify_good(chain, now)?;
         let chain = chain
             .iter()
             .map(|certificate| certificate.clone().into_owned())
             .collect();
         Ok(VerifiedChain {
-            identity,
             chain,
             good: Mutex::new(good),
         })
     }
 
-    /// Whether a chain that verified is still good: for each request on a kept connection. Costs nothing until a date
-    /// passes or the trust anchors, revocation lists or policies have changed; then the chain is verified anew.
+    /// Whether a chain that verified is still good, and whose it is now: groups and roles end before it does, or come
+    /// back with an LSC file. For each request on a kept connection: costs nothing until a date passes or the trust
+    /// anchors, revocation lists, policies or LSC files have changed; then the chain is verified anew.
     ///
     /// # Errors
     /// [`ChainError`] where it is good no longer.
-    pub fn recheck(&self, verified: &VerifiedChain, now: SystemTime) -> Result<(), ChainError> {
-        let loaded = self.current();
+    pub fn recheck(&self, verified: &VerifiedChain, now: SystemTime) -> Result<Arc<Identity>, ChainError> {
+        let generation = self.generation(&self.current());
         let moment = time::seconds(now);
-        let known = *lock(&verified.good);
-        if known.generation == loaded.generation && (known.from..=known.to).contains(&moment) {
-            return Ok(());
+        {
+            let known = lock(&verified.good);
+            if known.generation == generation && (known.from..=known.to).contains(&moment) {
+                return Ok(Arc::clone(&known.identity));
+            }
         }
-        let (_, good) = self.verify_with(&loaded, &verified.chain, &Purpose::Client, now)?;
+        let good = self.verify_good(&verified.chain, now)?;
+        let identity = Arc::clone(&good.identity);
         *lock(&verified.good) = good;
-        Ok(())
+        Ok(identity)
+    }
+
+    fn generation(&self, loaded: &Loaded) -> Generation {
+        (loaded.generation, self.voms.as_ref().map_or(0, Voms::generation))
     }
 
     /// Verifies a server's chain and that it is the server of that name. Answers its DN.
@@ -298,32 +362,40 @@ impl TrustStore {
         name: &ServerName<'_>,
         now: SystemTime,
     ) -> Result<String, ChainError> {
-        let (identity, _) = self.verify_with(&self.current(), chain, &Purpose::Server(name), now)?;
-        Ok(identity.dn)
-    }
-
-    fn verify_with(
-        &self,
-        loaded: &Loaded,
-        chain: &[CertificateDer<'_>],
-        purpose: &Purpose<'_>,
-        now: SystemTime,
-    ) -> Result<(Identity, Good), ChainError> {
-        let moment = time::seconds(now);
-        let algorithms = tls::provider().signature_verification_algorithms;
         let chain = chain::parse(chain)?;
         let parts = chain::cut(&chain)?;
-        if let (Purpose::Server(_), Some(proxy)) = (purpose, parts.proxies.first()) {
+        if let Some(proxy) = parts.proxies.first() {
             return Err(ChainError::ProxyExtension {
                 dn: proxy.dn.clone(),
                 what: "cannot identify a server",
             });
         }
-        let limited = parts.check(moment, &algorithms)?;
-        let (from, to) = self.verify_path(loaded, &parts, purpose, moment, &algorithms)?;
+        let purpose = Purpose::Server(name);
+        self.verify_parts(&self.current(), &parts, &purpose, time::seconds(now))?;
+        Ok(parts.end_entity.dn.clone())
+    }
+
+    /// A client's chain, and then what its attribute certificates give.
+    fn verify_good(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<Good, ChainError> {
+        let loaded = self.current();
+        // Before the files are read: what changes meanwhile is noticed at the next look.
+        let generation = self.generation(&loaded);
+        let now = time::seconds(now);
+        let chain = chain::parse(chain)?;
+        let parts = chain::cut(&chain)?;
+        let (limited, (from, to)) = self.verify_parts(&loaded, &parts, &Purpose::Client, now)?;
+        let attributes = match &self.voms {
+            Some(voms) => voms.attributes(&parts, now, &|signers| self.verify_signer(&loaded, signers, now)),
+            None => Attributes::default(),
+        };
+        let dn = &parts.end_entity.dn;
+        if let Some(error) = &attributes.error {
+            tracing::warn!(dn, reason = error.in_full(), "attribute certificate refused");
+        }
         let identity = Identity {
-            dn: parts.end_entity.dn.clone(),
-            fqans: Vec::new(),
+            dn: dn.clone(),
+            fqans: attributes.fqans,
+            voms_error: attributes.error,
             method: if parts.proxies.is_empty() {
                 Method::Certificate
             } else {
@@ -332,14 +404,39 @@ impl TrustStore {
             limited,
             not_after: time::moment(parts.window().1),
         };
-        Ok((
-            identity,
-            Good {
-                generation: loaded.generation,
-                from,
-                to,
-            },
-        ))
+        Ok(Good {
+            identity: Arc::new(identity),
+            generation,
+            from: from.max(attributes.window.0),
+            to: to.min(attributes.window.1),
+        })
+    }
+
+    /// Answers whether a proxy of the chain is limited, and from when to when all of it is good.
+    fn verify_parts(
+        &self,
+        loaded: &Loaded,
+        parts: &Parts<'_>,
+        purpose: &Purpose<'_>,
+        now: i64,
+    ) -> Result<(bool, (i64, i64)), ChainError> {
+        let algorithms = tls::provider().signature_verification_algorithms;
+        let limited = parts.check(now, &algorithms)?;
+        let window = self.verify_path(loaded, parts, purpose, now, &algorithms)?;
+        Ok((limited, window))
+    }
+
+    /// The certificates of a VOMS server, its own first: as strict as with everybody else.
+    fn verify_signer(&self, loaded: &Loaded, signers: &[Certificate], now: i64) -> Result<(i64, i64), ChainError> {
+        let parts = chain::cut(signers)?;
+        if let Some(proxy) = parts.proxies.first() {
+            return Err(ChainError::ProxyExtension {
+                dn: proxy.dn.clone(),
+                what: "cannot sign attributes",
+            });
+        }
+        let (_, window) = self.verify_parts(loaded, &parts, &Purpose::Attributes, now)?;
+        Ok(window)
     }
 
     /// From the end entity to an authority: webpki, then what it leaves out. Answers from when to when that holds.
@@ -376,10 +473,11 @@ impl TrustStore {
             Err(_) => None,
         };
         let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
-        let usage = match purpose {
-            Purpose::Client => KeyUsage::client_auth(),
-            Purpose::Server(_) => KeyUsage::server_auth(),
-        };
+        let usage = Usage(match purpose {
+            Purpose::Client => Some(KeyUsage::client_auth()),
+            Purpose::Server(_) => Some(KeyUsage::server_auth()),
+            Purpose::Attributes => None,
+        });
         let path = end_entity
             .verify_for_usage(
                 algorithms.all,
@@ -509,10 +607,10 @@ fn refusal(end_entity: &Certificate, purpose: &Purpose<'_>, source: webpki::Erro
             ChainError::RevocationList { dn, issuer, source }
         }
         E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
-            let purpose = if matches!(purpose, Purpose::Client) {
-                "clients"
-            } else {
-                "servers"
+            let purpose = match purpose {
+                Purpose::Client => "clients",
+                Purpose::Server(_) => "servers",
+                Purpose::Attributes => "hosts",
             };
             ChainError::Purpose { dn, purpose }
         }
@@ -521,7 +619,7 @@ fn refusal(end_entity: &Certificate, purpose: &Purpose<'_>, source: webpki::Erro
                 dn,
                 name: name.to_str().into_owned(),
             },
-            Purpose::Client => ChainError::Certificate { dn, source },
+            Purpose::Client | Purpose::Attributes => ChainError::Certificate { dn, source },
         },
         source => ChainError::Certificate { dn, source },
     }
@@ -637,7 +735,7 @@ fn stamps(source: &Source) -> Result<Vec<Stamp>, TrustError> {
     Ok(stamps)
 }
 
-fn stamp(path: PathBuf) -> std::io::Result<Stamp> {
+pub(crate) fn stamp(path: PathBuf) -> std::io::Result<Stamp> {
     let metadata = fs::metadata(&path)?;
     Ok(Stamp {
         device: metadata.dev(),
