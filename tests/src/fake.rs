@@ -314,7 +314,8 @@ fn decide(shared: &Shared, caller: &Caller, operation: &str, body: &[u8]) -> Opt
         "whoami" => to_json(&wire::WhoAmI {
             store: shared.id.clone(),
             dn: caller.dn.clone(),
-            fqans: Vec::new(),
+            fqans: caller.fqans.clone(),
+            voms_error: None,
             method: "proxy".to_owned(),
         }),
         "create" => batch(shared, caller, body, Message::Create),

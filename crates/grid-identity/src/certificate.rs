@@ -42,6 +42,8 @@ pub(crate) struct Extensions {
     /// Whether extendedKeyUsage, where present, admits clients.
     pub(crate) refuses_clients: bool,
     pub(crate) alternative_name: bool,
+    /// subjectAltName, as encoded.
+    pub(crate) names: Vec<u8>,
     pub(crate) proxy: Option<ProxyInfo>,
     /// The extension that the drafts before RFC 3820 had.
     pub(crate) draft_proxy: bool,
@@ -140,6 +142,21 @@ impl Certificate {
         self.extensions.authority
     }
 
+    /// The names of the host that it is for, without addresses.
+    pub fn host_names(&self) -> Vec<String> {
+        const DNS_NAME: u8 = 0x82;
+        let mut found = Vec::new();
+        if let Ok(names) = asn1::only(&self.extensions.names, SEQUENCE) {
+            let mut names = Reader::new(names.content);
+            while let Ok(name) = names.next() {
+                if name.tag == DNS_NAME {
+                    found.extend(std::str::from_utf8(name.content).map(str::to_owned));
+                }
+            }
+        }
+        found
+    }
+
     /// The attribute certificates in it, as encoded: nobody has verified them.
     pub fn attributes(&self) -> Option<&[u8]> {
         self.extensions.attributes.as_deref()
@@ -212,7 +229,11 @@ fn extensions(list: &[u8]) -> Result<Extensions, DerError> {
                 found.key_usage = Some(bits.get(1).copied().unwrap_or(0));
             }
             "2.5.29.37" => found.refuses_clients = !admits_clients(value)?,
-            "2.5.29.17" | "2.5.29.18" => found.alternative_name = true,
+            "2.5.29.17" => {
+                found.alternative_name = true;
+                found.names = value.to_vec();
+            }
+            "2.5.29.18" => found.alternative_name = true,
             "1.3.6.1.5.5.7.1.14" => {
                 if !critical {
                     return Err(DerError("has a proxyCertInfo that is not critical"));

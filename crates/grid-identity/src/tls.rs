@@ -81,6 +81,25 @@ pub fn server_config_with(
     Ok(config)
 }
 
+/// The names in a host's certificate: what it is called by attribute certificates that are for some hosts only.
+///
+/// # Errors
+/// [`TlsError`] where the file has no certificate.
+pub fn host_names(certificate: &Path) -> Result<Vec<String>, TlsError> {
+    let read = || {
+        let certificates = PemFile::read(certificate)?.certificates();
+        let first = certificates.first().ok_or_else(|| CredentialError::NoCertificate {
+            path: certificate.to_owned(),
+        })?;
+        let parsed = Certificate::parse(first).map_err(|error| CredentialError::Damaged {
+            path: certificate.to_owned(),
+            what: error.to_string(),
+        })?;
+        Ok(parsed.host_names())
+    };
+    read().map_err(TlsError::Host)
+}
+
 /// A client that presents a credential, proxies included, and believes the servers that `trust` verifies.
 ///
 /// # Errors

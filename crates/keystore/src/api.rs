@@ -18,6 +18,8 @@ use hydra_service::{Guard, Limits, Peer, ProblemAnswer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use grid_identity::VomsError;
+
 use crate::engine::Engine;
 use crate::openapi;
 
@@ -80,7 +82,7 @@ async fn entries(
     let messages = parse(operation, &body)?;
     api.guard.count(&peer, messages.len())?;
     let key_ids: Vec<_> = messages.iter().map(|message| message.key_id().clone()).collect();
-    let caller = api.engine.rules().caller(peer.identity());
+    let caller = api.engine.rules().caller(&peer.identity());
     let replies = match operation {
         Operation::Read | Operation::Describe | Operation::Permissions => {
             let engine = Arc::clone(&api.engine);
@@ -163,7 +165,7 @@ impl Api {
     async fn list(&self, peer: &Peer, body: &[u8]) -> Result<Response, ProblemAnswer> {
         let batch = wire::parse_request::<List>(body).map_err(|error| refused(&error))?;
         self.guard.count(peer, batch.items.len())?;
-        let caller = self.engine.rules().caller(peer.identity());
+        let caller = self.engine.rules().caller(&peer.identity());
         let engine = Arc::clone(&self.engine);
         let results = blocking(move || {
             let answer = |item: &List| engine.list(&caller, item);
@@ -185,6 +187,7 @@ async fn whoami(State(api): State<Api>, Extension(peer): Extension<Arc<Peer>>) -
         store: api.engine.rules().store.clone(),
         dn: identity.dn.clone(),
         fqans: identity.fqans.clone(),
+        voms_error: identity.voms_error.as_ref().map(VomsError::in_full),
         method: identity.method.as_str().to_owned(),
     })
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use grid_identity::{Policy, TrustStore, tls};
+use grid_identity::{Policy, TrustStore, Voms, tls};
 use hydra_cli::command::{self, Example};
 use hydra_cli::{Code, Failure, output};
 use hydra_core::ids::StoreId;
@@ -91,6 +91,9 @@ struct Init {
     /// Folder of certificate authorities, revocation lists and signing policies
     #[arg(long, value_name = "DIR", default_value = "/etc/grid-security/certificates")]
     ca_dir: PathBuf,
+    /// Folder of LSC files, by which VOMS servers are believed [default: /etc/grid-security/vomsdir]
+    #[arg(long, value_name = "DIR")]
+    voms_dir: Option<PathBuf>,
     /// Let PRINCIPAL (a DN or an FQAN) create key ids that begin with PREFIX; may be repeated
     #[arg(long, value_name = "PREFIX=PRINCIPAL")]
     create: Vec<String>,
@@ -266,6 +269,8 @@ fn config_text(arguments: &Init, store: &StoreId, rules: &[(String, String)]) ->
          key = {key}\n\
          # Certificate authorities of clients, with revocation lists and signing policies.\n\
          ca_dir = {ca_dir}\n\
+         # LSC files of VOs, whose VOMS servers may give clients groups and roles.\n\
+         {voms_dir}\n\
          \n\
          [limits]\n\
          handshake_ms = {handshake_ms}\n\
@@ -297,6 +302,10 @@ fn config_text(arguments: &Init, store: &StoreId, rules: &[(String, String)]) ->
         certificate = absolute(&arguments.certificate),
         key = absolute(&arguments.key),
         ca_dir = absolute(&arguments.ca_dir),
+        voms_dir = match &arguments.voms_dir {
+            Some(folder) => format!("voms_dir = {}", absolute(folder)),
+            None => format!("# voms_dir = {}", quoted(Voms::DIRECTORY)),
+        },
         handshake_ms = limits.handshake_ms,
         header_ms = limits.header_ms,
         request_ms = limits.request_ms,
@@ -378,7 +387,10 @@ fn trust(config: &Config) -> Result<Arc<TrustStore>, Failure> {
         (Some(folder), _) => TrustStore::directory(folder, Policy::server()),
         (None, file) => TrustStore::file(file.clone().unwrap_or_default(), Policy::server()),
     };
-    opened.map(Arc::new).map_err(|error| Failure::new(Code::Config, error))
+    let trust = opened.map_err(|error| Failure::new(Code::Config, error))?;
+    let hosts = tls::host_names(&config.tls.certificate).map_err(|error| Failure::new(Code::Config, error))?;
+    let voms = Voms::directory(config.tls.voms_dir()).for_hosts(hosts);
+    Ok(Arc::new(trust.with_voms(voms)))
 }
 
 fn server_config(config: &Config, trust: Arc<TrustStore>) -> Result<rustls::ServerConfig, Failure> {

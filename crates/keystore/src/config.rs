@@ -62,6 +62,17 @@ pub struct Tls {
     pub ca_dir: Option<PathBuf>,
     /// All of them in one file.
     pub ca_file: Option<PathBuf>,
+    /// LSC files, which say whose VOMS servers to believe for which VO.
+    pub voms_dir: Option<PathBuf>,
+}
+
+impl Tls {
+    /// Where LSC files are looked for.
+    pub fn voms_dir(&self) -> &Path {
+        self.voms_dir
+            .as_deref()
+            .unwrap_or(Path::new(grid_identity::Voms::DIRECTORY))
+    }
 }
 
 /// Who may create under a prefix.
@@ -298,6 +309,7 @@ fn check_tls(faults: &mut Vec<String>, tls: Tls, folder: &Path) -> Tls {
         key: join(tls.key),
         ca_dir: tls.ca_dir.map(join),
         ca_file: tls.ca_file.map(join),
+        voms_dir: tls.voms_dir.map(join),
     };
     let files = [
         ("tls.certificate", Some(&tls.certificate)),
@@ -310,8 +322,10 @@ fn check_tls(faults: &mut Vec<String>, tls: Tls, folder: &Path) -> Tls {
             faults.push(format!("`{name}`: no file `{path}`"));
         }
     }
-    if let Some(folder) = tls.ca_dir.as_ref().filter(|folder| !folder.is_dir()) {
-        faults.push(format!("`tls.ca_dir`: no folder `{}`", folder.display()));
+    for (name, folder) in [("tls.ca_dir", &tls.ca_dir), ("tls.voms_dir", &tls.voms_dir)] {
+        if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
+            faults.push(format!("`{name}`: no folder `{}`", folder.display()));
+        }
     }
     tls
 }

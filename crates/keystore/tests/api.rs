@@ -88,6 +88,7 @@ impl Served {
         let identity = Identity {
             dn: dn.into(),
             fqans: Vec::new(),
+            voms_error: None,
             method: Method::Proxy,
             limited: false,
             not_after: SystemTime::now() + Duration::from_secs(3600),

@@ -92,7 +92,7 @@ pub async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: 
     metrics::counter!("requests_total", "path" => path.to_owned(), "status" => status.to_string()).increment(1);
     tracing::info!(
         request_id = %id,
-        dn = peer.as_ref().map(|peer| peer.identity().dn.as_str()),
+        dn = peer.as_ref().map(|peer| peer.identity().dn.clone()),
         address = peer.as_ref().map(|peer| peer.address.to_string()),
         %method,
         path,

@@ -500,10 +500,11 @@ impl Grid {
         let (single, tables) = self.state.settings.split_at(tables);
         text.push_str(single);
         text.push_str(&format!(
-            "\n[tls]\ncertificate = {}\nkey = {}\nca_dir = {}\n",
+            "\n[tls]\ncertificate = {}\nkey = {}\nca_dir = {}\nvoms_dir = {}\n",
             quoted(&certificate),
             quoted(&key),
-            quoted(&pki.certificates())
+            quoted(&pki.certificates()),
+            quoted(&pki.vomsdir())
         ));
         for user in ["alice", "bob"] {
             let dn = pki.user_dn(user).unwrap_or_default();

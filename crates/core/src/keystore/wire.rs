@@ -809,6 +809,9 @@ pub struct WhoAmI {
     pub dn: String,
     /// Verified FQANs, in order.
     pub fqans: Vec<String>,
+    /// Why an attribute certificate gave none, where one was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voms_error: Option<String>,
     /// `certificate` or `proxy`.
     pub method: String,
 }
