@@ -30,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     ("revocation_list", revocation_list),
     ("signing_policy", signing_policy),
     ("distinguished_name", distinguished_name),
+    ("attribute_certificates", attribute_certificates),
+    ("lsc_file", lsc_file),
     ("sealed_header", sealed_header),
     ("sealed_file", sealed_file),
 ];
@@ -183,6 +185,26 @@ pub fn distinguished_name(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let canonical = grid_identity::dn::canonical(&text);
     assert_eq!(grid_identity::dn::canonical(&canonical), canonical);
+}
+
+/// What a proxy carries of VOMS servers: groups and roles are canonical, and of their VO.
+pub fn attribute_certificates(data: &[u8]) {
+    let list = grid_identity::voms::parse(data).unwrap_or_default();
+    for ac in list.into_iter().flatten() {
+        assert!(!ac.vo().contains(['/', '\0']) && !ac.host().contains(['/', '\0']) && !ac.vo().starts_with('.'));
+        for fqan in ac.fqans() {
+            assert!(fqan.starts_with(&format!("/{}", ac.vo())), "{fqan}");
+            let again = grid_identity::voms::fqan::canonical(fqan.as_bytes());
+            assert_eq!(again.as_ref(), Some(fqan));
+        }
+    }
+}
+
+/// An LSC file.
+pub fn lsc_file(data: &[u8]) {
+    if let Ok(lsc) = grid_identity::Lsc::parse(data) {
+        assert!(!lsc.names(&[]), "nobody is believed");
+    }
 }
 
 /// The header of a sealed file: one that reads is written back byte for byte.

@@ -84,6 +84,12 @@ pub(crate) fn time(seconds: i64) -> Vec<u8> {
     }
 }
 
+/// A date as GeneralizedTime, in whatever year.
+pub(crate) fn generalized_time(seconds: i64) -> Vec<u8> {
+    let moment = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
+    element(0x18, moment.strftime("%Y%m%d%H%M%SZ").to_string().as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

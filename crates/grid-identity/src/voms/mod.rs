@@ -186,9 +186,16 @@ impl Attributes {
                 push_new(&mut self.fqans, ac.fqans);
             }
             Err(error) => {
-                if let VomsError::NotYetValid { from, .. } = &error {
-                    let begins = time::seconds(*from).saturating_sub(CLOCK_TOLERANCE);
-                    self.window.1 = self.window.1.min(begins.saturating_sub(1));
+                match &error {
+                    VomsError::NotYetValid { from, .. } => {
+                        let begins = time::seconds(*from).saturating_sub(CLOCK_TOLERANCE);
+                        self.window.1 = self.window.1.min(begins.saturating_sub(1));
+                    }
+                    // A clock that was ahead may be set back.
+                    VomsError::Expired { since, .. } => {
+                        self.window.0 = self.window.0.max(time::seconds(*since).saturating_add(1));
+                    }
+                    _ => {}
                 }
                 self.error.get_or_insert(error);
             }
@@ -239,7 +246,7 @@ fn signer_names(signers: &[Certificate]) -> Option<Vec<String>> {
 
 fn check_signature(ac: &AttributeCertificate, signer: &Certificate) -> Result<(), VomsError> {
     let good = if ac.algorithm_oid == RSA_SHA1 {
-        rsa_sha1(ac, signer)
+        rsa_sha1(&ac.signed, &ac.signature, signer)
     } else if let Some(algorithm) = chain::unaccepted_algorithm(&ac.algorithm_oid) {
         return Err(VomsError::Algorithm {
             vo: ac.vo.clone(),
@@ -259,7 +266,7 @@ fn check_signature(ac: &AttributeCertificate, signer: &Certificate) -> Result<()
     }
 }
 
-fn rsa_sha1(ac: &AttributeCertificate, signer: &Certificate) -> bool {
+fn rsa_sha1(message: &[u8], signature: &[u8], signer: &Certificate) -> bool {
     use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, UnparsedPublicKey};
     let key = || {
         let mut key = asn1::Reader::new(asn1::only(&signer.public_key, asn1::SEQUENCE)?.content);
@@ -270,6 +277,23 @@ fn rsa_sha1(ac: &AttributeCertificate, signer: &Certificate) -> bool {
         return false;
     };
     UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, key)
-        .verify(&ac.signed, &ac.signature)
+        .verify(message, signature)
         .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rsa_with_sha1_verifies_as_openssl_made_it_and_nothing_else() {
+        // Made with `openssl req -x509 -newkey rsa:2048` and `openssl dgst -sha1 -sign`: aws-lc signs with SHA-1 no more.
+        let signer = Certificate::parse(include_bytes!("testdata/rsa-certificate.der")).unwrap();
+        let signature = include_bytes!("testdata/rsa-sha1-signature.bin");
+        assert!(rsa_sha1(b"what an old VOMS server signs", signature, &signer));
+        assert!(!rsa_sha1(b"what an old VOMS server Signs", signature, &signer));
+        let mut bad = signature.to_vec();
+        bad[100] ^= 1;
+        assert!(!rsa_sha1(b"what an old VOMS server signs", &bad, &signer));
+    }
 }

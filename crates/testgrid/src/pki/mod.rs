@@ -5,6 +5,7 @@
 //! good for nothing but trying out.
 
 mod layout;
+pub mod voms;
 
 pub use layout::{HOSTS, Pki, PkiOptions, USERS};
 
