@@ -202,7 +202,7 @@ pub fn attribute_certificates(data: &[u8]) {
 
 /// An LSC file.
 pub fn lsc_file(data: &[u8]) {
-    if let Ok(lsc) = grid_identity::Lsc::parse(data) {
+    if let Ok(lsc) = grid_identity::voms::Lsc::parse(data) {
         assert!(!lsc.names(&[]), "nobody is believed");
     }
 }

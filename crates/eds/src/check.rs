@@ -84,6 +84,12 @@ pub fn whoami(args: &args::Whoami) -> Result<(), Failure> {
                 format!(", {}", seen.fqans.join(", "))
             };
             voice.result(&format!("  {}: {} by {}{fqans}", check.store, seen.dn, seen.method))?;
+            if let Some(error) = &seen.voms_error {
+                voice.result(&format!(
+                    "    groups and roles refused: {}",
+                    hydra_cli::printable(error)
+                ))?;
+            }
         } else {
             voice.result(&format!("  {}: {}", check.store, check_words(check)))?;
         }
@@ -256,6 +262,7 @@ fn check_json(check: &StoreCheck) -> Value {
             "restored": about.restored,
             "dn": seen.dn,
             "fqans": seen.fqans,
+            "voms_error": seen.voms_error,
             "method": seen.method,
             "took_ms": u64::try_from(check.took.as_millis()).unwrap_or(u64::MAX),
         }),

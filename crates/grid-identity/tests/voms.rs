@@ -129,7 +129,7 @@ fn what_is_not_quite_as_the_standard_says_but_in_use_is_accepted() {
     type Change = fn(&Site, &mut AttributeTemplate);
     let cases: &[(&str, Change)] = &[
         ("holder by issuer", |site, it| {
-            it.holder = site.authority().name().clone()
+            it.holder = site.authority().name().clone();
         }),
         ("a clock that is ahead", |_, it| it.validity.from = now() + 200),
         ("unknown extension", |_, it| {
@@ -256,7 +256,7 @@ fn forged_attribute_certificates_give_nothing() {
             "one extension twice",
             |_, it| {
                 it.extensions
-                    .extend([targets(&["ks.example.org"], false), targets(&["a"], false)])
+                    .extend([targets(&["ks.example.org"], false), targets(&["a"], false)]);
             },
             |error| matches!(error, VomsError::Malformed(_)),
         ),

@@ -57,7 +57,10 @@ impl VomsServer {
             uri: format!("{}://{}:15000", self.vo, self.host),
             fqans: fqans.iter().map(|fqan| fqan.as_bytes().to_vec()).collect(),
             signers: self.own.chain.clone(),
-            extensions: vec![Extension::new("2.5.29.56", false, der::element(5, &[]))],
+            extensions: vec![
+                Extension::new("2.5.29.56", false, der::element(5, &[])),
+                super::authority_key(&self.own.key),
+            ],
             algorithm: None,
         }
     }
