@@ -60,6 +60,7 @@ impl SharedGrid {
         Broken {
             grid: self.grid.write().unwrap_or_else(PoisonError::into_inner),
             killed: Vec::new(),
+            stopped: Vec::new(),
         }
     }
 
@@ -83,13 +84,23 @@ impl SharedGrid {
     }
 }
 
-/// A grid whose stores may be down; those that were killed are started again on drop.
+/// A grid whose stores may be down or hang; those that do are brought back on drop.
 pub struct Broken<'a> {
     grid: RwLockWriteGuard<'a, Grid>,
     killed: Vec<usize>,
+    stopped: Vec<usize>,
 }
 
 impl Broken<'_> {
+    /// Stops a store in the middle of whatever it does (SIGSTOP): it accepts connections and answers nothing.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn hang(&mut self, number: usize) {
+        self.grid.stop(number).expect("the store runs");
+        self.stopped.push(number);
+    }
+
     /// Kills a store.
     ///
     /// # Panics
@@ -104,6 +115,9 @@ impl Broken<'_> {
     /// # Panics
     /// If one does not start.
     pub fn start_again(&mut self) {
+        for number in self.stopped.drain(..) {
+            self.grid.cont(number).expect("the store goes on");
+        }
         for number in self.killed.drain(..) {
             self.grid.start(number).expect("the store starts again");
         }
@@ -112,6 +126,9 @@ impl Broken<'_> {
 
 impl Drop for Broken<'_> {
     fn drop(&mut self) {
+        for number in self.stopped.drain(..) {
+            let _ = self.grid.cont(number);
+        }
         for number in self.killed.drain(..) {
             // the test that failed is told, not this
             let _ = self.grid.start(number);
