@@ -163,7 +163,11 @@ pub fn repair(error: RepairError) -> Failure {
             Failure::new(Code::NotAllowed, Because::faults(text, &faults)).advise("eds-whoami")
         }
         RepairError::NotConfirmed { key_id, faults } => Failure::new(Code::TryLater, Because::faults(text, &faults))
-            .advise(format!("eds-key-status {}", quoted(key_id.as_str()))),
+            .advise(format!("eds-key-status {}", quoted(key_id.as_str())))
+            .advise(format!(
+                "eds-key-repair --now {}, if nobody is registering it now",
+                quoted(key_id.as_str())
+            )),
         RepairError::Local(error) => local(error),
         _ => Failure::new(Code::Failed, text),
     }
