@@ -180,6 +180,12 @@ impl PermissionRecord {
         }
     }
 
+    /// Whether the two let the same principals do the same, whatever their versions.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        (&self.owner, &self.group, &self.acl) == (&other.owner, &other.group, &other.acl)
+            && (self.user, self.group_permissions, self.other) == (other.user, other.group_permissions, other.other)
+    }
+
     /// Whether the two are one record: version and change id.
     pub fn same_as(&self, other: &Self) -> bool {
         self.version == other.version && self.change_id == other.change_id

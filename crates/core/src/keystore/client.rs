@@ -78,6 +78,7 @@ impl StoreClient {
                 let said = |answer| Said::Describe(Box::new(answer));
                 self.entry(Operation::Describe, &item.key_id, item, said).await
             }
+            Message::Change(item) => self.change(Operation::Change, &item.key_id, item).await,
         }
     }
 

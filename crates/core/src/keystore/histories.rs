@@ -234,6 +234,7 @@ impl Sent {
                 Message::Remove(remove) => store::Message::Remove(remove),
                 Message::Read(read) => store::Message::Read(read),
                 Message::Describe(describe) => store::Message::Describe(describe),
+                Message::Change(change) => store::Message::Change(*change),
                 Message::About | Message::Create(_) => return None,
             },
         })

@@ -4,6 +4,7 @@
 //! when it wants to be woken; in the end it has an outcome. The network runs it in [`super::fanout`], the property
 //! tests in memory. The rules are those of `docs/src/protocol-walkthrough.md`.
 
+pub mod change;
 mod read;
 mod register;
 mod repair;
@@ -15,8 +16,8 @@ use std::time::Duration;
 use crate::ids::StoreId;
 use crate::keystore::outcome::StoreFault;
 use crate::keystore::wire::{
-    About, Changed, Confirm, Create, DescribeAnswer, OfKeyId, OfRegistration, Problem, ProblemKind, ReadAnswer, Status,
-    Undo,
+    About, Change, Changed, Confirm, Create, DescribeAnswer, OfKeyId, OfRegistration, Problem, ProblemKind, ReadAnswer,
+    Status, Undo,
 };
 
 pub use read::{Read, ReadOptions};
@@ -48,6 +49,8 @@ pub enum Message {
     Read(OfKeyId),
     /// Tells the same without shares.
     Describe(OfKeyId),
+    /// Replaces the permission record that it names.
+    Change(Box<Change>),
 }
 
 impl Message {
@@ -62,6 +65,8 @@ impl Message {
             Self::Remove(remove) => Self::Remove(remove.clone()),
             Self::Read(read) => Self::Read(read.clone()),
             Self::Describe(describe) => Self::Describe(describe.clone()),
+            // A store that has done it already knows it by its change id.
+            Self::Change(change) => Self::Change(change.clone()),
         })
     }
 }
