@@ -64,13 +64,10 @@ impl SharedGrid {
         }
     }
 
-    /// A desk of `alice`, `bob` or another user of the grid.
+    /// A desk of `alice`, `bob` or another user of the grid, or of whoever has another of its proxies, for example
+    /// `alice-physician`.
     pub fn desk(&self, user: &str) -> Desk {
-        let proxy = self
-            .whole()
-            .pki()
-            .expect("certificates")
-            .proxy(&format!("{user}-plain"));
+        let proxy = self.whole().pki().expect("certificates").working_proxy(user);
         let mut desk = Desk {
             folder: tempfile::tempdir().expect("a temporary folder"),
             bin: self.bin.clone(),

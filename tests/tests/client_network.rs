@@ -86,13 +86,13 @@ fn urls(stores: &[FakeStore]) -> Vec<String> {
     stores.iter().map(FakeStore::url).collect()
 }
 
-fn client_as(credential: &str, urls: &[String], timeouts: Timeouts) -> Hydra {
-    let credential = Credential::from_file(&pki().proxy(credential), None).unwrap();
+fn client_as(user: &str, urls: &[String], timeouts: Timeouts) -> Hydra {
+    let credential = Credential::from_file(&pki().working_proxy(user), None).unwrap();
     Hydra::new(config(urls, timeouts), &credential).unwrap()
 }
 
 fn client(stores: &[FakeStore], timeouts: Timeouts) -> Hydra {
-    client_as("alice-plain", &urls(stores), timeouts)
+    client_as("alice", &urls(stores), timeouts)
 }
 
 /// Runs a verb; it must not have waited for what nobody should wait for.
@@ -129,8 +129,8 @@ fn real_stores_register_fetch_tell_and_remove() {
         ..GridOptions::default()
     };
     let mut grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
-    let alice = client_as("alice-plain", &grid.urls(), patient());
-    let bob = client_as("bob-plain", &grid.urls(), patient());
+    let alice = client_as("alice", &grid.urls(), patient());
+    let bob = client_as("bob", &grid.urls(), patient());
 
     for check in promptly(alice.check()) {
         let (about, who) = check.answer.unwrap();
@@ -186,7 +186,7 @@ fn real_stores_register_fetch_tell_and_remove() {
 
     // One of three killed: reading goes on, on connections that were open and on new ones.
     grid.kill(2).unwrap();
-    for hydra in [&alice, &client_as("alice-plain", &grid.urls(), patient())] {
+    for hydra in [&alice, &client_as("alice", &grid.urls(), patient())] {
         let read = promptly(hydra.fetch(&key_id(), opened)).unwrap();
         assert_eq!(read.key.expose(), key.key.expose());
     }
@@ -203,7 +203,7 @@ fn real_stores_register_fetch_tell_and_remove() {
     assert_eq!(faults[0].store, "number-2");
     assert_eq!(faults[0].reason, "refused the connection");
     grid.start(2).unwrap();
-    let alice = client_as("alice-plain", &grid.urls(), patient());
+    let alice = client_as("alice", &grid.urls(), patient());
     assert_eq!(
         promptly(alice.unregister(&key_id(), None)).unwrap(),
         registered.registration_id
@@ -222,12 +222,12 @@ fn a_halted_real_store_is_waited_for_no_longer_than_the_hedge_delay() {
         ..GridOptions::default()
     };
     let mut grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
-    let hydra = client_as("alice-plain", &grid.urls(), patient());
+    let hydra = client_as("alice", &grid.urls(), patient());
     let opened = Purpose::Open(register(&hydra).registration_id);
     grid.stop(1).unwrap();
     for _ in 0..6 {
         promptly(hydra.fetch(&key_id(), opened)).unwrap();
-        promptly(client_as("alice-plain", &grid.urls(), patient()).fetch(&key_id(), opened)).unwrap();
+        promptly(client_as("alice", &grid.urls(), patient()).fetch(&key_id(), opened)).unwrap();
     }
     grid.cont(1).unwrap();
 }
@@ -408,7 +408,7 @@ fn what_is_wrong_before_the_first_word_is_named_too() {
     let third = |url: String| {
         let mut all = urls(&two);
         all.push(url);
-        fault_of_third(&client_as("alice-plain", &all, patient()))
+        fault_of_third(&client_as("alice", &all, patient()))
     };
     let folder = tempfile::tempdir().unwrap();
     let serve = |name: &str, issued: &Issued| {

@@ -432,9 +432,10 @@ fn stores_see_who_asks() {
     let mut desk = desk("alice");
     let dn = GRID.whole().pki().unwrap().user_dn("alice").unwrap().to_owned();
     let who = desk.run("eds-whoami").exits(0);
+    let seen = format!("{dn} by proxy, /myvo, /myvo/physicians, /myvo/physicians/Role=radiologist");
     assert_eq!(
         who.stdout,
-        format!("{dn}\n  store1: {dn} by proxy\n  store2: {dn} by proxy\n  store3: {dn} by proxy\n")
+        format!("{dn}\n  store1: {seen}\n  store2: {seen}\n  store3: {seen}\n")
     );
     let who = desk.run("eds-whoami --json").exits(0).json();
     assert_eq!(who["dn"], dn);
@@ -451,6 +452,9 @@ fn stores_see_who_asks() {
     assert_eq!(check["credential"]["dn"], dn);
     assert_eq!(check["stores"][0]["id"], "store1");
     assert!(check["stores"][0]["took_ms"].is_u64());
+    // carol is in no VO
+    let carol = GRID.desk("carol").run("eds-whoami --json").exits(0).json();
+    assert_eq!(carol["stores"][0]["fqans"], serde_json::json!([]));
     // a certificate with its key, where there is no proxy
     let (certificate, key) = GRID.whole().pki().unwrap().user("alice");
     desk.unset("X509_USER_PROXY");

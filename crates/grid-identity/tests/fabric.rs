@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use grid_identity::{ChainError, Credential, Identity, Method, Policy, TrustStore};
-use testgrid::pki::{Pki, PkiOptions};
+use grid_identity::{ChainError, Credential, Identity, Method, Policy, TrustStore, Voms};
+use testgrid::pki::{MEMBERS, Pki, PkiOptions};
 
 fn fabric() -> (tempfile::TempDir, Pki) {
     let directory = tempfile::tempdir().unwrap();
@@ -52,6 +52,30 @@ fn every_credential_of_the_fabric_is_who_it_says_or_refused() {
         let refused = verify(&trust, &pki.proxy(file)).unwrap_err();
         assert!(matches!(&refused, ChainError::UnknownAuthority { .. }), "{refused}");
     }
+}
+
+#[test]
+fn members_of_the_vos_have_their_groups_and_roles_and_others_have_none() {
+    let (_directory, pki) = fabric();
+    let trust = TrustStore::directory(pki.certificates(), Policy::server()).unwrap();
+    let trust = trust.with_voms(Voms::directory(pki.vomsdir()));
+    for (name, user, _, fqans) in MEMBERS {
+        let seen = verify(&trust, &pki.proxy(name));
+        if *user == "dave" {
+            assert!(matches!(seen, Err(ChainError::Revoked { .. })), "{seen:?}");
+            continue;
+        }
+        let seen = seen.unwrap();
+        assert_eq!(seen.dn, pki.user_dn(user).unwrap());
+        assert_eq!(seen.fqans, *fqans, "{name}");
+    }
+    let delegated = verify(&trust, &pki.proxy("alice-delegated")).unwrap();
+    assert_eq!(delegated.fqans, MEMBERS[0].3);
+    for name in ["alice-plain", "carol-plain", "admin-eec"] {
+        assert!(verify(&trust, &pki.proxy(name)).unwrap().fqans.is_empty(), "{name}");
+    }
+    assert_eq!(pki.working_proxy("alice"), pki.proxy("alice"));
+    assert_eq!(pki.working_proxy("carol"), pki.proxy("carol-plain"));
 }
 
 #[test]

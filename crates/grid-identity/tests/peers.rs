@@ -68,7 +68,7 @@ fn peer_openssl_agrees_about_every_credential_of_our_fabric() {
         let pki = Pki::create(&directory.path().join("pki"), &options).unwrap();
         let trust = TrustStore::directory(pki.certificates(), Policy::server()).unwrap();
         let files = credentials(&pki);
-        assert_eq!(files.len(), 14);
+        assert_eq!(files.len(), 21);
         for file in files {
             let (accepted, said) = openssl_verifies(&pki, &file);
             assert_eq!(accepted, !is_refused(&file), "{}: {said}", file.display());

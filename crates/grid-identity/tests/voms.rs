@@ -24,6 +24,8 @@ struct Site {
 fn site() -> Site {
     let directory = tempfile::tempdir().unwrap();
     let pki = Pki::create(&directory.path().join("pki"), &PkiOptions::default()).unwrap();
+    // each test vouches for whom it wants
+    fs::remove_dir_all(pki.vomsdir()).unwrap();
     let authority = pki.authority().unwrap();
     let server = VomsServer::new(authority, "myvo", HOST).unwrap();
     let alice = authority.user(pki.user_dn("alice").unwrap()).unwrap();

@@ -25,7 +25,7 @@ fn grid(folder: &Path) -> Grid {
 
 fn client(grid: &Grid, user: &str) -> reqwest::Client {
     let pki = grid.pki().unwrap();
-    let credential = Credential::from_file(&pki.proxy(user), None).unwrap();
+    let credential = Credential::from_file(&pki.working_proxy(user), None).unwrap();
     let trust = TrustStore::directory(pki.certificates(), Policy::client(false)).unwrap();
     let config = tls::client_config(&credential, Arc::new(trust)).unwrap();
     reqwest::Client::builder()
@@ -68,7 +68,7 @@ async fn a_killed_store_has_everything_that_it_answered() {
     let folder = tempfile::tempdir().unwrap();
     let mut grid = grid(folder.path());
     let url = grid.urls().remove(0);
-    let alice = client(&grid, "alice-plain");
+    let alice = client(&grid, "alice");
     let who: Value = alice
         .get(format!("{url}/v1/whoami"))
         .send()
@@ -110,14 +110,14 @@ async fn a_killed_store_has_everything_that_it_answered() {
     grid.start(1).unwrap();
     for chunk in answered.chunks(100) {
         let items: Vec<_> = chunk.iter().map(|key_id| json!({ "key_id": key_id })).collect();
-        let answer = post(&url, &client(&grid, "alice-plain"), "read", &json!({ "items": items }))
+        let answer = post(&url, &client(&grid, "alice"), "read", &json!({ "items": items }))
             .await
             .unwrap();
         for item in answer["items"].as_array().unwrap() {
             assert_eq!(item["status"], "ok", "{item}");
         }
     }
-    let somebody_else = client(&grid, "bob-plain");
+    let somebody_else = client(&grid, "bob");
     let item = json!({ "items": [{ "key_id": answered[0] }, { "key_id": "/kill/none" }] });
     let answer = post(&url, &somebody_else, "read", &item).await.unwrap();
     assert_eq!(answer["items"][0]["problem"], answer["items"][1]["problem"]);
@@ -136,7 +136,7 @@ async fn without_a_certificate_nobody_gets_in() {
     let stranger = reqwest::Client::builder().tls_backend_preconfigured({
         let pki = grid.pki().unwrap();
         let trust = TrustStore::directory(pki.certificates(), Policy::client(false)).unwrap();
-        let credential = Credential::from_file(&pki.proxy("alice-plain"), None).unwrap();
+        let credential = Credential::from_file(&pki.working_proxy("alice"), None).unwrap();
         let mut config = tls::client_config(&credential, Arc::new(trust)).unwrap();
         config.client_auth_cert_resolver = Arc::new(NoCertificate);
         config
@@ -169,7 +169,7 @@ async fn sigterm_ends_a_store_that_answered_everything_and_signed_its_audit_log(
     let folder = tempfile::tempdir().unwrap();
     let mut grid = grid(folder.path());
     let url = grid.urls().remove(0);
-    let alice = client(&grid, "alice-plain");
+    let alice = client(&grid, "alice");
     let about = about(&grid, &alice).await;
     let dn = grid.pki().unwrap().user_dn("alice").unwrap().to_owned();
     let item = create("/term/1", &dn, about["store"].as_str().unwrap());
@@ -217,7 +217,7 @@ async fn a_limit_to_the_size_of_files_refuses_changes_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let grid = grid(folder.path());
     let url = grid.urls().remove(0);
-    let alice = client(&grid, "alice-plain");
+    let alice = client(&grid, "alice");
     let store = about(&grid, &alice).await["store"].as_str().unwrap().to_owned();
     let dn = grid.pki().unwrap().user_dn("alice").unwrap().to_owned();
     let item = |key_id: &str| create(key_id, &dn, &store);
@@ -264,7 +264,7 @@ async fn the_monitor_says_live_ready_and_counts() {
         ..GridOptions::default()
     };
     let grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
-    let alice = client(&grid, "alice-plain");
+    let alice = client(&grid, "alice");
     about(&grid, &alice).await;
     let log = std::fs::read_to_string(grid.store_log(1)).unwrap();
     let line = log.lines().find(|line| line.contains("monitor listening")).unwrap();

@@ -31,7 +31,7 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
     let folder = tempfile::tempdir().unwrap();
     let pki = Pki::create(&folder.path().join("pki"), &PkiOptions::default()).unwrap();
     let authority = pki.authority().unwrap();
-    let server = VomsServer::new(authority, "myvo", "voms.hydragrid.example").unwrap();
+    let server = VomsServer::new(authority, "labvo", "voms.lab.hydragrid.example").unwrap();
     let lsc = pki.vomsdir().join(server.lsc_path());
     std::fs::create_dir_all(lsc.parent().unwrap()).unwrap();
     std::fs::write(lsc, server.lsc()).unwrap();
@@ -43,7 +43,7 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
         programs: Path::new(env!("CARGO_BIN_EXE_hydra-keystore"))
             .parent()
             .map(PathBuf::from),
-        store_settings: "[[create]]\nprefix = \"/myvo/\"\nprincipal = \"/myvo/Role=writer\"\n".to_owned(),
+        store_settings: "[[create]]\nprefix = \"/labvo/\"\nprincipal = \"/labvo/Role=writer\"\n".to_owned(),
     };
     let grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
     let url = grid.urls().remove(0);
@@ -53,9 +53,9 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
     let writer = client(
         &pki,
         &path,
-        &server.proxy(&carol, &["/myvo", "/myvo/Role=writer"]).unwrap(),
+        &server.proxy(&carol, &["/labvo", "/labvo/Role=writer"]).unwrap(),
     );
-    let mut forged = server.template(&carol, &["/myvo/Role=writer"]);
+    let mut forged = server.template(&carol, &["/labvo/Role=writer"]);
     forged.holder_serial += 1;
     let forged = server.sign(&forged).unwrap();
     let forger = client(
@@ -65,7 +65,7 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
     );
 
     let who = get(&url, &writer, "/v1/whoami").await;
-    assert_eq!(who["fqans"], json!(["/myvo", "/myvo/Role=writer"]));
+    assert_eq!(who["fqans"], json!(["/labvo", "/labvo/Role=writer"]));
     assert_eq!(who.get("voms_error"), None);
     let seen = get(&url, &forger, "/v1/whoami").await;
     assert_eq!((&seen["dn"], &seen["fqans"]), (&json!(dn), &json!([])));
@@ -79,7 +79,7 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
             "cipher": "eds-1", "key_bits": 256,
             "sharing": { "generation": 1, "m": 1, "n": 1, "stores": [who["store"]], "check": "07".repeat(32) },
             "share": { "scheme": "gf256-1", "index": 1, "m": 1, "n": 1, "data": data_encoding::BASE64.encode(&[7; 64]) },
-            "permissions": { "owner": dn, "group": "/myvo", "user": "pdrwl-gs",
+            "permissions": { "owner": dn, "group": "/labvo", "user": "pdrwl-gs",
                 "group_permissions": "--------", "other": "--------", "acl": [], "version": 1,
                 "change_id": "00112233445566778899aabbccddeeff" } }] })
     };
@@ -89,9 +89,9 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
         let answer = request.body(create(key_id).to_string()).send().await.unwrap();
         answer.json::<Value>().await.unwrap()["items"][0].clone()
     };
-    assert!(post(&forger, "/myvo/a").await.get("problem").is_some());
-    assert!(post(&writer, "/labvo/a").await.get("problem").is_some());
-    assert_eq!(post(&writer, "/myvo/a").await["status"], "ok");
+    assert!(post(&forger, "/labvo/a").await.get("problem").is_some());
+    assert!(post(&writer, "/myvo/a").await.get("problem").is_some());
+    assert_eq!(post(&writer, "/labvo/a").await["status"], "ok");
     let log = std::fs::read_to_string(grid.store_log(1)).unwrap();
     assert!(log.contains("attribute certificate refused"), "{log}");
 }

@@ -308,9 +308,11 @@ impl Grid {
             ("GLITE_SD_SERVICES_XML", text(self.directory.join("services.xml"))),
             ("X509_CERT_DIR", text(pki.certificates())),
             ("X509_VOMS_DIR", text(pki.vomsdir())),
-            ("X509_USER_PROXY", text(pki.proxy("alice-plain"))),
-            ("ALICE_PROXY", text(pki.proxy("alice-plain"))),
-            ("BOB_PROXY", text(pki.proxy("bob-plain"))),
+            ("X509_USER_PROXY", text(pki.working_proxy("alice"))),
+            ("ALICE_PROXY", text(pki.working_proxy("alice"))),
+            ("BOB_PROXY", text(pki.working_proxy("bob"))),
+            ("CAROL_PROXY", text(pki.working_proxy("carol"))),
+            ("ADMIN_PROXY", text(pki.working_proxy("admin"))),
             ("STORE_URLS", self.urls().join(" ")),
         ]
     }
@@ -506,9 +508,11 @@ impl Grid {
             quoted(&pki.certificates()),
             quoted(&pki.vomsdir())
         ));
-        for user in ["alice", "bob"] {
-            let dn = pki.user_dn(user).unwrap_or_default();
-            text.push_str(&format!("\n[[create]]\nprefix = \"\"\nprincipal = {}\n", quote(dn)));
+        for principal in creators(&pki) {
+            text.push_str(&format!(
+                "\n[[create]]\nprefix = \"\"\nprincipal = {}\n",
+                quote(principal)
+            ));
         }
         text.push_str(&format!("\n{tables}"));
         let path = self.store_directory(number).join("hydra-keystore.toml");
@@ -640,6 +644,15 @@ impl Drop for Grid {
             // A drop has nobody to tell; the directory may be gone already, the processes are ended either way.
             let _ = self.down();
         }
+    }
+}
+
+/// Who may register keys: the VO, or alice and bob by name where they are in none.
+fn creators(pki: &Pki) -> Vec<&str> {
+    if pki.has_vo() {
+        vec!["/myvo"]
+    } else {
+        ["alice", "bob"].iter().filter_map(|user| pki.user_dn(user)).collect()
     }
 }
 

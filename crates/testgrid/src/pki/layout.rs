@@ -6,12 +6,33 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use super::voms::{VomsServer, carrying};
 use super::{Authority, Issued, KeyKind, PkiError, ProxyOptions, pem};
 
 /// The users of every fabric. dave's certificate is revoked; mallory's is by an authority that nobody trusts.
 pub const USERS: &[&str] = &["alice", "bob", "carol", "dave", "admin", "mallory"];
 /// The hosts of every fabric, besides more key stores where they are asked for.
 pub const HOSTS: &[&str] = &["keystore1", "keystore2", "keystore3", "keystore4", "keystore5", "se"];
+
+/// The VOs of every fabric, with the hosts and ports of their (imaginary) servers.
+pub const VOS: &[(&str, &str, u16)] = &[
+    ("myvo", "voms.hydragrid.example", 15000),
+    ("labvo", "voms.lab.hydragrid.example", 15001),
+];
+/// The proxies with groups and roles: name, user, VO, FQANs. All but the second VO's have `/myvo` first.
+pub const MEMBERS: &[(&str, &str, &str, &[&str])] = &[
+    (
+        "alice",
+        "alice",
+        "myvo",
+        &["/myvo", "/myvo/physicians", "/myvo/physicians/Role=radiologist"],
+    ),
+    ("alice-physician", "alice", "myvo", &["/myvo", "/myvo/physicians"]),
+    ("bob", "bob", "myvo", &["/myvo", "/myvo/researchers"]),
+    ("bob-labvo", "bob", "labvo", &["/labvo", "/labvo/physicians"]),
+    ("dave", "dave", "myvo", &["/myvo", "/myvo/physicians"]),
+    ("admin", "admin", "myvo", &["/myvo", "/myvo/Role=hydra-admin"]),
+];
 
 const BASE: &str = "/DC=org/DC=hydragrid";
 
@@ -47,7 +68,8 @@ impl Pki {
         }
         let mut builder = Builder::new(directory, options)?;
         builder.hosts(options)?;
-        builder.users(options)?;
+        let servers = builder.vos(options)?;
+        builder.users(options, &servers)?;
         builder.trust()?;
         builder.finish()
     }
@@ -115,6 +137,21 @@ impl Pki {
     /// A credential file by its name without `.pem`, for example `alice-plain`.
     pub fn proxy(&self, name: &str) -> PathBuf {
         self.directory.join("proxies").join(format!("{name}.pem"))
+    }
+
+    /// The credential that a user works with: the proxy with groups and roles, where there is one, else the plain one.
+    pub fn working_proxy(&self, user: &str) -> PathBuf {
+        let member = self.proxy(user);
+        if member.exists() {
+            member
+        } else {
+            self.proxy(&format!("{user}-plain"))
+        }
+    }
+
+    /// Whether alice and bob have proxies of the VO: a fabric made without VOMS has none.
+    pub fn has_vo(&self) -> bool {
+        ["alice", "bob"].iter().all(|user| self.proxy(user).exists())
     }
 
     /// The DN of a user.
@@ -229,7 +266,28 @@ impl Builder {
         Ok(())
     }
 
-    fn users(&mut self, options: &PkiOptions) -> Result<(), PkiError> {
+    /// The servers of the VOs, with what vouches for each, and the file by which clients would find them.
+    fn vos(&mut self, options: &PkiOptions) -> Result<Vec<VomsServer>, PkiError> {
+        let mut servers = Vec::new();
+        let mut contacts = String::new();
+        for &(vo, host, port) in VOS {
+            let dn = format!("{BASE}/OU=Hosts/CN={host}");
+            let own = self.trusted.host_with(&dn, &[host], options.key)?;
+            let directory = self.directory.join("voms").join(vo);
+            write(&directory.join("hostcert.pem"), &own.certificate_pem(), 0o644)?;
+            write(&directory.join("hostkey.pem"), &own.key().pem(), 0o600)?;
+            let server = VomsServer::with(&self.trusted, vo, host, own);
+            let lsc = self.directory.join("vomsdir").join(server.lsc_path());
+            write(&lsc, &server.lsc(), 0o644)?;
+            contacts.push_str(&format!("\"{vo}\" \"{host}\" \"{port}\" \"{dn}\" \"{vo}\"\n"));
+            self.names.push(("voms".to_owned(), vo.to_owned(), dn));
+            servers.push(server);
+        }
+        write(&self.directory.join("vomses"), &contacts, 0o644)?;
+        Ok(servers)
+    }
+
+    fn users(&mut self, options: &PkiOptions, servers: &[VomsServer]) -> Result<(), PkiError> {
         for &name in USERS {
             let (dn, authority) = match name {
                 "mallory" => ("/DC=org/DC=elsewhere/CN=mallory".to_owned(), &self.untrusted),
@@ -240,6 +298,7 @@ impl Builder {
             write(&directory.join("usercert.pem"), &user.certificate_pem(), 0o644)?;
             write(&directory.join("userkey.pem"), &user.key().pem(), 0o600)?;
             self.credentials(name, &user)?;
+            self.memberships(name, &user, servers)?;
             if name == "dave" {
                 self.trusted.revoke(&user);
             }
@@ -248,17 +307,36 @@ impl Builder {
         Ok(())
     }
 
+    fn credential(&self, name: &str, issued: &Issued) -> Result<(), PkiError> {
+        let path = self.directory.join("proxies").join(format!("{name}.pem"));
+        write(&path, &issued.credential_pem(), 0o600)
+    }
+
     fn credentials(&self, name: &str, user: &Issued) -> Result<(), PkiError> {
-        let write = |suffix: &str, issued: &Issued| {
-            let path = self.directory.join("proxies").join(format!("{name}-{suffix}.pem"));
-            write(&path, &issued.credential_pem(), 0o600)
-        };
+        let write = |suffix: &str, issued: &Issued| self.credential(&format!("{name}-{suffix}"), issued);
         let plain = user.proxy(&ProxyOptions::default())?;
         write("eec", user)?;
         write("plain", &plain)?;
         if name == "alice" {
             write("limited", &user.proxy(&ProxyOptions::limited())?)?;
             write("plain-delegated", &plain.proxy(&ProxyOptions::default())?)?;
+        }
+        Ok(())
+    }
+
+    /// The proxies with groups and roles. What a VO says about a user is valid as long as the proxy that carries it.
+    fn memberships(&self, name: &str, user: &Issued, servers: &[VomsServer]) -> Result<(), PkiError> {
+        for (proxy, _, vo, fqans) in MEMBERS.iter().filter(|(_, of, _, _)| *of == name) {
+            let Some(server) = servers.iter().find(|server| server.vo() == *vo) else {
+                continue;
+            };
+            let mut template = server.template(user, fqans);
+            template.validity = ProxyOptions::default().validity;
+            let member = user.proxy(&carrying(&[server.sign(&template)?]))?;
+            self.credential(proxy, &member)?;
+            if *proxy == "alice" {
+                self.credential("alice-delegated", &member.proxy(&ProxyOptions::default())?)?;
+            }
         }
         Ok(())
     }
@@ -291,7 +369,7 @@ impl Builder {
             let link = directory.join(format!("{hash}.{link}"));
             symlink(name, &link).map_err(|source| file_error(&link, source))?;
         }
-        make_directory(&self.directory.join("vomsdir"))
+        Ok(())
     }
 
     fn finish(self) -> Result<Pki, PkiError> {

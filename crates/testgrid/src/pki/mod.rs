@@ -7,7 +7,7 @@
 mod layout;
 pub mod voms;
 
-pub use layout::{HOSTS, Pki, PkiOptions, USERS};
+pub use layout::{HOSTS, MEMBERS, Pki, PkiOptions, USERS, VOS};
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -32,6 +32,11 @@ impl VomsServer {
         }
     }
 
+    /// Its VO.
+    pub fn vo(&self) -> &str {
+        &self.vo
+    }
+
     /// Its certificate and key.
     pub fn own(&self) -> &Issued {
         &self.own
