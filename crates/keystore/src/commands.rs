@@ -1,4 +1,4 @@
-//! `hydra-keystore init`, `check` and `serve`: see `docs/src/commands/hydra-keystore.md`.
+//! `hydra-keystore init`, `check`, `audit` and `serve`: see `docs/src/commands/hydra-keystore.md`.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -23,6 +23,7 @@ use crate::audit::{self, SignedHead};
 use crate::config::{Config, ConfigError};
 use crate::database::{self, DatabaseError};
 use crate::engine::{Engine, now};
+use crate::maintenance::{self, Maintenance};
 use crate::{api, engine};
 
 /// Runs a Hydra key store: one share of each key, never a key
@@ -45,6 +46,8 @@ enum Verb {
     /// Look through the audit log
     #[command(subcommand)]
     Audit(Audit),
+    #[command(flatten)]
+    Maintenance(Maintenance),
     /// Serve until SIGTERM or SIGINT; prints `listening on https://HOST:PORT`
     Serve {
         /// The configuration file
@@ -99,7 +102,7 @@ struct Init {
     create: Vec<String>,
 }
 
-const EXAMPLES: [Example; 2] = [
+const EXAMPLES: [Example; 3] = [
     Example {
         says: "make a store that lets Alice create any key id",
         command: "hydra-keystore init /var/lib/hydra --store-id ks-a.example.org --create =/DC=org/CN=Alice",
@@ -107,6 +110,10 @@ const EXAMPLES: [Example; 2] = [
     Example {
         says: "serve it",
         command: "hydra-keystore serve /var/lib/hydra/hydra-keystore.toml",
+    },
+    Example {
+        says: "back it up while it serves",
+        command: "hydra-keystore backup /var/lib/hydra/hydra-keystore.toml /backup/hydra-2026-11-22.db",
     },
 ];
 
@@ -118,6 +125,7 @@ pub fn main() -> ExitCode {
         Verb::Check { config } => check(&config),
         Verb::Audit(Audit::Verify { config, head }) => audit_verify(&config, &head),
         Verb::Audit(Audit::Show { config, after }) => audit_show(&config, after),
+        Verb::Maintenance(verb) => maintenance::run(&verb),
         Verb::Serve { config } => serve(&config),
     })
 }
@@ -378,7 +386,7 @@ fn check(path: &Path) -> Result<(), Failure> {
     Err(Failure::new(Code::Config, ConfigError::Faults { path, faults }))
 }
 
-fn read_config(path: &Path) -> Result<Config, Failure> {
+pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
     Config::read(path).map_err(|error| Failure::new(Code::Config, error))
 }
 
@@ -401,7 +409,7 @@ fn server_config(config: &Config, trust: Arc<TrustStore>) -> Result<rustls::Serv
 }
 
 /// The store key: 32 raw bytes in a file that nobody but its owner can read.
-fn read_store_key(path: &Path) -> Result<Key, Failure> {
+pub(crate) fn read_store_key(path: &Path) -> Result<Key, Failure> {
     let refuse = |reason: String| {
         let path = path.to_owned();
         Failure::new(Code::Config, StoreError::StoreKey { path, reason })
@@ -421,13 +429,16 @@ fn read_store_key(path: &Path) -> Result<Key, Failure> {
     Key::from_slice(&bytes).ok_or_else(|| refuse("is not 32 bytes long".into()))
 }
 
-fn database_failure(error: DatabaseError) -> Failure {
-    let code = match &error {
+pub(crate) fn database_failure(error: DatabaseError) -> Failure {
+    Failure::new(database_code(&error), error)
+}
+
+pub(crate) fn database_code(error: &DatabaseError) -> Code {
+    match error {
         DatabaseError::Locked { .. } => Code::TryLater,
         DatabaseError::Sqlite(_) | DatabaseError::Open { .. } | DatabaseError::Row { .. } => Code::Io,
         _ => Code::Config,
-    };
-    Failure::new(code, error)
+    }
 }
 
 // --- serve ------------------------------------------------------------------------------------------------------------
@@ -468,6 +479,9 @@ async fn run(
     let address = listener.local_addr().map_err(start)?;
     for problem in trust.problems() {
         tracing::warn!(file = %problem.path.display(), reason = %problem.what, "a trust anchor's file is not used");
+    }
+    if engine.restored() {
+        tracing::warn!("restored from a backup: entries stay in quarantine until repaired or opened");
     }
     tracing::info!(store = %config.store, %address, "listening");
     output::print_line(&format!("listening on https://{address}"))?;

@@ -1,7 +1,7 @@
 //! The database of a key store: SQLite in WAL mode, each commit flushed to disk. Schema with numbered migrations, rows to
 //! and from what decisions work on, the audit table. No decision is made here (`docs/src/operating.md`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,9 @@ use hydra_core::ids::{RegistrationId, StoreId};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::{Effect, Held, SharingKey, StoredEntry, StoredSharing, StoredTombstone};
 use hydra_core::keystore::wire::{Constants, Scheme, Share, ShareData, Sharing, State};
-use hydra_core::permissions::{PermissionRecord, Permissions};
+use hydra_core::permissions::{Permission, PermissionRecord, Permissions};
 use hydra_core::secret::Key;
+use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use crate::rest::{self, DataKeys, Place, RestError};
@@ -21,7 +22,11 @@ use crate::rest::{self, DataKeys, Place, RestError};
 const APPLICATION_ID: i64 = 0x4879_4b53;
 
 /// Each brings the schema from its index to the next number.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+];
 
 /// The schema that this version writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -62,6 +67,18 @@ pub enum DatabaseError {
     OtherStore {
         /// Whose it is.
         found: String,
+    },
+    /// Made by an earlier version, which may be serving it.
+    #[error("the database has schema {found}, which this version would have to change: serve it once")]
+    Older {
+        /// Its schema.
+        found: i64,
+    },
+    /// A backup lies where the database should.
+    #[error("the database is a backup, made {made}, that was not restored")]
+    IsBackup {
+        /// When it was made.
+        made: String,
     },
     /// The store key is not the one that wrapped the data keys, or a data key is damaged.
     #[error("data key {id} does not open with the store key")]
@@ -157,10 +174,7 @@ pub fn create(path: &Path, store: &StoreId, store_key: &Key, now: u64) -> Result
 pub fn open_writer(path: &Path, store: &StoreId, max_bytes: u64) -> Result<Connection, DatabaseError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
-    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    if application != APPLICATION_ID {
-        return Err(DatabaseError::NotOurs);
-    }
+    check_ours(&connection)?;
     prepare(&connection)?;
     migrate(&mut connection)?;
     if max_bytes > 0 {
@@ -168,11 +182,59 @@ pub fn open_writer(path: &Path, store: &StoreId, max_bytes: u64) -> Result<Conne
         let pages = (signed(max_bytes) / page.max(1)).max(1);
         connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
     }
-    let found: String = connection.query_row("SELECT value FROM meta WHERE name = 'store_id'", [], |row| row.get(0))?;
-    if found != store.as_str() {
-        return Err(DatabaseError::OtherStore { found });
+    check_store(&connection, store)?;
+    if let Some(made) = meta(&connection, BACKUP)? {
+        return Err(DatabaseError::IsBackup { made });
     }
     Ok(connection)
+}
+
+/// Opens the database of `store` for a change beside a process that may be serving it: nothing is brought up to date.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn open_beside(path: &Path, store: &StoreId) -> Result<Connection, DatabaseError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    check_ours(&connection)?;
+    let found = schema(&connection)?;
+    match found.cmp(&SCHEMA_VERSION) {
+        std::cmp::Ordering::Less => return Err(DatabaseError::Older { found }),
+        std::cmp::Ordering::Greater => return Err(DatabaseError::Newer { found }),
+        std::cmp::Ordering::Equal => {}
+    }
+    prepare(&connection)?;
+    check_store(&connection, store)?;
+    Ok(connection)
+}
+
+/// The row of `meta` that says of a backup when it was made.
+pub(crate) const BACKUP: &str = "backup";
+
+/// A row of `meta`.
+pub(crate) fn meta(connection: &Connection, name: &str) -> Result<Option<String>, DatabaseError> {
+    let mut statement = connection.prepare("SELECT value FROM meta WHERE name = ?1")?;
+    Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+}
+
+/// Whether it is the database of a key store at all.
+pub(crate) fn check_ours(connection: &Connection) -> Result<(), DatabaseError> {
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if application == APPLICATION_ID {
+        Ok(())
+    } else {
+        Err(DatabaseError::NotOurs)
+    }
+}
+
+/// Whether it is this store's.
+pub(crate) fn check_store(connection: &Connection, store: &StoreId) -> Result<(), DatabaseError> {
+    match meta(connection, "store_id")? {
+        Some(found) if found == store.as_str() => Ok(()),
+        found => Err(DatabaseError::OtherStore {
+            found: found.unwrap_or_default(),
+        }),
+    }
 }
 
 /// Opens the database for reading only.
@@ -198,8 +260,13 @@ fn prepare(connection: &Connection) -> Result<(), DatabaseError> {
     Ok(())
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+fn schema(connection: &Connection) -> Result<i64, DatabaseError> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+/// Brings the schema up to this version's.
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
+    let found = schema(connection)?;
     if found > SCHEMA_VERSION {
         return Err(DatabaseError::Newer { found });
     }
@@ -416,35 +483,91 @@ pub enum Range<'a> {
     Owner(&'a str),
 }
 
-/// Up to `limit` entries of a range in byte order of key id, from behind `after`.
+/// Up to `limit` entries of a range in byte order of key id, from behind `after`; of them, those that grant `l` to one of
+/// `principals` (to everybody: the principal ""), or all where there are none given. The rows of other entries are not
+/// touched. The caller sees to one transaction around it, and decides: the table `listable` only finds.
 ///
 /// # Errors
 /// [`DatabaseError`]
 pub fn list(
     connection: &Connection,
     range: Range<'_>,
+    principals: Option<&[&str]>,
     after: Option<&KeyId>,
-    limit: u32,
+    limit: usize,
 ) -> Result<Vec<Listed>, DatabaseError> {
-    let (condition, value) = match range {
-        // A prefix is compared in bytes, from itself on; what no longer begins so ends the range.
-        Range::Prefix(prefix) => ("key_id >= ?1 AND substr(key_id, 1, length(?1)) = ?1", prefix),
-        Range::LastComponent(last) => ("last_component = ?1", last),
-        Range::Owner(owner) => ("owner = ?1", owner),
-    };
-    let query =
-        format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE {condition} AND key_id > ?2 ORDER BY key_id LIMIT ?3");
-    let mut statement = connection.prepare_cached(&query)?;
-    let mut rows = statement.query(params![value, after.map_or("", KeyId::as_str), limit])?;
+    let mut found = BTreeSet::new();
+    match (range, principals) {
+        // An owner's entries are the owner's to know, also those that the owner may not list.
+        (Range::Owner(_), _) | (_, None) => key_ids(connection, range, None, after, limit, &mut found)?,
+        (_, Some(names)) => {
+            for name in names {
+                if let Some(principal) = principal(connection, name)? {
+                    key_ids(connection, range, Some(principal), after, limit, &mut found)?;
+                }
+            }
+        }
+    }
+    let mut statement = connection.prepare_cached(&format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE key_id = ?1"))?;
     let mut listed = Vec::new();
-    while let Some(row) = rows.next()? {
-        let key_id = KeyId::imported(row.get::<_, String>(18)?);
-        listed.push(Listed {
-            key_id: key_id.map_err(|_| DatabaseError::Row { table: "entries" })?,
-            entry: read_entry(row)?,
-        });
+    for key_id in found.into_iter().take(limit) {
+        let entry = statement.query_row([&key_id], |row| Ok(read_entry(row)))??;
+        let key_id = KeyId::imported(key_id).map_err(|_| DatabaseError::Row { table: "entries" })?;
+        listed.push(Listed { key_id, entry });
     }
     Ok(listed)
+}
+
+fn key_ids(
+    connection: &Connection,
+    range: Range<'_>,
+    principal: Option<i64>,
+    after: Option<&KeyId>,
+    limit: usize,
+    found: &mut BTreeSet<String>,
+) -> Result<(), DatabaseError> {
+    let after = after.map_or("", KeyId::as_str);
+    // One lower bound, so that the index is entered there, and not at the beginning of the range for each page.
+    let (condition, from, range) = match range {
+        Range::Prefix(prefix) if prefix > after => ("key_id >= ?2 AND key_id < ?1", prefix, behind(prefix)),
+        Range::Prefix(prefix) => ("key_id > ?2 AND key_id < ?1", after, behind(prefix)),
+        Range::LastComponent(last) => ("last_component = ?1 AND key_id > ?2", after, Value::Text(last.into())),
+        Range::Owner(owner) => ("owner = ?1 AND key_id > ?2", after, Value::Text(owner.into())),
+    };
+    let table = match principal {
+        Some(_) => "listable WHERE principal = ?4 AND",
+        None => "entries WHERE ?4 IS NULL AND",
+    };
+    let query = format!("SELECT key_id FROM {table} {condition} ORDER BY key_id LIMIT ?3");
+    let mut statement = connection.prepare_cached(&query)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![range, from, limit, principal], |row| row.get(0))?;
+    for row in rows {
+        found.insert(row?);
+    }
+    Ok(())
+}
+
+/// The least that is above all texts which begin with `prefix`. UTF-8 sorts as its code points do.
+fn behind(prefix: &str) -> Value {
+    let mut rest = prefix.chars();
+    while let Some(last) = rest.next_back() {
+        let next = (last..=char::MAX).nth(1);
+        if let Some(next) = next {
+            return Value::Text(format!("{}{next}", rest.as_str()));
+        }
+    }
+    // SQLite sorts every blob above every text.
+    Value::Blob(Vec::new())
+}
+
+/// Whether any entry is in quarantine.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn any_restored(connection: &Connection) -> Result<bool, DatabaseError> {
+    let mut statement = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM entries WHERE restored = 1)")?;
+    Ok(statement.query_row([], |row| row.get(0))?)
 }
 
 /// How many entries, tombstones and stop marks an identity has brought.
@@ -478,7 +601,7 @@ pub fn save(
         match effect {
             Effect::NewEntry => insert_entry(connection, key_id, held.entry.as_ref())?,
             Effect::Entry => update_entry(connection, key_id, held.entry.as_ref())?,
-            Effect::EntryGone(_) => run(connection, "DELETE FROM entries WHERE key_id = ?1", [key_id.as_str()])?,
+            Effect::EntryGone(_) => delete_entry(connection, key_id)?,
             Effect::Sharing(key) => write_sharing(connection, keys, key_id, held.entry.as_ref(), *key)?,
             Effect::SharingState(key) => write_sharing_state(connection, key_id, held.entry.as_ref(), *key)?,
             Effect::SharingGone((generation, check)) => run(
@@ -538,11 +661,79 @@ fn insert_entry(connection: &Connection, key_id: &KeyId, entry: Option<&StoredEn
             signed(entry.created),
             signed(entry.changed),
         ],
-    )
+    )?;
+    write_listable(connection, key_id, &BTreeSet::new(), &may_list(&entry.record))
+}
+
+fn delete_entry(connection: &Connection, key_id: &KeyId) -> Result<(), DatabaseError> {
+    if let Some(record) = held_record(connection, key_id)? {
+        write_listable(connection, key_id, &may_list(&record), &BTreeSet::new())?;
+    }
+    run(connection, "DELETE FROM entries WHERE key_id = ?1", [key_id.as_str()])
+}
+
+fn held_record(connection: &Connection, key_id: &KeyId) -> Result<Option<PermissionRecord>, DatabaseError> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE key_id = ?1"))?;
+    let found = statement.query_row([key_id.as_str()], |row| Ok(read_entry(row)));
+    Ok(found.optional()?.transpose()?.map(|entry| entry.record))
+}
+
+/// Everybody whom a record grants `l`; "" is everybody.
+fn may_list(record: &PermissionRecord) -> BTreeSet<&str> {
+    let parts = [
+        (record.owner.as_str(), record.user),
+        (record.group.as_str(), record.group_permissions),
+        ("", record.other),
+    ];
+    let lines = record
+        .acl
+        .iter()
+        .map(|line| (line.principal.as_str(), line.permissions));
+    let all = parts.into_iter().chain(lines);
+    let listing = all.filter(|(_, permissions)| permissions.contains(Permission::List));
+    listing.map(|(principal, _)| principal).collect()
+}
+
+fn write_listable(
+    connection: &Connection,
+    key_id: &KeyId,
+    before: &BTreeSet<&str>,
+    now: &BTreeSet<&str>,
+) -> Result<(), DatabaseError> {
+    for gone in before.difference(now) {
+        let sql = "DELETE FROM listable WHERE key_id = ?1 \
+                   AND principal = (SELECT principal FROM principals WHERE name = ?2)";
+        run(connection, sql, [key_id.as_str(), gone])?;
+    }
+    for new in now.difference(before) {
+        let known = principal(connection, new)?;
+        let principal = match known {
+            Some(principal) => principal,
+            None => {
+                run(connection, "INSERT INTO principals(name) VALUES (?1)", [new])?;
+                connection.last_insert_rowid()
+            }
+        };
+        run(
+            connection,
+            "INSERT INTO listable(principal, key_id, last_component) VALUES (?1, ?2, ?3)",
+            params![principal, key_id.as_str(), key_id.last_component()],
+        )?;
+    }
+    Ok(())
+}
+
+fn principal(connection: &Connection, name: &str) -> Result<Option<i64>, DatabaseError> {
+    let mut statement = connection.prepare_cached("SELECT principal FROM principals WHERE name = ?1")?;
+    Ok(statement.query_row([name], |row| row.get(0)).optional()?)
 }
 
 fn update_entry(connection: &Connection, key_id: &KeyId, entry: Option<&StoredEntry>) -> Result<(), DatabaseError> {
     let entry = entry.ok_or(NO_ENTRY)?;
+    let before = held_record(connection, key_id)?.ok_or(NO_ENTRY)?;
+    if before != entry.record {
+        write_listable(connection, key_id, &may_list(&before), &may_list(&entry.record))?;
+    }
     run(
         connection,
         "UPDATE entries SET state = ?2, restored = ?3, owner = ?4, \"group\" = ?5, user_permissions = ?6, \

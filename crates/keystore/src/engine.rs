@@ -109,6 +109,7 @@ impl Engine {
             keys: Arc::clone(&keys),
             rules: rules.clone(),
             head,
+            others: None,
             brought: HashMap::new(),
         };
         let thread = std::thread::Builder::new()
@@ -223,13 +224,13 @@ impl Engine {
 
     fn page(&self, connection: &Connection, caller: &Caller, request: &List) -> Result<ListAnswer, Problem> {
         const PAGE: usize = 100;
-        /// Rows looked at for one page, so that nobody's list keeps a connection for long.
-        const ROWS: u32 = 2000;
+        /// Rows looked at for one page, so that nobody's list keeps a connection for long. All are the caller's to know.
+        const ROWS: usize = 2000;
         let invalid = |detail: &str| Problem::new(ProblemKind::Invalid).detail(detail);
         if request.prefix.is_some() && request.last_component.is_some() {
             return Err(invalid("a list goes by prefix or by last component, not by both"));
         }
-        let after = match &request.page_token {
+        let mut after = match &request.page_token {
             None => None,
             Some(token) => {
                 let opened = self.keys.open_page_token(&caller.dn, token);
@@ -241,31 +242,46 @@ impl Engine {
             (None, None) if request.owned_by_me => Range::Owner(&caller.dn),
             (None, prefix) => Range::Prefix(prefix.as_deref().unwrap_or_default()),
         };
-        let rows = database::list(connection, range, after.as_ref(), ROWS).map_err(|error| problem_of(&error))?;
-        let mut more = rows.len() == ROWS as usize;
-        let mut rows = rows.into_iter().peekable();
-        let mut last = None;
+        let principals: Vec<&str> = [caller.dn.as_str(), ""]
+            .into_iter()
+            .chain(caller.fqans.iter().map(String::as_str))
+            .collect();
+        let principals = (!caller.administrator).then_some(&principals[..]);
+        let internal = |error: DatabaseError| problem_of(&error);
+        let moment = connection
+            .unchecked_transaction()
+            .map_err(|error| internal(error.into()))?;
         let mut entries = Vec::new();
-        while let Some(row) = rows.next() {
-            last = Some(row.key_id.clone());
-            let context = self.rules.context(caller, &row.key_id, 0);
-            let owned = !request.owned_by_me || row.entry.record.owner == caller.dn;
-            if !owned || !row.entry.grants(&context, Permission::List) {
-                continue;
+        let mut rows = 0;
+        let more = loop {
+            let found = database::list(&moment, range, principals, after.as_ref(), PAGE + 1).map_err(internal)?;
+            let last_of_all = found.len() <= PAGE;
+            rows += found.len();
+            let mut found = found.into_iter();
+            while entries.len() < PAGE
+                && let Some(row) = found.next()
+            {
+                after = Some(row.key_id.clone());
+                let context = self.rules.context(caller, &row.key_id, 0);
+                let owned = !request.owned_by_me || row.entry.record.owner == caller.dn;
+                if owned && row.entry.grants(&context, Permission::List) {
+                    entries.push(ListedEntry {
+                        key_id: row.key_id,
+                        registration_id: row.entry.constants.registration_id,
+                        state: row.entry.state,
+                        owner: row.entry.record.owner,
+                    });
+                }
             }
-            entries.push(ListedEntry {
-                key_id: row.key_id,
-                registration_id: row.entry.constants.registration_id,
-                state: row.entry.state,
-                owner: row.entry.record.owner,
-            });
-            if entries.len() == PAGE {
-                more |= rows.peek().is_some();
-                break;
+            if last_of_all && found.len() == 0 {
+                break false;
             }
-        }
+            if entries.len() == PAGE || rows >= ROWS {
+                break true;
+            }
+        };
         let token = |last: KeyId| self.keys.page_token(&caller.dn, &last);
-        let next = match (more, last) {
+        let next = match (more, after) {
             (true, Some(last)) => Some(token(last).map_err(|_| Problem::new(ProblemKind::Internal))?),
             _ => None,
         };
@@ -278,9 +294,9 @@ impl Engine {
 
     /// Whether any entry is in quarantine.
     pub fn restored(&self) -> bool {
-        let query = "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'restored')";
-        self.readers
-            .with(|connection| connection.query_row(query, [], |row| row.get(0)).unwrap_or(false))
+        let asked = self.readers.with(database::any_restored);
+        // Whoever cannot tell is not to be relied upon: that is what the answer is for.
+        asked.unwrap_or(true)
     }
 }
 
@@ -338,6 +354,8 @@ struct Writer {
     keys: Arc<DataKeys>,
     rules: Rules,
     head: AuditHead,
+    /// SQLite's number of the changes by others, when `head` and `brought` were read; none: they are to be read again.
+    others: Option<i64>,
     /// The last line whose head is signed.
     signed: i64,
     /// The refusals of each identity since the head was last signed.
@@ -372,22 +390,38 @@ impl Writer {
 
     /// Writes down the refusals that were only counted, and signs the head of the audit log if it is a new one.
     fn sign(&mut self) {
-        let before = self.head.clone();
         if let Err(error) = self.try_sign() {
             tracing::error!(reason = %error, cause = ?error, "the head of the audit log is not signed");
             let _ = self.connection.execute_batch("ROLLBACK");
-            self.head = before;
+            self.others = None;
         }
+    }
+
+    /// An administrator's command may have changed the database beside this process: then the audit log goes on from
+    /// its line.
+    fn catch_up(&mut self) -> Result<(), DatabaseError> {
+        let others = {
+            let mut statement = self.connection.prepare_cached("PRAGMA data_version")?;
+            statement.query_row([], |row| row.get::<_, i64>(0))?
+        };
+        if self.others != Some(others) {
+            self.head = database::audit_head(&self.connection)?;
+            self.brought.clear();
+            self.others = Some(others);
+        }
+        Ok(())
     }
 
     fn try_sign(&mut self) -> Result<(), DatabaseError> {
         let refusals = std::mem::take(&mut self.refusals);
         let counted = refusals.into_iter().filter(|(_, count)| *count > REFUSALS_WRITTEN);
         let counted: Vec<_> = counted.collect();
+        self.catch_up()?;
         if self.head.sequence == self.signed && counted.is_empty() {
             return Ok(());
         }
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.catch_up()?;
         let at = now();
         for (dn, count) in counted {
             let outcome = format!("{} more refusals", count - REFUSALS_WRITTEN);
@@ -403,7 +437,6 @@ impl Writer {
 
     /// All jobs of a batch in one transaction, flushed once; answered after that.
     fn commit(&mut self, batch: Vec<Job>) {
-        let head = self.head.clone();
         let mut answers = Vec::new();
         let done = self.transaction(batch, &mut answers);
         metrics::counter!("commits_total").increment(1);
@@ -416,8 +449,7 @@ impl Writer {
             Err(error) => {
                 tracing::error!(reason = %error, cause = ?error, "nothing of a commit is on disk");
                 let _ = self.connection.execute_batch("ROLLBACK");
-                self.head = head;
-                self.brought.clear();
+                self.others = None;
                 for (answer, replies) in answers {
                     let refuse = |reply| match reply {
                         // What was refused without a change stays refused.
@@ -436,11 +468,9 @@ impl Writer {
         answers: &mut Vec<(oneshot::Sender<Vec<Reply>>, Vec<Reply>)>,
     ) -> Result<(), DatabaseError> {
         // Without a transaction each item below fails, and says so.
-        let mut first_error = self
-            .connection
-            .execute_batch("BEGIN IMMEDIATE")
-            .err()
-            .map(DatabaseError::from);
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        let begun = begun.map_err(DatabaseError::from).and_then(|()| self.catch_up());
+        let mut first_error = begun.err();
         for job in batch {
             let mut replies = Vec::with_capacity(job.messages.len());
             for message in job.messages {

@@ -4,10 +4,12 @@
 
 pub mod api;
 pub mod audit;
+pub mod backup;
 mod commands;
 pub mod config;
 pub mod database;
 pub mod engine;
+mod maintenance;
 pub mod openapi;
 pub mod rest;
 

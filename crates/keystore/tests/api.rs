@@ -320,6 +320,109 @@ async fn lists_are_paged_by_prefix_last_component_and_owner() {
 }
 
 #[tokio::test]
+async fn pages_are_full_and_show_nothing_of_the_entries_of_others() {
+    let mut store = Store::new();
+    store.per_owner = 10_000;
+    let served = store.open();
+    // Every fiftieth is Bob's to list too, each in another way, and one in fifty of Alice's own are not hers to list.
+    let make = |number: usize| {
+        let mut item = create(&format!("/myvo/{number:04}/x"), R1);
+        let record = &mut item["permissions"];
+        match number % 150 {
+            0 => record["acl"] = json!([{ "principal": BOB, "permissions": "----l---" }]),
+            50 => record["other"] = "----l---".into(),
+            100 => record["acl"] = json!([{ "principal": BOB, "permissions": "------g-" }]),
+            1 => record["user"] = "pdrw--gs".into(),
+            _ => {}
+        }
+        item
+    };
+    for batch in 0..30 {
+        let items: Vec<_> = (batch * 100..(batch + 1) * 100).map(make).collect();
+        let answers = served.post(ALICE, "create", items.into()).await;
+        assert!(answers.iter().all(|answer| answer["status"] == "ok"));
+    }
+    let mut changed = make(0)["permissions"].clone();
+    changed["version"] = 2.into();
+    changed["change_id"] = "ff112233445566778899aabbccddeeff".into();
+    changed["acl"] = json!([]);
+    let change = |key_id: &str, record: &Value| {
+        json!({ "key_id": key_id, "registration_id": R1, "if_version": 1,
+                "if_change_id": "00112233445566778899aabbccddeeff", "permissions": record })
+    };
+    assert_eq!(
+        served.one(ALICE, "change", change("/myvo/0000/x", &changed)).await,
+        "ok"
+    );
+    changed["acl"] = json!([{ "principal": BOB, "permissions": "----l---" }]);
+    assert_eq!(
+        served.one(ALICE, "change", change("/myvo/0002/x", &changed)).await,
+        "ok"
+    );
+    assert_eq!(served.one(ALICE, "remove", of("/myvo/0050/x", R1)).await, "ok");
+    drop(served);
+    let check = async |served: &Served| {
+        for query in [
+            json!({}),
+            json!({ "prefix": "/myvo/" }),
+            json!({ "last_component": "x" }),
+        ] {
+            let page = served.post(BOB, "list", json!([query])).await.remove(0);
+            // 20 + 20, without the first of each, with 0002. One page, and nothing to ask further for.
+            assert_eq!(page["entries"].as_array().unwrap().len(), 39, "{query}");
+            assert_eq!(page["entries"][0]["key_id"], "/myvo/0002/x");
+            assert!(page.get("next_page_token").is_none(), "{query}");
+            let page = served.post(ALICE, "list", json!([query])).await.remove(0);
+            assert_eq!(page["entries"].as_array().unwrap().len(), 100, "{query}");
+        }
+        let own = json!({ "last_component": "x", "owned_by_me": true });
+        let page = served.post(BOB, "list", json!([own])).await.remove(0);
+        assert!(page["entries"] == json!([]) && page.get("next_page_token").is_none());
+    };
+    check(&store.open()).await;
+    // The same out of a database of the schema before.
+    let raw = rusqlite::Connection::open(store.path()).unwrap();
+    raw.execute_batch(
+        "DROP TABLE listable; DROP TABLE principals; DROP INDEX entries_in_quarantine; PRAGMA user_version = 2",
+    )
+    .unwrap();
+    drop(raw);
+    check(&store.open()).await;
+}
+
+#[tokio::test]
+async fn a_prefix_ends_where_its_last_character_does() {
+    let store = Store::new();
+    let served = store.open();
+    let last = "/myvo/\u{10ffff}";
+    for key_id in [
+        "/myvo/a",
+        "/myvo/a/b",
+        "/myvo/az",
+        "/myvo/b",
+        "/myvo/\u{d7ff}x",
+        "/myvo/\u{e000}",
+        last,
+    ] {
+        assert_eq!(served.one(ALICE, "create", create(key_id, R1)).await, "ok");
+    }
+    for (prefix, expected) in [
+        ("/myvo/a", 3),
+        ("/myvo/\u{d7ff}", 1),
+        (last, 1),
+        ("/myvo/", 7),
+        ("", 7),
+        ("/myvp", 0),
+    ] {
+        let page = served
+            .post(ALICE, "list", json!([{ "prefix": prefix }]))
+            .await
+            .remove(0);
+        assert_eq!(page["entries"].as_array().unwrap().len(), expected, "{prefix}");
+    }
+}
+
+#[tokio::test]
 async fn documents_and_refusals() {
     let store = Store::new();
     let served = store.open();
