@@ -134,6 +134,7 @@ struct Race<'a> {
     title: String,
     contestants: Vec<(String, Box<dyn Fn() -> Command + 'a>)>,
     absent: Vec<&'static str>,
+    output: Option<PathBuf>,
 }
 
 impl<'a> Race<'a> {
@@ -142,7 +143,15 @@ impl<'a> Race<'a> {
             title: title.into(),
             contestants: Vec::new(),
             absent: Vec::new(),
+            output: None,
         }
+    }
+
+    /// What all of them write, removed before each begins: replacing a file costs as much as its bytes do, and one that
+    /// writes anew and renames needs room for both, which a virtual machine may first have to ask its host for.
+    fn writing(mut self, output: PathBuf) -> Self {
+        self.output = Some(output);
+        self
     }
 
     fn with(mut self, name: impl Into<String>, command: impl Fn() -> Command + 'a) -> Self {
@@ -163,7 +172,11 @@ impl<'a> Race<'a> {
         let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); self.contestants.len()];
         for _ in 0..rounds {
             for ((_, command), costs) in self.contestants.iter().zip(&mut costs) {
-                costs.push(measure(&mut command())?);
+                let mut command = command();
+                if let Some(output) = self.output.as_deref().filter(|output| output.exists()) {
+                    std::fs::remove_file(output).map_err(on("remove", output))?;
+                }
+                costs.push(measure(&mut command)?);
             }
         }
         println!("\n{}", self.title);
@@ -276,6 +289,7 @@ fn large(programs: &Programs, folder: &Path, sizes: Sizes, place: &str) -> Resul
     }
     let arguments = ["-q", "--force", "--key-file", "key", "large", "large.out"];
     let sealing = Race::new(format!("Sealing {} MiB, {place}; ratio to cp", sizes.large_mib))
+        .writing(folder.join("large.out"))
         .with("cp", || shell(folder, "exec cp large large.out"))
         .with("eds-encrypt", seal_line(programs, folder, "large", "large.out"))
         .with("eds-encrypt, one processor", || {
@@ -300,6 +314,7 @@ fn large(programs: &Programs, folder: &Path, sizes: Sizes, place: &str) -> Resul
     sealing.run(sizes.rounds, Some(bytes))?;
     let arguments = ["-q", "--force", "--key-file", "key", "large.eds", "large.out"];
     let opening = Race::new(format!("Opening {} MiB, {place}; ratio to cp", sizes.large_mib))
+        .writing(folder.join("large.out"))
         .with("cp", || shell(folder, "exec cp large large.out"))
         .with("eds-decrypt", || {
             let mut open = command(&programs.open, &arguments);
@@ -320,6 +335,7 @@ fn on_disk(programs: &Programs, folder: &Path, sizes: Sizes) -> Result<(), Chore
         "Sealing {} MiB to disk, flushed; ratio to cp and sync",
         sizes.large_mib
     ))
+    .writing(folder.join("large.out"))
     .with("cp, then sync of that file", || {
         shell(folder, "cp large large.out && exec sync large.out")
     })
@@ -330,6 +346,7 @@ fn on_disk(programs: &Programs, folder: &Path, sizes: Sizes) -> Result<(), Chore
 fn pipes(programs: &Programs, folder: &Path, sizes: Sizes) -> Result<(), ChoreError> {
     let seal = programs.seal.display();
     Race::new(format!("Sealing {} MiB through pipes; ratio to files", sizes.large_mib))
+        .writing(folder.join("large.out"))
         .with("eds-encrypt, files", seal_line(programs, folder, "large", "large.out"))
         .with("cat | eds-encrypt - - | cat", || {
             shell(

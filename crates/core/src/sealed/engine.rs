@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::stream::{CipherError, FileCipher, Layout, STREAM_HEADER_LENGTH, TAG_LENGTH};
 
 /// Bytes of ciphertext in a chunk: few enough to stay in a core's cache between reading and writing.
-const CHUNK_BYTES: u64 = 256 * 1024;
+const CHUNK_BYTES: u64 = 128 * 1024;
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +190,9 @@ struct Run<'a> {
     stopped: AtomicBool,
     turn: Mutex<Turn>,
     turned: Condvar,
+    /// Held while a chunk is written at its offset. The system lets one thread at a time write to a file, and who waits
+    /// for that inside the system burns its processor.
+    writing: Mutex<()>,
     plaintext_bytes: AtomicU64,
     sealed_bytes: AtomicU64,
     written_in_turn: AtomicU64,
@@ -264,6 +267,7 @@ pub(super) fn run(
         stopped: AtomicBool::new(false),
         turn: Mutex::default(),
         turned: Condvar::new(),
+        writing: Mutex::default(),
         plaintext_bytes: AtomicU64::new(0),
         sealed_bytes: AtomicU64::new(0),
         written_in_turn: AtomicU64::new(0),
@@ -487,6 +491,7 @@ impl Run<'_> {
             Sink::At { file, base } => {
                 done?;
                 let pieces = self.chunks.pieces(side, chunk, buffer);
+                let _alone = lock(&self.writing);
                 write_at(file, pieces, bytes, base + self.chunks.start(side, chunk)).map_err(Stop::Write)?;
             }
             Sink::InTurn(file) => {
