@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use grid_identity::{Policy, TrustStore};
 use http_body_util::{BodyExt, Full};
-use hydra_core::ids::{CheckValue, StoreId};
+use hydra_core::ids::{CheckValue, RegistrationId, StoreId};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::{self, Context, Held, Message, Reply};
 use hydra_core::keystore::wire::{self, Answer, Answers, Batch, ItemResult, State};
@@ -61,6 +61,8 @@ pub enum Way {
     OldGeneration,
     /// Claims to be the first store.
     OtherId,
+    /// Lists, of whatever name is asked for, a key that nobody else knows, as the caller's own; and none that is there.
+    PlantedInList,
 }
 
 /// The store; it ends when dropped.
@@ -323,6 +325,7 @@ fn decide(shared: &Shared, caller: &Caller, operation: &str, body: &[u8]) -> Opt
         "stop" => registration(Message::Stop),
         "undo" => batch(shared, caller, body, Message::Undo),
         "remove" => registration(Message::Remove),
+        "list" => list(shared, caller, body),
         "read" => each(Message::Read),
         "describe" => each(Message::Describe),
         "put" => batch(shared, caller, body, Message::Put),
@@ -375,6 +378,55 @@ fn batch<T: serde::de::DeserializeOwned>(
         _ => shared.id.clone(),
     };
     to_json(&Answers { store, items })
+}
+
+/// The caller's own entries whose ids end in what is asked for; it knows no other question.
+fn list(shared: &Shared, caller: &Caller, body: &[u8]) -> String {
+    let request: Batch<wire::List> = match wire::parse_request(body) {
+        Ok(request) => request,
+        Err(error) => return to_json(&error.to_string()),
+    };
+    let inner = shared.inner();
+    let answer = |item: wire::List| {
+        let last = item.last_component.unwrap_or_default();
+        let entries = match inner.way {
+            Way::PlantedInList => vec![wire::ListedEntry {
+                key_id: KeyId::new(format!("/planted/{last}")).expect("a key id"),
+                registration_id: RegistrationId([7; 16]),
+                state: State::Confirmed,
+                owner: caller.dn.clone(),
+            }],
+            _ => own(&inner.held, caller, &last),
+        };
+        Answer {
+            key_id: None,
+            result: ItemResult::Done(wire::ListAnswer {
+                status: wire::Status::Ok,
+                entries,
+                next_page_token: None,
+            }),
+        }
+    };
+    let items = request.items.into_iter().map(answer).collect();
+    to_json(&Answers {
+        store: shared.id.clone(),
+        items,
+    })
+}
+
+fn own(held: &BTreeMap<KeyId, Held>, caller: &Caller, last: &str) -> Vec<wire::ListedEntry> {
+    let entries = held
+        .iter()
+        .filter_map(|(key_id, held)| Some((key_id, held.entry.as_ref()?)));
+    let own = entries
+        .filter(|(key_id, entry)| entry.record.owner == caller.dn && key_id.as_str().rsplit('/').next() == Some(last));
+    let listed = own.map(|(key_id, entry)| wire::ListedEntry {
+        key_id: key_id.clone(),
+        registration_id: entry.constants.registration_id,
+        state: entry.state,
+        owner: entry.record.owner.clone(),
+    });
+    listed.collect()
 }
 
 fn context(shared: &Shared, caller: &Caller) -> Context {

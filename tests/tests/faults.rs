@@ -281,3 +281,24 @@ fn a_removal_that_misses_a_store_says_so_and_is_finished_by_running_it_again() {
     assert_eq!(stores.third().state(KEY_ID), None);
     stores.left_nothing("eds-key-unregister");
 }
+
+#[test]
+fn a_key_that_one_store_plants_in_its_list_is_not_sealed_with() {
+    let stores = Stores::up();
+    stores.must("eds-key-register", &["/faults/secret"]);
+    stores.third().behave(Way::PlantedInList);
+    // two operands: the key is the caller's own one that is named like the output
+    let glite = |output: &str| {
+        let mut command = stores.command("eds-encrypt", &["plain", output]);
+        std::os::unix::process::CommandExt::arg0(&mut command, "glite-eds-encrypt");
+        run(&mut command)
+    };
+    let sealed = glite("secret");
+    assert_eq!(sealed.code, DONE, "{sealed:?}");
+    assert!(sealed.stdout.contains("'/faults/secret'"), "{sealed:?}");
+    std::fs::remove_file(stores.folder.path().join("secret")).unwrap();
+    let refused = glite("other");
+    assert_eq!(refused.code, Some(255), "{refused:?}");
+    assert!(!refused.stderr.contains("/planted/"), "{refused:?}");
+    stores.left_nothing("glite-eds-encrypt");
+}
