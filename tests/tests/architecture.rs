@@ -141,3 +141,63 @@ fn every_member_takes_versions_and_lints_from_the_root() {
         );
     }
 }
+
+/// Every dependency with its features, as cargo resolves them with or without the tests.
+fn features(kinds: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let tree = std::process::Command::new(cargo)
+        .current_dir(root)
+        .args([
+            "tree",
+            "--offline",
+            "--workspace",
+            "--prefix",
+            "none",
+            "--no-dedupe",
+            "--format",
+            "{p}|{f}",
+            "--edges",
+        ])
+        .arg(kinds)
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let text = String::from_utf8(tree.stdout).unwrap();
+    let mut features: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (package, list) in text
+        .lines()
+        .filter_map(|line| line.trim_end_matches(" (*)").split_once('|'))
+    {
+        if !package.contains("(proc-macro)") {
+            features.entry(package.to_owned()).or_default().insert(list.to_owned());
+        }
+    }
+    features
+}
+
+#[test]
+fn programs_and_tests_take_the_same_features_so_that_dependencies_are_built_once() {
+    let tests = features("normal,dev,no-proc-macro");
+    for (package, features) in features("normal,no-proc-macro") {
+        assert_eq!(
+            features, tests[&package],
+            "{package}: ask for what the tests need in tests/Cargo.toml"
+        );
+    }
+}
+
+#[test]
+fn programs_wait_for_no_jitter_entropy() {
+    let program = hydra_tests::program("eds-encrypt");
+    let bytes = std::fs::read(&program).unwrap();
+    let has = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    assert!(
+        has(b"aws_lc_"),
+        "the symbols of the library are not there: this test sees nothing"
+    );
+    assert!(
+        !has(b"jent_entropy_collector_alloc"),
+        "built without AWS_LC_SYS_NO_JITTER_ENTROPY=1"
+    );
+}

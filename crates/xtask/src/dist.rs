@@ -28,6 +28,8 @@ pub fn run(workspace: &Workspace, dir: &Path, copies: bool) -> Result<(), ChoreE
         "--workspace",
         "--exclude",
         "hydra-eds-xtask",
+        "--exclude",
+        "hydra-eds-tests",
         "--bins",
         "--quiet",
     ]);
