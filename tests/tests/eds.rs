@@ -160,7 +160,14 @@ fn strangers_are_refused_by_every_store() {
             .run("eds-key-register /eds/strange")
             .exits(78)
             .says("store1 refused the credential");
-        let _ = GRID.desk(user).run("eds-check").exits(78);
+        for line in [
+            "eds-check",
+            "eds-key-status /eds/x",
+            "eds-key-repair /eds/x",
+            "eds-key-unregister /eds/x",
+        ] {
+            let _ = GRID.desk(user).run(line).exits(78).says("refused the credential");
+        }
     }
 }
 
@@ -541,4 +548,31 @@ fn credentials_that_cannot_be_used_are_refused_before_anybody_is_asked() {
     desk.set("X509_USER_PROXY", &missing);
     let _ = desk.run("eds-key-register /eds/x").exits(78).says("missing");
     let _ = desk.run("eds-check").exits(78).prints("threshold: 2 of 3");
+}
+
+#[test]
+fn a_range_reads_only_what_it_covers() {
+    let _whole = GRID.whole();
+    let desk = sealed_under("/eds/range");
+    let range = |range: &str| desk.run(&format!("eds-cat --range {range} sealed"));
+    assert_eq!(range("0-7").exits(0).stdout.as_bytes(), &PLAIN[..8]);
+    assert_eq!(range("9-").exits(0).stdout.as_bytes(), &PLAIN[9..]);
+    assert_eq!(range("-6").exits(0).stdout.as_bytes(), &PLAIN[PLAIN.len() - 6..]);
+    assert_eq!(range("1000-").exits(0).stdout, "");
+    let _ = range("9-3").exits(2).says("a range is FIRST-LAST");
+    let _ = desk.feed("eds-cat --range 0-7 -", &desk.read("sealed")).exits(2);
+    // damage elsewhere is none of a range's business; under it, nothing is written
+    let _ = desk.run("eds-encrypt --key-file my.key --new-key plain small").exits(0);
+    let large = vec![b'x'; 300_000];
+    desk.write("large", &large);
+    let _ = desk.run("eds-encrypt --key-file my.key large large.eds").exits(0);
+    let mut damaged = desk.read("large.eds");
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    desk.write("damaged", &damaged);
+    let range = |range: &str| desk.run(&format!("eds-cat --key-file my.key --range {range} damaged"));
+    assert_eq!(range("0-1023").exits(0).stdout.as_bytes(), &large[..1024]);
+    assert_eq!(range("-1024").exits(0).stdout.as_bytes(), &large[..1024]);
+    let refused = range("140000-160000").exits(65);
+    assert_eq!(refused.stdout, "");
 }

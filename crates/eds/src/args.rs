@@ -8,6 +8,8 @@ use hydra_cli::Failure;
 use hydra_cli::command::Example;
 use hydra_cli::verbosity::Verbosity;
 
+use crate::slice::ByteRange;
+
 /// A command with its arguments.
 #[derive(Debug)]
 pub enum Command {
@@ -159,6 +161,9 @@ pub struct Cat {
     /// Open with the key in this file: no store is asked
     #[arg(short = 'k', long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Only these bytes of the contents: FIRST-LAST, FIRST- or -COUNT, from 0; only what is needed of IN is read
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    pub range: Option<ByteRange>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
@@ -285,10 +290,16 @@ pub struct Check {
 pub const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "eds-cat",
-        &[Example {
-            says: "Write the contents to standard output",
-            command: "eds-cat --key-file my.key scan.eds",
-        }],
+        &[
+            Example {
+                says: "Write the contents to standard output",
+                command: "eds-cat --key-file my.key scan.eds",
+            },
+            Example {
+                says: "Write the first 1024 bytes, however large the file",
+                command: "eds-cat --range 0-1023 scan.eds",
+            },
+        ],
     ),
     (
         "eds-check",

@@ -104,23 +104,14 @@ fn judge(checks: &[StoreCheck], dn: &str) -> Result<(), Failure> {
     let mut mistaken = Vec::new();
     for check in checks {
         match &check.answer {
-            Err(fault) => silent.push(StoreFault {
-                store: fault.store.clone(),
-                reason: fault.reason.clone(),
-            }),
+            Err(fault) => silent.push(fault.clone()),
             Ok((_, seen)) if seen.dn != dn => {
                 let reason = format!("sees you as {}", seen.dn);
-                mistaken.push(StoreFault {
-                    store: check.store.clone(),
-                    reason,
-                });
+                mistaken.push(StoreFault::new(&check.store, reason));
             }
             Ok((about, _)) if about.restored => {
-                let reason = "was restored from a backup and is not opened yet".into();
-                silent.push(StoreFault {
-                    store: check.store.clone(),
-                    reason,
-                });
+                let reason = "was restored from a backup and is not opened yet";
+                silent.push(StoreFault::new(&check.store, reason));
             }
             Ok(_) => {}
         }

@@ -19,7 +19,7 @@ use crate::operands::{self, Job, Plan};
 use crate::session::{Session, fetch_first};
 use crate::voice::Voice;
 use crate::work::{self, Outcome, Way, open_failure};
-use crate::{args, encrypt, failure};
+use crate::{args, encrypt, failure, slice};
 
 /// Keys that are fetched at the same time: enough to hide the way to the stores, few enough to be no burden to them.
 const FETCHES_AT_ONCE: usize = 8;
@@ -59,6 +59,11 @@ pub fn cat(args: &args::Cat) -> Result<(), Failure> {
     let voice = Voice::of(args.verbosity);
     let plan = operands::cat(&args.operands, args.key_file.is_some())?;
     let voice = work::data_on_stdout(&plan, voice)?;
+    if let Some(range) = args.range {
+        let key_file = args.key_file.as_deref();
+        let key = key_file.map(|path| encrypt::existing_key(path, voice)).transpose()?;
+        return slice::write(&plan, range, key.as_ref(), &args.stores, voice);
+    }
     let opening = Opening {
         key_file: args
             .key_file
@@ -133,6 +138,14 @@ fn wanted_keys(jobs: &[Job]) -> Vec<Header> {
 pub fn suite1(fetched: &FetchedKey) -> Result<Key, Failure> {
     let cipher = || work::other_cipher(fetched.key_id.as_str(), &fetched.constants.cipher);
     fetched.suite1().ok_or_else(cipher)
+}
+
+/// Said before a configuration is looked for, which would not help.
+pub(crate) fn has_key_id(header: &Header) -> Result<(), Failure> {
+    match header.key_id {
+        Some(_) => Ok(()),
+        None => Err(under_key_file()),
+    }
 }
 
 fn under_key_file() -> Failure {

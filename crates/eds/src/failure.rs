@@ -131,9 +131,11 @@ pub fn fetch(error: FetchError) -> Failure {
 pub fn remove(error: RemoveError) -> Failure {
     let text = error.to_string();
     match error {
+        RemoveError::NotFound { faults, .. } if refuse_credential(&faults) => credential_refused(text, &faults),
         RemoveError::NotFound { faults, .. } => {
             Failure::new(Code::NotAllowed, Because::faults(text, &faults)).advise("eds-whoami")
         }
+        RemoveError::Incomplete { faults, .. } if refuse_credential(&faults) => credential_refused(text, &faults),
         RemoveError::Incomplete { key_id, faults, .. } => Failure::new(Code::TryLater, Because::faults(text, &faults))
             .advise(format!(
                 "eds-key-unregister {} again, when those stores are back",
@@ -159,9 +161,11 @@ pub fn remove(error: RemoveError) -> Failure {
 pub fn repair(error: RepairError) -> Failure {
     let text = error.to_string();
     match error {
+        RepairError::NotFound { faults, .. } if refuse_credential(&faults) => credential_refused(text, &faults),
         RepairError::NotFound { faults, .. } => {
             Failure::new(Code::NotAllowed, Because::faults(text, &faults)).advise("eds-whoami")
         }
+        RepairError::NotConfirmed { faults, .. } if refuse_credential(&faults) => credential_refused(text, &faults),
         RepairError::NotConfirmed { key_id, faults } => Failure::new(Code::TryLater, Because::faults(text, &faults))
             .advise(format!("eds-key-status {}", quoted(key_id.as_str())))
             .advise(format!(
@@ -175,9 +179,15 @@ pub fn repair(error: RepairError) -> Failure {
 
 /// Whether every store that was no help refused the credential itself: trying later does not help then.
 pub fn refuse_credential(faults: &[StoreFault]) -> bool {
-    // the words of the client, which knows of the alert; the end-to-end tests hold both to them
-    let refuses = |fault: &StoreFault| fault.reason.starts_with("refused the credential");
-    !faults.is_empty() && faults.iter().all(refuses)
+    !faults.is_empty() && faults.iter().all(|fault| fault.credential_refused)
+}
+
+/// Too few stores answered to tell anything.
+pub fn no_answers(text: String, faults: &[StoreFault]) -> Failure {
+    if refuse_credential(faults) {
+        return credential_refused(text, faults);
+    }
+    Failure::new(Code::TryLater, Because::faults(text, faults)).advise("eds-check")
 }
 
 fn credential_refused(text: String, faults: &[StoreFault]) -> Failure {
@@ -215,14 +225,10 @@ mod tests {
 
     #[test]
     fn each_store_is_a_cause_of_its_own() {
-        let fault = |store: &str, reason: &str| StoreFault {
-            store: store.into(),
-            reason: reason.into(),
-        };
         let key_id = KeyId::new("/myvo/it's").unwrap();
         let faults = vec![
-            fault("a", "gave no answer in 5 s"),
-            fault("b", "refused the connection"),
+            StoreFault::new("a", "gave no answer in 5 s"),
+            StoreFault::new("b", "refused the connection"),
         ];
         let failure = fetch(FetchError::TooFew {
             key_id,
@@ -239,6 +245,30 @@ mod tests {
                 "  cause: b refused the connection",
                 r"  try: eds-key-status '/myvo/it'\''s'",
             ]
+        );
+    }
+
+    #[test]
+    fn a_credential_that_all_silent_stores_refuse_is_not_tried_later() {
+        let refused = |store: &str| StoreFault {
+            credential_refused: true,
+            ..StoreFault::new(store, "refused the credential (TLS alert UnknownCA)")
+        };
+        let code = |faults| {
+            let key_id = KeyId::new("/myvo/key").unwrap();
+            let (have, need) = (0, 2);
+            fetch(FetchError::TooFew {
+                key_id,
+                have,
+                need,
+                faults,
+            })
+            .code
+        };
+        assert_eq!(code(vec![refused("a"), refused("b")]), Code::Config);
+        assert_eq!(
+            code(vec![refused("a"), StoreFault::new("b", "closed the connection")]),
+            Code::TryLater
         );
     }
 

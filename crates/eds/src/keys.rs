@@ -4,7 +4,7 @@ use hydra_cli::{Code, Failure};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{
-    EntryStatus, HeldStatus, KeyStatus, RegisterOptions, RemoveError, RepairOptions, StoreFault, StoreStatus, Verdict,
+    EntryStatus, HeldStatus, KeyStatus, RegisterOptions, RemoveError, RepairOptions, StoreStatus, Verdict,
 };
 use hydra_core::keystore::wire::State;
 use serde_json::{Value, json};
@@ -144,18 +144,11 @@ fn verdict_failure(status: &KeyStatus) -> Result<(), Failure> {
                 .stores
                 .iter()
                 .filter_map(|store| store.held.as_ref().err())
-                .map(copy)
+                .cloned()
                 .collect();
             let text = format!("too few stores answered to tell about `{}`", status.key_id);
-            Err(Failure::new(Code::TryLater, Because::faults(text, &faults)).advise("eds-check"))
+            Err(failure::no_answers(text, &faults))
         }
-    }
-}
-
-fn copy(fault: &StoreFault) -> StoreFault {
-    StoreFault {
-        store: fault.store.clone(),
-        reason: fault.reason.clone(),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod key_file;
 pub mod keys;
 pub mod operands;
 pub mod session;
+pub mod slice;
 pub mod voice;
 mod work;
 

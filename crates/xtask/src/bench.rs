@@ -20,6 +20,8 @@ use crate::workspace::Workspace;
 const TICKS_PER_SECOND: f64 = 100.0;
 /// The key of the fetch bench.
 const KEY_ID: &str = "/bench/key";
+/// The largest file of the report.
+const LARGEST_MIB: u64 = 10 * 1024;
 
 /// What to measure with.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,7 @@ pub fn run(workspace: &Workspace, sizes: Sizes) -> Result<(), ChoreError> {
     let programs = Programs {
         seal: workspace.program("eds-encrypt")?,
         open: workspace.program("eds-decrypt")?,
+        cat: workspace.program("eds-cat")?,
         register: workspace.program("eds-key-register")?,
         testgrid: workspace.program("testgrid")?,
     };
@@ -48,6 +51,7 @@ pub fn run(workspace: &Workspace, sizes: Sizes) -> Result<(), ChoreError> {
     large(&programs, memory.path(), sizes, "page cache (tmpfs)")?;
     on_disk(&programs, disk.path(), sizes)?;
     pipes(&programs, memory.path(), sizes)?;
+    ranges(&programs, memory.path())?;
     small(&programs, memory.path())?;
     fetch(&programs, memory.path())
 }
@@ -55,6 +59,7 @@ pub fn run(workspace: &Workspace, sizes: Sizes) -> Result<(), ChoreError> {
 struct Programs {
     seal: PathBuf,
     open: PathBuf,
+    cat: PathBuf,
     register: PathBuf,
     testgrid: PathBuf,
 }
@@ -356,6 +361,36 @@ fn pipes(programs: &Programs, folder: &Path, sizes: Sizes) -> Result<(), ChoreEr
         })
         .with("cat | cat", || shell(folder, "cat large | cat > large.out"))
         .run(sizes.rounds, None)
+}
+
+/// A piece in the middle of a small and of a very large file.
+fn ranges(programs: &Programs, folder: &Path) -> Result<(), ChoreError> {
+    const MIB: u64 = 1 << 20;
+    let sealed = |name: &str, bytes: u64| {
+        let plain = folder.join("sparse");
+        let file = File::create(&plain).map_err(on("make", &plain))?;
+        file.set_len(bytes).map_err(on("make", &plain))?;
+        succeed(&mut seal_line(programs, folder, "sparse", name)())
+    };
+    sealed("few.eds", 2 * MIB)?;
+    sealed("many.eds", LARGEST_MIB * MIB)?;
+    let of = |name: &'static str, first: u64| {
+        move || {
+            let range = format!("{first}-{}", first + MIB - 1);
+            let mut cat = command(&programs.cat, &["--key-file", "key", "--range", &range, name]);
+            cat.current_dir(folder);
+            cat
+        }
+    };
+    Race::new("Reading 1 MiB in the middle; ratio to a small file")
+        .with("eds-cat --range, file of 2 MiB", of("few.eds", MIB / 2))
+        .with(
+            format!("eds-cat --range, file of {} GiB", LARGEST_MIB / 1024),
+            of("many.eds", LARGEST_MIB / 2 * MIB),
+        )
+        .run(31, None)?;
+    let many = folder.join("many.eds");
+    std::fs::remove_file(&many).map_err(on("remove", &many))
 }
 
 fn small(programs: &Programs, folder: &Path) -> Result<(), ChoreError> {

@@ -190,12 +190,20 @@ impl StoreClient {
     }
 
     fn failure(&self, error: &reqwest::Error) -> Silence {
-        silence(describe_failure(error, self.timeouts))
+        Silence {
+            reason: describe_failure(error, self.timeouts),
+            credential_refused: causes(error).filter_map(tls_error).any(refuses_credential),
+        }
     }
 }
 
 fn silence(reason: impl Into<String>) -> Silence {
-    Silence { reason: reason.into() }
+    Silence::new(reason)
+}
+
+/// Of what TLS says, an alert comes from the other side, and after its certificate was found good it is about ours.
+fn refuses_credential(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::AlertReceived(_))
 }
 
 /// `application/json` or `application/problem+json`, with or without parameters.

@@ -731,9 +731,7 @@ impl World {
                 self.violate("a repair removed what nobody asked to remove");
             }
         }
-        let timeout = Err(Silence {
-            reason: "gave no answer in 5 s".into(),
-        });
+        let timeout = Err(Silence::new("gave no answer in 5 s"));
         let silence = Happening::Answer {
             client,
             request,
@@ -771,9 +769,7 @@ impl World {
 
     fn arrives(&mut self, client: usize, request: RequestNo, place: Place, sent: Sent, answered: bool) {
         if !self.stores[place].up {
-            let refused = Err(Silence {
-                reason: "refused the connection".into(),
-            });
+            let refused = Err(Silence::new("refused the connection"));
             if answered {
                 let result = refused;
                 self.at(

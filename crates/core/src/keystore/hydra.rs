@@ -193,10 +193,7 @@ impl Hydra {
         for (place, list) in lists.into_iter().enumerate() {
             match list {
                 Ok(entries) => told.push(entries),
-                Err(Silence { reason }) => faults.push(StoreFault {
-                    store: self.config.stores[place].name.clone(),
-                    reason,
-                }),
+                Err(silence) => faults.push(StoreFault::silent(&self.config.stores[place].name, silence)),
             }
         }
         let have = told.len();
@@ -217,18 +214,12 @@ impl Hydra {
                 let began = Instant::now();
                 let answers = futures_util::future::try_join(client.about(), client.whoami()).await;
                 let took = began.elapsed();
-                let fault = |reason| StoreFault {
-                    store: endpoint.name.clone(),
-                    reason,
-                };
                 let answer = match answers {
-                    Err(Silence { reason }) => Err(fault(reason)),
+                    Err(silence) => Err(StoreFault::silent(&endpoint.name, silence)),
                     Ok((about, _)) if endpoint.id.as_ref().is_some_and(|pinned| *pinned != about.store) => {
                         let pinned = endpoint.id.as_ref().map_or("", StoreId::as_str);
-                        Err(fault(format!(
-                            "claims the id `{}`, but `{pinned}` is pinned",
-                            about.store
-                        )))
+                        let reason = format!("claims the id `{}`, but `{pinned}` is pinned", about.store);
+                        Err(StoreFault::new(&endpoint.name, reason))
                     }
                     Ok(answers) => Ok(answers),
                 };
@@ -279,9 +270,7 @@ impl Hydra {
 impl Network for Hydra {
     async fn ask(&self, place: Place, message: Message) -> Result<Heard, Silence> {
         let Some(client) = self.clients.get(place) else {
-            return Err(Silence {
-                reason: "is not configured".to_owned(),
-            });
+            return Err(Silence::new("is not configured"));
         };
         let began = Instant::now();
         let result = client.ask(&message).await;
@@ -381,9 +370,7 @@ async fn list_all(store: &StoreClient, last_component: &str) -> Result<Vec<OwnKe
             return Ok(found);
         }
     }
-    Err(Silence {
-        reason: format!("lists more than {MAX_PAGES} pages"),
-    })
+    Err(Silence::new(format!("lists more than {MAX_PAGES} pages")))
 }
 
 /// The keys of `owner` that at least `votes` stores tell of, in byte order of key id.
@@ -415,7 +402,7 @@ fn name_twins(checks: &mut [StoreCheck], config: &ClientConfig) {
         if let (Some(twin), Some(id), None) = (twin, id, &config.stores[place].id) {
             let store = checks[place].store.clone();
             let reason = format!("claims the id `{id}`, as {} does", config.stores[twin].name);
-            checks[place].answer = Err(StoreFault { store, reason });
+            checks[place].answer = Err(StoreFault::new(store, reason));
         }
     }
 }

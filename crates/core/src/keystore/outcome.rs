@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::ids::{RegistrationId, StoreId};
 use crate::key_id::KeyId;
+use crate::keystore::quorum::Silence;
 use crate::keystore::wire::{About, CIPHER_EDS1, Constants, ListedEntry, Sharing, State, Tombstone, WhoAmI};
 use crate::permissions::PermissionRecord;
 use crate::secret::{Key, SecretBytes};
@@ -29,13 +30,35 @@ pub struct Registered {
 }
 
 /// Why one store was no help; the label names it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{store} {reason}")]
 pub struct StoreFault {
     /// The store's label.
     pub store: String,
     /// What happened, as a predicate: `gave no answer in 5 s`, `refused the connection`, `has no such key`.
     pub reason: String,
+    /// The store does not take the caller's credential: another one is needed, trying later does not help.
+    pub credential_refused: bool,
+}
+
+impl StoreFault {
+    /// A fault that is not the credential's.
+    pub fn new(store: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            store: store.into(),
+            reason: reason.into(),
+            credential_refused: false,
+        }
+    }
+
+    /// The same of a store that gave no answer.
+    pub fn silent(store: impl Into<String>, silence: Silence) -> Self {
+        Self {
+            store: store.into(),
+            reason: silence.reason,
+            credential_refused: silence.credential_refused,
+        }
+    }
 }
 
 /// Why a key could not be registered.

@@ -10,7 +10,7 @@ mod register;
 mod repair;
 mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ids::StoreId;
@@ -100,6 +100,18 @@ pub struct Heard {
 pub struct Silence {
     /// What happened, as a predicate: `gave no answer in 5 s`.
     pub reason: String,
+    /// The store does not take the caller's credential, which trying again does not change.
+    pub credential_refused: bool,
+}
+
+impl Silence {
+    /// No answer, for a reason that may pass.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            credential_refused: false,
+        }
+    }
 }
 
 /// What happened.
@@ -141,6 +153,8 @@ pub struct Stores {
     labels: Vec<String>,
     pinned: Vec<Option<StoreId>>,
     claimed: Vec<Option<StoreId>>,
+    /// Those that do not take the caller's credential, in this operation.
+    refusing: BTreeSet<Place>,
 }
 
 impl Stores {
@@ -152,6 +166,7 @@ impl Stores {
             labels,
             pinned,
             claimed,
+            refusing: BTreeSet::new(),
         }
     }
 
@@ -216,6 +231,7 @@ impl Stores {
         StoreFault {
             store: self.label(place).to_owned(),
             reason: reason.into(),
+            credential_refused: self.refusing.contains(&place),
         }
     }
 
@@ -337,7 +353,15 @@ impl Desk {
 
     /// The answer, where the store may be who it claims to be.
     fn admit(&mut self, place: Place, result: Result<Heard, Silence>) -> Result<Heard, String> {
-        let heard = result.map_err(|silence| silence.reason)?;
+        let heard = match result {
+            Ok(heard) => heard,
+            Err(silence) => {
+                if silence.credential_refused {
+                    self.stores.refusing.insert(place);
+                }
+                return Err(silence.reason);
+            }
+        };
         self.stores.claim(place, &heard.store)?;
         Ok(heard)
     }

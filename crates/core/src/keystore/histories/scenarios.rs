@@ -119,11 +119,7 @@ impl Ground {
         fate: &mut impl FnMut(&mut Self, Place, &Message) -> Fate,
     ) -> Option<Result<Heard, Silence>> {
         let fate = fate(self, place, &message);
-        let silence = |reason: &str| {
-            Some(Err(Silence {
-                reason: reason.to_owned(),
-            }))
-        };
+        let silence = |reason: &str| Some(Err(Silence::new(reason)));
         match fate {
             Fate::ClientDies => return None,
             Fate::Lost => return silence("gave no answer in 5 s"),
