@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tempfile::TempDir;
+use testgrid::pki::Pki;
 use testgrid::{Grid, GridOptions};
 
 use crate::{Ended, program, run, start_piped};
@@ -15,6 +16,8 @@ use crate::{Ended, program, run, start_piped};
 /// A grid that all tests of one file use; it is taken down when their process ends, however it ends.
 pub struct SharedGrid {
     grid: RwLock<Grid>,
+    /// Apart from the grid: whoever holds that must not wait for it again to get a desk.
+    pki: Pki,
     variables: Vec<(&'static str, String)>,
     bin: PathBuf,
     /// Waits for the end of this process: its standard input closes then.
@@ -45,6 +48,7 @@ impl SharedGrid {
         Self {
             variables: grid.variables().expect("the grid knows its variables"),
             bin: grid.directory().join("bin"),
+            pki: grid.pki().expect("the grid has certificates"),
             grid: RwLock::new(grid),
             _keeper: keeper,
         }
@@ -67,7 +71,7 @@ impl SharedGrid {
     /// A desk of `alice`, `bob` or another user of the grid, or of whoever has another of its proxies, for example
     /// `alice-physician`.
     pub fn desk(&self, user: &str) -> Desk {
-        let proxy = self.whole().pki().expect("certificates").working_proxy(user);
+        let proxy = self.pki.working_proxy(user);
         let mut desk = Desk {
             folder: tempfile::tempdir().expect("a temporary folder"),
             bin: self.bin.clone(),
