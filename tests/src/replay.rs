@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use hydra_core::ids::StoreId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::wire::{self, Answers, Batch};
 use hydra_core::permissions::Permissions;
@@ -32,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("distinguished_name", distinguished_name),
     ("attribute_certificates", attribute_certificates),
     ("lsc_file", lsc_file),
+    ("mysql_dump", mysql_dump),
     ("sealed_header", sealed_header),
     ("sealed_file", sealed_file),
 ];
@@ -204,6 +206,22 @@ pub fn attribute_certificates(data: &[u8]) {
 pub fn lsc_file(data: &[u8]) {
     if let Ok(lsc) = grid_identity::voms::Lsc::parse(data) {
         assert!(!lsc.names(&[]), "nobody is believed");
+    }
+}
+
+/// What mysqldump wrote of an original Hydra's database: what can be imported of it fits its stores.
+pub fn mysql_dump(data: &[u8]) {
+    let Ok(dump) = hydra_keystore::legacy::dump::read(data) else {
+        return;
+    };
+    let stores: [StoreId; 3] = ["a", "b", "c"].map(|id| id.parse().expect("a store id"));
+    let own = stores[1].clone();
+    let plan = hydra_keystore::legacy::Plan::new(stores.into(), own.clone(), 100).expect("three stores");
+    for candidate in hydra_keystore::legacy::candidates(vec![dump], &plan).keys {
+        let put = candidate.put;
+        let place = usize::from(put.share.index) - 1;
+        assert!(put.sharing.stores[place] == own && put.sharing.m <= put.sharing.n);
+        assert_eq!(put.share.data.0.len() * 8, put.key_bits as usize);
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Extensions {
     pub(crate) proxy: Option<ProxyInfo>,
     /// The extension that the drafts before RFC 3820 had.
     pub(crate) draft_proxy: bool,
+    /// What it says, where it reads.
+    pub(crate) draft: Option<ProxyInfo>,
     /// The attribute certificates of VOMS servers, as encoded.
     pub(crate) attributes: Option<Vec<u8>>,
     /// The first critical extension not known here.
@@ -240,7 +242,10 @@ fn extensions(list: &[u8]) -> Result<Extensions, DerError> {
                 }
                 found.proxy = Some(proxy::parse(value)?);
             }
-            "1.3.6.1.4.1.3536.1.222" => found.draft_proxy = true,
+            "1.3.6.1.4.1.3536.1.222" => {
+                found.draft_proxy = true;
+                found.draft = proxy::parse_draft(value).ok();
+            }
             voms::EXTENSION => found.attributes = Some(value.to_vec()),
             other if critical => {
                 found.unknown_critical.get_or_insert_with(|| other.to_owned());

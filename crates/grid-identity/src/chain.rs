@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::asn1::DerError;
 use crate::certificate::Certificate;
-use crate::proxy::Language;
+use crate::proxy::{Language, ProxyInfo};
 use crate::voms::VomsError;
 use crate::{dn, time};
 
@@ -21,6 +21,15 @@ pub const MAX_PROXIES: usize = 32;
 pub const MAX_CERTIFICATES: usize = MAX_PROXIES + 8;
 /// Most bytes of all of them: attribute certificates make proxies of some ten thousand bytes.
 pub const MAX_BYTES: usize = 256 * 1024;
+
+/// Which proxies from before RFC 3820 are accepted: none, unless whoever runs a server says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OldProxies {
+    /// The first Globus proxies, which nothing but `CN=proxy` or `CN=limited proxy` marks.
+    pub legacy: bool,
+    /// Those after the drafts of RFC 3820, as the third Globus toolkit made them.
+    pub draft: bool,
+}
 
 /// Who a verified chain belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -367,11 +376,46 @@ pub(crate) struct Parts<'a> {
     pub(crate) end_entity: &'a Certificate,
     /// What the peer sent below, to help find the authority.
     pub(crate) rest: &'a [Certificate],
+    old: OldProxies,
+}
+
+/// What makes a certificate a proxy; none where nothing does that is accepted.
+fn proxy_info(certificate: &Certificate, old: OldProxies) -> Option<(Kind, ProxyInfo)> {
+    if let Some(info) = certificate.proxy() {
+        return Some((Kind::Rfc, info.clone()));
+    }
+    if certificate.extensions.draft_proxy {
+        let info = certificate.extensions.draft.as_ref().filter(|_| old.draft)?;
+        return Some((Kind::Draft, info.clone()));
+    }
+    (old.legacy && is_legacy(certificate)).then(|| {
+        let language = if certificate.dn.ends_with("/CN=limited proxy") {
+            Language::Limited
+        } else {
+            Language::InheritAll
+        };
+        let path_length = None;
+        (Kind::Legacy, ProxyInfo { path_length, language })
+    })
+}
+
+/// The three kinds of proxies. A chain has proxies of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Rfc,
+    Draft,
+    Legacy,
+}
+
+fn is_legacy(certificate: &Certificate) -> bool {
+    let named_as_proxy = dn::is_proxy_name(&certificate.subject, &certificate.issuer).unwrap_or(false);
+    named_as_proxy && dn::ends_as_legacy_proxy(&certificate.dn)
 }
 
 /// Cuts a chain at the first certificate that is no proxy, and names proxies of the old kinds for what they are.
-pub(crate) fn cut(chain: &[Certificate]) -> Result<Parts<'_>, ChainError> {
-    let Some(position) = chain.iter().position(|certificate| certificate.proxy().is_none()) else {
+pub(crate) fn cut(chain: &[Certificate], old: OldProxies) -> Result<Parts<'_>, ChainError> {
+    let is_none = |certificate: &Certificate| proxy_info(certificate, old).is_none();
+    let Some(position) = chain.iter().position(is_none) else {
         return Err(chain.last().map_or(ChainError::Empty, |last| ChainError::NoEndEntity {
             dn: last.dn.clone(),
         }));
@@ -386,12 +430,11 @@ pub(crate) fn cut(chain: &[Certificate]) -> Result<Parts<'_>, ChainError> {
     let Some((end_entity, rest)) = below.split_first() else {
         return Err(ChainError::Empty);
     };
-    let named_as_proxy = dn::is_proxy_name(&end_entity.subject, &end_entity.issuer).unwrap_or(false);
     let dn = || end_entity.dn.clone();
     if end_entity.extensions.draft_proxy {
         return Err(ChainError::DraftProxy { dn: dn() });
     }
-    if named_as_proxy && dn::ends_as_legacy_proxy(&end_entity.dn) {
+    if is_legacy(end_entity) {
         return Err(ChainError::LegacyProxy { dn: dn() });
     }
     if end_entity.dn.is_empty() {
@@ -404,6 +447,7 @@ pub(crate) fn cut(chain: &[Certificate]) -> Result<Parts<'_>, ChainError> {
         proxies,
         end_entity,
         rest,
+        old,
     })
 }
 
@@ -417,13 +461,24 @@ impl Parts<'_> {
         }
         let mut limited = false;
         for (above, pair) in own.windows(2).enumerate() {
-            limited |= check_proxy(pair[0], pair[1], above)?;
+            limited |= check_proxy(pair[0], pair[1], above, self.old)?;
         }
+        self.check_one_kind()?;
         // Signatures last: they are what costs.
         for pair in own.windows(2) {
             check_signature(pair[0], pair[1], algorithms)?;
         }
         Ok(limited)
+    }
+
+    fn check_one_kind(&self) -> Result<(), ChainError> {
+        let kind = |proxy: &Certificate| proxy_info(proxy, self.old).map(|(kind, _)| kind);
+        let other = self.proxies.windows(2).find(|pair| kind(&pair[0]) != kind(&pair[1]));
+        other.map_or(Ok(()), |pair| {
+            let dn = pair[0].dn.clone();
+            let what = "is a proxy of another kind than its issuer";
+            Err(ChainError::ProxyExtension { dn, what })
+        })
     }
 
     /// When the first of these certificates begins to be valid last, and ends first.
@@ -498,10 +553,10 @@ pub(crate) fn unaccepted_algorithm(oid: &str) -> Option<String> {
 }
 
 /// What RFC 3820 asks of a proxy and its issuer, but the signature. Answers whether it is limited.
-fn check_proxy(proxy: &Certificate, issuer: &Certificate, above: usize) -> Result<bool, ChainError> {
+fn check_proxy(proxy: &Certificate, issuer: &Certificate, above: usize, old: OldProxies) -> Result<bool, ChainError> {
     let dn = || proxy.dn.clone();
     let refuse = |what| Err(ChainError::ProxyExtension { dn: dn(), what });
-    let Some(info) = proxy.proxy() else {
+    let Some((kind, info)) = proxy_info(proxy, old) else {
         return refuse("has no proxyCertInfo");
     };
     let limited = match &info.language {
@@ -532,7 +587,7 @@ fn check_proxy(proxy: &Certificate, issuer: &Certificate, above: usize) -> Resul
     if proxy.extensions.alternative_name {
         return refuse("has an alternative name");
     }
-    if proxy.extensions.draft_proxy {
+    if proxy.extensions.draft_proxy && kind != Kind::Draft {
         return Err(ChainError::DraftProxy { dn: dn() });
     }
     if proxy.extensions.refuses_clients {

@@ -173,7 +173,7 @@ impl Credential {
             return Err(CredentialError::NoCertificate { path: path.to_owned() });
         }
         let parsed = chain::parse(&certificates).map_err(refuse)?;
-        let parts = chain::cut(&parsed).map_err(refuse)?;
+        let parts = chain::cut(&parsed, chain::OldProxies::default()).map_err(refuse)?;
         let key = certified_key(certificates, private, key_path)?;
         let (not_before, not_after) = parts.window();
         Ok(Self {

@@ -34,8 +34,34 @@ pub fn parse(value: &[u8]) -> Result<ProxyInfo, DerError> {
         Some(element) => Some(asn1::small_integer(element.content)?),
         None => None,
     };
-    let mut policy = info.sequence()?;
+    let policy = info.sequence()?;
     info.end()?;
+    Ok(ProxyInfo {
+        path_length,
+        language: language(policy)?,
+    })
+}
+
+/// Parses the value of the extension that the drafts before RFC 3820 had: the policy comes first there, and the length
+/// behind it with a tag of its own.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_draft(value: &[u8]) -> Result<ProxyInfo, DerError> {
+    let mut info = Reader::new(asn1::only(value, SEQUENCE)?.content);
+    let policy = info.sequence()?;
+    let path_length = match info.optional(0xa1)? {
+        Some(element) => Some(asn1::small_integer(asn1::only(element.content, INTEGER)?.content)?),
+        None => None,
+    };
+    info.end()?;
+    Ok(ProxyInfo {
+        path_length,
+        language: language(policy)?,
+    })
+}
+
+fn language(mut policy: Reader<'_>) -> Result<Language, DerError> {
     let language = match asn1::dotted(policy.expect(OID)?.content)?.as_str() {
         "1.3.6.1.5.5.7.21.1" => Language::InheritAll,
         "1.3.6.1.5.5.7.21.2" => Language::Independent,
@@ -47,7 +73,7 @@ pub fn parse(value: &[u8]) -> Result<ProxyInfo, DerError> {
     if has_policy && matches!(language, Language::InheritAll | Language::Independent) {
         return Err(DerError("has a policy where RFC 3820 allows none"));
     }
-    Ok(ProxyInfo { path_length, language })
+    Ok(language)
 }
 
 #[cfg(test)]
@@ -73,6 +99,16 @@ mod tests {
                 language: Language::Independent
             })
         );
+    }
+
+    #[test]
+    fn drafts_have_their_own_order() {
+        let draft = [&[0x30, 17][..], &INHERIT[2..], &[0xa1, 3, 2, 1, 7]].concat();
+        let read = parse_draft(&draft).unwrap();
+        assert_eq!((read.path_length, read.language), (Some(7), Language::InheritAll));
+        assert!(parse(&draft).is_err());
+        assert!(parse_draft(INHERIT).is_ok_and(|read| read.path_length.is_none()));
+        assert!(parse_draft(&[0x30, 0]).is_err());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use webpki::{
 };
 
 use crate::certificate::Certificate;
-use crate::chain::{self, ChainError, Identity, Method, Parts};
+use crate::chain::{self, ChainError, Identity, Method, OldProxies, Parts};
 use crate::crl::{self, Crl};
 use crate::signing_policy::{self, Rule};
 use crate::voms::{Attributes, Voms};
@@ -34,6 +34,8 @@ pub struct Policy {
     pub require_crl: bool,
     /// Whether a missing signing policy refuses the chain.
     pub require_signing_policy: bool,
+    /// Which proxies from before RFC 3820 clients may present.
+    pub old_proxies: OldProxies,
 }
 
 impl Policy {
@@ -42,7 +44,14 @@ impl Policy {
         Self {
             require_crl: true,
             require_signing_policy: true,
+            old_proxies: OldProxies::default(),
         }
+    }
+
+    /// The same, and accepts proxies from before RFC 3820 from clients.
+    #[must_use]
+    pub fn with_old_proxies(self, old_proxies: OldProxies) -> Self {
+        Self { old_proxies, ..self }
     }
 
     /// For clients: what is there is checked; revocation lists must be there where `require_crl` says so.
@@ -50,6 +59,7 @@ impl Policy {
         Self {
             require_crl,
             require_signing_policy: false,
+            old_proxies: OldProxies::default(),
         }
     }
 }
@@ -306,7 +316,7 @@ impl TrustStore {
     /// again.
     pub(crate) fn check_client(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), ChainError> {
         let chain = chain::parse(chain)?;
-        let parts = chain::cut(&chain)?;
+        let parts = chain::cut(&chain, self.policy.old_proxies)?;
         self.verify_parts(&self.current(), &parts, &Purpose::Client, time::seconds(now))
             .map(|_| ())
     }
@@ -363,7 +373,7 @@ impl TrustStore {
         now: SystemTime,
     ) -> Result<String, ChainError> {
         let chain = chain::parse(chain)?;
-        let parts = chain::cut(&chain)?;
+        let parts = chain::cut(&chain, OldProxies::default())?;
         if let Some(proxy) = parts.proxies.first() {
             return Err(ChainError::ProxyExtension {
                 dn: proxy.dn.clone(),
@@ -382,7 +392,7 @@ impl TrustStore {
         let generation = self.generation(&loaded);
         let now = time::seconds(now);
         let chain = chain::parse(chain)?;
-        let parts = chain::cut(&chain)?;
+        let parts = chain::cut(&chain, self.policy.old_proxies)?;
         let (limited, (from, to)) = self.verify_parts(&loaded, &parts, &Purpose::Client, now)?;
         let attributes = match &self.voms {
             Some(voms) => voms.attributes(&parts, now, &|signers| self.verify_signer(&loaded, signers, now)),
@@ -428,7 +438,7 @@ impl TrustStore {
 
     /// The certificates of a VOMS server, its own first: as strict as with everybody else.
     fn verify_signer(&self, loaded: &Loaded, signers: &[Certificate], now: i64) -> Result<(i64, i64), ChainError> {
-        let parts = chain::cut(signers)?;
+        let parts = chain::cut(signers, OldProxies::default())?;
         if let Some(proxy) = parts.proxies.first() {
             return Err(ChainError::ProxyExtension {
                 dn: proxy.dn.clone(),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use grid_identity::chain::{MAX_CERTIFICATES, MAX_PROXIES};
+use grid_identity::chain::{MAX_CERTIFICATES, MAX_PROXIES, OldProxies};
 use grid_identity::{ChainError, Credential, CredentialError, Identity, Policy, TrustError, TrustStore};
 use rustls_pki_types::CertificateDer;
 use testgrid::pki::{Authority, Extension, INDEPENDENT, Issued, Key, KeyKind, Name, ProxyOptions, Validity, pem};
@@ -235,6 +235,38 @@ fn legacy_and_draft_proxies_are_told_apart_and_refused() {
         world.verify(&sign(template("1", vec![draft]))),
         ChainError::DraftProxy { .. }
     );
+    // Each is accepted where a server says so, and for no other kind.
+    let accepting = |legacy, draft, issued: &Issued| {
+        let policy = Policy::server().with_old_proxies(OldProxies { legacy, draft });
+        let trust = TrustStore::directory(world.directory.path(), policy).unwrap();
+        trust.verify_client(&ders(issued.chain()), SystemTime::now())
+    };
+    let legacy = |name| sign(template(name, vec![Extension::key_usage(0x80)]));
+    let found = accepting(true, false, &legacy("proxy")).unwrap();
+    assert_eq!((found.dn, found.limited), (format!("{BASE}/CN=alice"), false));
+    assert!(accepting(true, false, &legacy("limited proxy")).unwrap().limited);
+    refused!(accepting(false, true, &legacy("proxy")), ChainError::LegacyProxy { .. });
+    let inherit = vec![0x30, 12, 0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 21, 1];
+    let draft = || {
+        let info = Extension::new("1.3.6.1.4.1.3536.1.222", true, inherit.clone());
+        sign(template("1", vec![Extension::key_usage(0x80), info]))
+    };
+    assert_eq!(accepting(false, true, &draft()).unwrap().dn, format!("{BASE}/CN=alice"));
+    refused!(accepting(true, false, &draft()), ChainError::DraftProxy { .. });
+    let garbage = Extension::new("1.3.6.1.4.1.3536.1.222", true, vec![0x30, 0]);
+    refused!(
+        accepting(true, true, &sign(template("1", vec![garbage]))),
+        ChainError::DraftProxy { .. }
+    );
+    // A proxy of today above an old one, which Globus refused too.
+    let mixed = legacy("proxy").proxy(&ProxyOptions::default()).unwrap();
+    refused!(accepting(true, true, &mixed), ChainError::ProxyExtension { .. });
+    // Somebody else's name, or a signature by somebody else, makes no old proxy either.
+    let bob = world.ca.user(&format!("{BASE}/CN=bob")).unwrap();
+    let stolen = bob
+        .sign(&template("proxy", vec![]), Key::generate(KeyKind::Ec).unwrap())
+        .unwrap();
+    assert!(accepting(true, true, &stolen).is_err());
     // without a sign of being a proxy, a certificate signed by a user is nobody's
     refused!(
         world.verify(&sign(template("2", vec![]))),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -52,8 +52,20 @@ pub fn router(engine: Arc<Engine>, limits: &Limits) -> Router {
             problem.status = 405;
             ProblemAnswer(problem)
         })
+        .layer(middleware::from_fn_with_state(api.clone(), note_refused_attributes))
         .layer(middleware::from_fn_with_state(guard, hydra_service::guard::guard))
         .with_state(api)
+}
+
+/// A group or role that was claimed and not believed stands in the audit log, once for a connection.
+async fn note_refused_attributes(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if let Some(peer) = request.extensions().get::<Arc<Peer>>()
+        && let Some(reason) = peer.refused_attributes()
+    {
+        let caller = api.engine.rules().caller(&peer.identity());
+        api.engine.note_refused_attributes(&caller, &reason);
+    }
+    next.run(request).await
 }
 
 /// The answer to one item, of whatever operation.

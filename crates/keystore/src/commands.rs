@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use grid_identity::chain::OldProxies;
 use grid_identity::{Policy, TrustStore, Voms, tls};
 use hydra_cli::command::{self, Example};
 use hydra_cli::{Code, Failure, output};
@@ -279,6 +280,9 @@ fn config_text(arguments: &Init, store: &StoreId, rules: &[(String, String)]) ->
          ca_dir = {ca_dir}\n\
          # LSC files of VOs, whose VOMS servers may give clients groups and roles.\n\
          {voms_dir}\n\
+         # Proxies from before RFC 3820 are refused, unless these are true: the first ones of Globus, and those of drafts.\n\
+         legacy_proxies = false\n\
+         draft_proxies = false\n\
          \n\
          [limits]\n\
          handshake_ms = {handshake_ms}\n\
@@ -375,6 +379,11 @@ fn check(path: &Path) -> Result<(), Failure> {
         let missing = format!("no file `{}`", config.database.display());
         note("database", Some(Failure::new(Code::Config, missing)));
     }
+    if config.tls.ca_file.is_some() {
+        let useless = "no client gets in: a store refuses whoever it cannot check, and `tls.ca_file` brings no revocation \
+                       lists and signing policies; give `tls.ca_dir`";
+        note("tls", Some(Failure::new(Code::Config, useless)));
+    }
     match trust(&config) {
         Err(failure) => note("tls", Some(failure)),
         Ok(trust) => note("tls", server_config(&config, trust).err()),
@@ -391,9 +400,13 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
 }
 
 fn trust(config: &Config) -> Result<Arc<TrustStore>, Failure> {
+    let policy = Policy::server().with_old_proxies(OldProxies {
+        legacy: config.tls.legacy_proxies,
+        draft: config.tls.draft_proxies,
+    });
     let opened = match (&config.tls.ca_dir, &config.tls.ca_file) {
-        (Some(folder), _) => TrustStore::directory(folder, Policy::server()),
-        (None, file) => TrustStore::file(file.clone().unwrap_or_default(), Policy::server()),
+        (Some(folder), _) => TrustStore::directory(folder, policy),
+        (None, file) => TrustStore::file(file.clone().unwrap_or_default(), policy),
     };
     let trust = opened.map_err(|error| Failure::new(Code::Config, error))?;
     let hosts = tls::host_names(&config.tls.certificate).map_err(|error| Failure::new(Code::Config, error))?;

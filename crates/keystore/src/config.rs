@@ -11,6 +11,8 @@ use hydra_core::permissions::Caller;
 use hydra_service::Limits;
 use serde::Deserialize;
 
+use crate::principal;
+
 /// The file as it stands there.
 #[derive(Debug, Deserialize)]
 struct File {
@@ -64,6 +66,10 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// LSC files, which say whose VOMS servers to believe for which VO.
     pub voms_dir: Option<PathBuf>,
+    /// Accept the first Globus proxies (`CN=proxy`), which nothing but their name marks.
+    pub legacy_proxies: bool,
+    /// Accept proxies after the drafts of RFC 3820.
+    pub draft_proxies: bool,
 }
 
 impl Tls {
@@ -82,6 +88,13 @@ pub struct CreationRule {
     pub prefix: String,
     /// A DN or an FQAN.
     pub principal: String,
+}
+
+impl CreationRule {
+    fn canonical(self) -> Self {
+        let principal = principal::canonical(&self.principal);
+        Self { principal, ..self }
+    }
 }
 
 /// What one owner and one entry may have.
@@ -265,8 +278,12 @@ impl Config {
             tls,
             rules: Rules {
                 store: store.clone(),
-                create: file.create,
-                administrators: file.administrators,
+                create: file.create.into_iter().map(CreationRule::canonical).collect(),
+                administrators: file
+                    .administrators
+                    .iter()
+                    .map(|text| principal::canonical(text))
+                    .collect(),
                 recovery: file.recovery,
                 entries: file.entries,
             },
@@ -310,6 +327,7 @@ fn check_tls(faults: &mut Vec<String>, tls: Tls, folder: &Path) -> Tls {
         ca_dir: tls.ca_dir.map(join),
         ca_file: tls.ca_file.map(join),
         voms_dir: tls.voms_dir.map(join),
+        ..tls
     };
     let files = [
         ("tls.certificate", Some(&tls.certificate)),
@@ -363,6 +381,40 @@ mod tests {
         ] {
             assert!(faults.contains(words), "{words} in\n{faults}");
         }
+    }
+
+    #[test]
+    fn principals_are_compared_in_their_one_form_however_they_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("f"), "").unwrap();
+        let text = r#"
+            store_id = "a"
+            listen = "127.0.0.1:1"
+            administrators = ["/O=Grid/CN=host/ks.example.org/Email=root@example.org"]
+            [tls]
+            certificate = "f"
+            key = "f"
+            ca_dir = "."
+            [[create]]
+            prefix = ""
+            principal = "/myvo/Role=writer/Capability=NULL"
+        "#;
+        let rules = Config::parse(text, folder.path()).unwrap().rules;
+        let who = |dn: &str, fqan: &str| grid_identity::Identity {
+            dn: dn.into(),
+            fqans: vec![fqan.into()],
+            voms_error: None,
+            method: grid_identity::Method::Proxy,
+            limited: false,
+            not_after: std::time::SystemTime::now(),
+        };
+        let writer = rules.caller(&who("/CN=x", "/myvo/Role=writer"));
+        assert!(rules.context(&writer, &KeyId::new("/a").unwrap(), 0).may_create && !writer.administrator);
+        let root = rules.caller(&who(
+            "/O=Grid/CN=host\\/ks.example.org/emailAddress=root@example.org",
+            "/other",
+        ));
+        assert!(root.administrator && !rules.context(&root, &KeyId::new("/a").unwrap(), 0).may_create);
     }
 
     #[test]

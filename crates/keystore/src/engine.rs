@@ -1,6 +1,7 @@
 //! Runs decisions against the database: one thread writes, many commits in one flush; a pool of connections reads.
 //! An answer to what changes anything is given only after its commit is on disk, with its line in the audit log.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -54,7 +55,7 @@ struct ReadLine {
     at: u64,
     operation: &'static str,
     key_id: String,
-    outcome: &'static str,
+    outcome: Cow<'static, str>,
 }
 
 impl ReadLine {
@@ -82,7 +83,7 @@ impl ReadLine {
             at,
             operation,
             key_id,
-            outcome,
+            outcome: outcome.into(),
         })
     }
 }
@@ -159,6 +160,27 @@ impl Engine {
             lines: Vec::new(),
         })?;
         answered.await.map_err(|_| Problem::new(ProblemKind::Internal))
+    }
+
+    /// Writes down that somebody's groups and roles were not believed, with the next commit.
+    pub fn note_refused_attributes(&self, caller: &Caller, reason: &str) {
+        /// Names of certificates may be long.
+        const MOST_CHARACTERS: usize = 500;
+        let reason: String = reason.chars().take(MOST_CHARACTERS).collect();
+        let sent = self.send(Job {
+            caller: caller.clone(),
+            messages: Vec::new(),
+            answer: None,
+            lines: vec![ReadLine {
+                at: now(),
+                operation: "voms",
+                key_id: String::new(),
+                outcome: format!("attribute certificate refused: {reason}").into(),
+            }],
+        });
+        if let Err(problem) = sent {
+            tracing::error!(reason = problem.title, "a refusal is not in the audit log");
+        }
     }
 
     fn send(&self, job: Job) -> Result<(), Problem> {
@@ -562,7 +584,7 @@ impl Writer {
                 return Ok(());
             }
         }
-        self.line(dn, line.operation, &line.key_id, line.outcome, line.at)
+        self.line(dn, line.operation, &line.key_id, &line.outcome, line.at)
     }
 
     fn line(&mut self, dn: &str, operation: &str, key_id: &str, outcome: &str, at: u64) -> Result<(), DatabaseError> {

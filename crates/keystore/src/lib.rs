@@ -9,8 +9,10 @@ mod commands;
 pub mod config;
 pub mod database;
 pub mod engine;
+pub mod legacy;
 mod maintenance;
 pub mod openapi;
+mod principal;
 pub mod rest;
 
 pub use commands::main;

@@ -1,16 +1,19 @@
-//! `hydra-keystore backup`, `restore` and `open`: see `docs/src/commands/hydra-keystore.md`.
+//! `hydra-keystore backup`, `restore`, `open` and `import-legacy`: see `docs/src/commands/hydra-keystore.md`.
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use hydra_cli::{Code, Failure, output};
+use hydra_core::ids::StoreId;
 use hydra_core::key_id::KeyId;
 use hydra_core::secret::Key;
 
 use crate::backup::{self, BackupError, Contents, Store, Which};
-use crate::commands::{database_code, read_config, read_store_key};
+use crate::commands::{database_code, database_failure, read_config, read_store_key};
 use crate::config::Config;
 use crate::engine::now;
+use crate::legacy::dump::{self, Dump, DumpError};
+use crate::legacy::{self, Plan, Report};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Maintenance {
@@ -42,6 +45,23 @@ pub(crate) enum Maintenance {
         #[arg(long)]
         all: bool,
     },
+    /// Take keys over from an original Hydra, out of mysqldump's files; the store must be stopped
+    ImportLegacy(ImportLegacy),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportLegacy {
+    /// The configuration file
+    config: PathBuf,
+    /// What mysqldump wrote of this store's database; may be repeated, to compare with the others'
+    #[arg(long, value_name = "FILE", required = true)]
+    dump: Vec<PathBuf>,
+    /// The ids of all stores that hold a share, this one too, in the order of the share indices
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', required = true)]
+    stores: Vec<StoreId>,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) fn run(verb: &Maintenance) -> Result<(), Failure> {
@@ -49,6 +69,7 @@ pub(crate) fn run(verb: &Maintenance) -> Result<(), Failure> {
         Maintenance::Backup { config, file } => write_backup(config, file),
         Maintenance::Restore { config, file, replace } => restore(config, file, *replace),
         Maintenance::Open { config, key_id, all } => open(config, key_id.as_deref(), *all),
+        Maintenance::ImportLegacy(arguments) => import_legacy(arguments),
     }
 }
 
@@ -113,6 +134,79 @@ fn open(config: &Path, key_id: Option<&str>, all: bool) -> Result<(), Failure> {
     let which = which.as_ref().map_or(Which::All, Which::One);
     let count = backup::open(&store, which, now()).map_err(failure)?;
     output::print_line(&format!("ok: {count} opened"))
+}
+
+/// Why a dump is not imported.
+#[derive(Debug, thiserror::Error)]
+enum ImportError {
+    #[error("cannot open `{}`", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{}` is no dump that can be imported", path.display())]
+    Dump {
+        path: PathBuf,
+        #[source]
+        source: DumpError,
+    },
+    #[error("{skipped} of {all} keys are not imported")]
+    Skipped { skipped: usize, all: usize },
+}
+
+fn import_legacy(arguments: &ImportLegacy) -> Result<(), Failure> {
+    let opened = Opened::read(&arguments.config)?;
+    let rules = &opened.config.rules;
+    let plan = Plan::new(arguments.stores.clone(), rules.store.clone(), rules.entries.acl);
+    let plan = plan.map_err(|error| Failure::new(Code::Usage, error))?;
+    let dumps = arguments
+        .dump
+        .iter()
+        .map(|path| read_dump(path))
+        .collect::<Result<_, _>>()?;
+    let candidates = legacy::candidates(dumps, &plan);
+    let report = legacy::import(&opened.store(), candidates, &plan, arguments.dry_run, now());
+    say(&report.map_err(database_failure)?, arguments.dry_run)
+}
+
+fn read_dump(path: &Path) -> Result<Dump, Failure> {
+    let file = std::fs::File::open(path).map_err(|source| {
+        let path = path.to_owned();
+        Failure::new(Code::Io, ImportError::Open { path, source })
+    })?;
+    dump::read(file).map_err(|source| {
+        let code = match &source {
+            DumpError::Read(_) => Code::Io,
+            _ => Code::Damaged,
+        };
+        let path = path.to_owned();
+        Failure::new(code, ImportError::Dump { path, source })
+    })
+}
+
+fn say(report: &Report, dry: bool) -> Result<(), Failure> {
+    let mut lines = String::new();
+    for (key_id, skip) in &report.skipped {
+        let cause = std::error::Error::source(skip)
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
+        lines.push_str(&hydra_cli::printable(&format!("skipped {key_id}: {skip}{cause}")));
+        lines.push('\n');
+    }
+    let (imported, present, skipped) = (report.imported, report.present, report.skipped.len());
+    let done = if dry { "would be imported" } else { "imported" };
+    lines.push_str(&format!(
+        "{imported} {done}, {present} here already, {skipped} skipped; left behind: {} keys without an entry, {} ACL \
+         lines without an entry or a principal\n",
+        report.orphan_keys, report.orphan_acl
+    ));
+    output::print(lines.as_bytes())?;
+    if skipped == 0 {
+        return Ok(());
+    }
+    let all = imported + present + skipped;
+    Err(Failure::new(Code::Failed, ImportError::Skipped { skipped, all }))
 }
 
 fn counted(contents: &Contents) -> String {

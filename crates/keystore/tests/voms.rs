@@ -94,4 +94,20 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
     assert_eq!(post(&writer, "/labvo/a").await["status"], "ok");
     let log = std::fs::read_to_string(grid.store_log(1)).unwrap();
     assert!(log.contains("attribute certificate refused"), "{log}");
+    // In the audit log too, once for a connection, whatever else is asked on it.
+    let config = grid.store_directory(1).join("hydra-keystore.toml");
+    let lines = std::process::Command::new(env!("CARGO_BIN_EXE_hydra-keystore"))
+        .args(["audit", "show"])
+        .arg(config)
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(lines.stdout).unwrap();
+    let refused = lines
+        .lines()
+        .filter(|line| line.contains("\"voms\""))
+        .collect::<Vec<_>>();
+    assert!(
+        refused.len() == 1 && refused[0].contains("another certificate"),
+        "{lines}"
+    );
 }

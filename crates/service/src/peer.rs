@@ -3,14 +3,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use grid_identity::{ChainError, Identity, TrustStore, VerifiedChain};
+use grid_identity::{ChainError, Identity, TrustStore, VerifiedChain, VomsError};
 
 /// The other end of a connection; an extension of each of its requests.
 #[derive(Debug)]
 pub struct Peer {
     known: Known,
+    /// Whether somebody was told that an attribute certificate was refused.
+    told: AtomicBool,
     /// Where it connected from.
     pub address: SocketAddr,
 }
@@ -26,6 +29,7 @@ impl Peer {
     pub fn new(trust: Arc<TrustStore>, verified: VerifiedChain, address: SocketAddr) -> Self {
         Self {
             known: Known::Verified(trust, verified),
+            told: AtomicBool::new(false),
             address,
         }
     }
@@ -34,6 +38,7 @@ impl Peer {
     pub fn vouched_for(identity: Identity, address: SocketAddr) -> Self {
         Self {
             known: Known::VouchedFor(Arc::new(identity)),
+            told: AtomicBool::new(false),
             address,
         }
     }
@@ -44,6 +49,14 @@ impl Peer {
             Known::Verified(_, verified) => verified.identity(),
             Known::VouchedFor(identity) => Arc::clone(identity),
         }
+    }
+
+    /// Why an attribute certificate was refused, where one was: once for a connection, to be written down.
+    pub fn refused_attributes(&self) -> Option<String> {
+        let identity = self.identity();
+        let error = identity.voms_error.as_ref()?;
+        let told = self.told.swap(true, Ordering::Relaxed);
+        (!told).then(|| VomsError::in_full(error))
     }
 
     /// Whether the credential is still good, and what groups and roles are left: dates, and revocation after the lists
