@@ -471,6 +471,12 @@ impl Parts<'_> {
         Ok(limited)
     }
 
+    /// Whether any of the proxies says that it is limited.
+    pub(crate) fn limited(&self) -> bool {
+        let mut infos = self.proxies.iter().filter_map(|proxy| proxy_info(proxy, self.old));
+        infos.any(|(_, info)| info.language == Language::Limited)
+    }
+
     fn check_one_kind(&self) -> Result<(), ChainError> {
         let kind = |proxy: &Certificate| proxy_info(proxy, self.old).map(|(kind, _)| kind);
         let other = self.proxies.windows(2).find(|pair| kind(&pair[0]) != kind(&pair[1]));

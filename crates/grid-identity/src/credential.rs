@@ -173,7 +173,12 @@ impl Credential {
             return Err(CredentialError::NoCertificate { path: path.to_owned() });
         }
         let parsed = chain::parse(&certificates).map_err(refuse)?;
-        let parts = chain::cut(&parsed, chain::OldProxies::default()).map_err(refuse)?;
+        // Whether proxies from before RFC 3820 are accepted is for the server to say.
+        let any = chain::OldProxies {
+            legacy: true,
+            draft: true,
+        };
+        let parts = chain::cut(&parsed, any).map_err(refuse)?;
         let key = certified_key(certificates, private, key_path)?;
         let (not_before, not_after) = parts.window();
         Ok(Self {
@@ -183,11 +188,7 @@ impl Credential {
             not_before: crate::time::moment(not_before),
             not_after: crate::time::moment(not_after),
             proxy: !parts.proxies.is_empty(),
-            limited: parts.proxies.iter().any(|proxy| {
-                proxy
-                    .proxy()
-                    .is_some_and(|info| info.language == crate::proxy::Language::Limited)
-            }),
+            limited: parts.limited(),
             source: path.to_owned(),
         })
     }

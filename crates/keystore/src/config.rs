@@ -384,6 +384,17 @@ mod tests {
     }
 
     #[test]
+    fn the_example_that_is_installed_lacks_nothing_but_its_files() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/hydra-keystore.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let faults = Config::parse(&text.replace("\"/etc", "\"/nowhere"), Path::new("/")).unwrap_err();
+        let all_missing = faults
+            .iter()
+            .all(|fault| fault.contains(": no file `") || fault.contains(": no folder `"));
+        assert!(all_missing && faults.len() == 4, "{faults:?}");
+    }
+
+    #[test]
     fn principals_are_compared_in_their_one_form_however_they_are_written() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("f"), "").unwrap();

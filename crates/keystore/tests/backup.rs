@@ -17,10 +17,7 @@ async fn a_restored_store_is_in_quarantine_until_confirmed_or_opened() {
     let folder = tempfile::tempdir().unwrap();
     let mut grid = grid(folder.path(), "");
     let config = config(&grid);
-    let (alice, bob) = (
-        Client::new(&grid, "alice-plain").await,
-        Client::new(&grid, "bob-plain").await,
-    );
+    let (alice, bob) = (Client::new(&grid, "alice").await, Client::new(&grid, "bob").await);
     for key_id in ["/q/1", "/q/2", "/q/3", "/q/gone"] {
         alice.register(key_id).await;
     }
@@ -52,7 +49,7 @@ async fn a_restored_store_is_in_quarantine_until_confirmed_or_opened() {
     );
     grid.start(1).unwrap();
 
-    let alice = Client::new(&grid, "alice-plain").await;
+    let alice = Client::new(&grid, "alice").await;
     assert_eq!(alice.get("/v1/about").await.unwrap()["restored"], true);
     for key_id in ["/q/1", "/q/gone"] {
         assert_eq!(alice.said("read", key(key_id)).await, "!restored");
@@ -111,7 +108,7 @@ fn replaced(folder: &Path) -> Vec<std::path::PathBuf> {
 async fn a_backup_of_a_store_at_work_is_of_one_moment() {
     let folder = tempfile::tempdir().unwrap();
     let grid = grid(folder.path(), "");
-    let alice = Client::new(&grid, "alice-plain").await;
+    let alice = Client::new(&grid, "alice").await;
     // Both of a pair are made in one request, which is one commit.
     let writer = async {
         for pair in 0..150 {
@@ -241,7 +238,7 @@ async fn a_killed_backup_or_restore_leaves_the_old_or_the_new() {
     let folder = tempfile::tempdir().unwrap();
     let mut grid = grid(folder.path(), "");
     let config = config(&grid);
-    let alice = Client::new(&grid, "alice-plain").await;
+    let alice = Client::new(&grid, "alice").await;
     let mut number = 0;
     let mut fill = async |batches: usize| {
         for _ in 0..batches {
@@ -305,6 +302,6 @@ async fn a_killed_backup_or_restore_leaves_the_old_or_the_new() {
     let (code, _, error) = run(&["audit", "verify", &config]);
     assert_eq!(code, 0, "{error}");
     grid.start(1).unwrap();
-    let alice = Client::new(&grid, "alice-plain").await;
+    let alice = Client::new(&grid, "alice").await;
     assert_eq!(alice.said("read", key("/kill/7")).await, "!restored");
 }

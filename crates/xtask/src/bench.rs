@@ -53,7 +53,8 @@ pub fn run(workspace: &Workspace, sizes: Sizes) -> Result<(), ChoreError> {
     pipes(&programs, memory.path(), sizes)?;
     ranges(&programs, memory.path())?;
     small(&programs, memory.path())?;
-    fetch(&programs, memory.path())
+    fetch(&programs, memory.path())?;
+    crate::bench_store::run(workspace)
 }
 
 struct Programs {

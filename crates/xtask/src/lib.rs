@@ -8,6 +8,7 @@
 )]
 
 pub mod bench;
+pub mod bench_store;
 pub mod chore;
 pub mod demo;
 pub mod dicom;

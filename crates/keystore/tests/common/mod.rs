@@ -7,7 +7,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use grid_identity::{Credential, Policy, TrustStore, tls};
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use serde_json::{Value, json};
+use testgrid::pki::Issued;
 use testgrid::{Grid, GridOptions};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_hydra-keystore");
@@ -37,34 +42,73 @@ pub(crate) fn config(grid: &Grid) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+fn tls_config(grid: &Grid, credential: &Path) -> ClientConfig {
+    let credential = Credential::from_file(credential, None).unwrap();
+    let trust = TrustStore::directory(grid.pki().unwrap().certificates(), Policy::client(false)).unwrap();
+    tls::client_config(&credential, Arc::new(trust)).unwrap()
+}
+
+#[derive(Debug)]
+struct Presents(Arc<CertifiedKey>);
+
+impl rustls::client::ResolvesClientCert for Presents {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 /// A store and somebody who talks to it.
 pub(crate) struct Client {
     http: reqwest::Client,
-    url: String,
+    pub(crate) url: String,
     pub(crate) dn: String,
     pub(crate) store: String,
 }
 
 impl Client {
     pub(crate) async fn new(grid: &Grid, user: &str) -> Self {
-        Self::with_proxy(grid, &grid.pki().unwrap().proxy(user)).await
+        Self::with_proxy(grid, &grid.pki().unwrap().working_proxy(user)).await
     }
 
     pub(crate) async fn with_proxy(grid: &Grid, proxy: &Path) -> Self {
-        let credential = Credential::from_file(proxy, None).unwrap();
-        let trust = TrustStore::directory(grid.pki().unwrap().certificates(), Policy::client(false)).unwrap();
-        let config = tls::client_config(&credential, Arc::new(trust)).unwrap();
-        let http = reqwest::Client::builder().tls_backend_preconfigured(config);
-        let mut client = Self {
-            http: http.build().unwrap(),
-            url: grid.urls().remove(0),
-            dn: String::new(),
-            store: String::new(),
-        };
+        let mut client = Self::over(grid, proxy);
         let who = client.get("/v1/whoami").await.unwrap();
         client.dn = who["dn"].as_str().unwrap().to_owned();
         client.store = who["store"].as_str().unwrap().to_owned();
         client
+    }
+
+    /// One that has not said a word yet, and may not get in.
+    fn over(grid: &Grid, credential: &Path) -> Self {
+        Self::of(grid, tls_config(grid, credential))
+    }
+
+    /// Presents whatever chain is given, also one that no credential of ours would be made of.
+    pub(crate) fn presenting(grid: &Grid, good: &Path, issued: &Issued) -> Self {
+        let chain = issued
+            .chain()
+            .iter()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
+        let key = PrivateKeyDer::from_pem_slice(issued.key().pem().as_bytes()).unwrap();
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        let mut config = tls_config(grid, good);
+        config.client_auth_cert_resolver = Arc::new(Presents(Arc::new(CertifiedKey::new(chain, key))));
+        Self::of(grid, config)
+    }
+
+    fn of(grid: &Grid, config: ClientConfig) -> Self {
+        let http = reqwest::Client::builder().tls_backend_preconfigured(config);
+        Self {
+            http: http.build().unwrap(),
+            url: grid.urls().remove(0),
+            dn: String::new(),
+            store: String::new(),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<Value> {
