@@ -61,6 +61,18 @@ pub struct Stores {
     pub threshold: Option<u8>,
 }
 
+/// A key file of one of the original's ciphers.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Files of the original")]
+pub struct Legacy {
+    /// The cipher of the key in FILE, as OpenSSL names it: the file to open is raw CBC, without integrity
+    #[arg(long, value_name = "CIPHER", requires_all = ["key_file", "legacy_iv"])]
+    pub legacy_cipher: Option<String>,
+    /// The iv, in hexadecimal digits
+    #[arg(long, value_name = "HEX", requires = "legacy_cipher")]
+    pub legacy_iv: Option<String>,
+}
+
 /// Many files at once.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Many files")]
@@ -143,6 +155,9 @@ pub struct Decrypt {
     pub many: Many,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
+    pub legacy: Legacy,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
@@ -166,10 +181,25 @@ pub struct Cat {
     pub range: Option<ByteRange>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
+    pub legacy: Legacy,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub verbosity: Verbosity,
+}
+
+/// A key for one of the original's ciphers.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "For programs that read files of the original")]
+pub struct Cipher {
+    /// Make a key for this cipher of the original (bf-cbc, aes-256-cbc, …): its files have NO integrity
+    #[arg(short, long, value_name = "CIPHER")]
+    pub cipher: Option<String>,
+    /// The length of its key, where the cipher takes several
+    #[arg(short, long, value_name = "BITS", requires = "cipher")]
+    pub bits: Option<u32>,
 }
 
 /// Make a key and register it: its shares go to all key stores
@@ -182,6 +212,9 @@ pub struct Register {
     /// Content with fewer stores than all, while more than half and more than the threshold are there
     #[arg(long)]
     pub allow_degraded: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub cipher: Cipher,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
@@ -251,7 +284,7 @@ pub struct Export {
     /// Write a keyset in JSON that Google Tink reads
     #[arg(long, value_name = "FILE", group = "form")]
     pub tink_keyset: Option<PathBuf>,
-    /// Write the 32 bytes of the key
+    /// Write the bytes of the key and nothing else: 32, but for keys of the original's ciphers
     #[arg(long, value_name = "FILE", group = "form")]
     pub raw: Option<PathBuf>,
     #[command(flatten)]

@@ -1,8 +1,8 @@
 //! `eds-decrypt` and `eds-cat`: open sealed files with the key that their headers name, or with one in a key file.
 //!
 //! The registration id in a file's header decides: exactly that registration is fetched, whatever name it goes by now.
-//! A file without our mark is damaged, never the original's raw format: whoever strips a header must not thereby turn
-//! authentication off (`docs/src/formats/sealed-file.md`).
+//! A file without our mark is damaged unless its key is for one of the original's ciphers ([`crate::legacy`]): whoever
+//! strips a header must not thereby turn authentication off (`docs/src/formats/sealed-file.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,12 @@ use hydra_cli::{Code, Failure};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{FetchedKey, Hydra, Purpose};
-use hydra_core::sealed::{Header, OpenError, OpenOptions, Output, OutputError, Report, SealedInput};
+use hydra_core::keystore::wire::CIPHER_EDS1;
+use hydra_core::sealed::{Header, OpenError, OpenOptions, Opened, Output, OutputError, Report};
 use hydra_core::secret::Key;
 use serde_json::json;
 
+use crate::legacy::{self, Opener};
 use crate::operands::{self, Job, Plan};
 use crate::session::{Session, fetch_first};
 use crate::voice::Voice;
@@ -42,7 +44,7 @@ pub fn decrypt(args: &args::Decrypt) -> Result<(), Failure> {
         key_file: args
             .key_file
             .as_deref()
-            .map(|path| encrypt::existing_key(path, voice))
+            .map(|path| Opener::of_key_file(path, &args.legacy, voice))
             .transpose()?,
         stores: &args.stores,
         overwrite: args.force,
@@ -60,6 +62,10 @@ pub fn cat(args: &args::Cat) -> Result<(), Failure> {
     let plan = operands::cat(&args.operands, args.key_file.is_some())?;
     let voice = work::data_on_stdout(&plan, voice)?;
     if let Some(range) = args.range {
+        if args.legacy.legacy_cipher.is_some() {
+            let text = "--range reads sealed files alone, --legacy-cipher files of the original";
+            return Err(hydra_cli::command::usage_error(text));
+        }
         let key_file = args.key_file.as_deref();
         let key = key_file.map(|path| encrypt::existing_key(path, voice)).transpose()?;
         return slice::write(&plan, range, key.as_ref(), &args.stores, voice);
@@ -68,7 +74,7 @@ pub fn cat(args: &args::Cat) -> Result<(), Failure> {
         key_file: args
             .key_file
             .as_deref()
-            .map(|path| encrypt::existing_key(path, voice))
+            .map(|path| Opener::of_key_file(path, &args.legacy, voice))
             .transpose()?,
         stores: &args.stores,
         overwrite: false,
@@ -119,16 +125,80 @@ pub(crate) fn remark(fetched: &FetchedKey, header: &Header, voice: Voice) {
     }
 }
 
-/// The keys that files name, each once, in the order of the files.
-fn wanted_keys(jobs: &[Job]) -> Vec<Header> {
+/// Which key a file needs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    /// That of the registration in its header.
+    Registration(RegistrationId, Option<KeyId>),
+    /// That which the user named: it has no header.
+    Named,
+}
+
+impl Wanted {
+    fn by(opened: &Opened) -> Self {
+        match opened {
+            Opened::Sealed(input) => {
+                let header = input.header();
+                Self::Registration(header.registration_id, header.key_id.clone())
+            }
+            Opened::Raw(_) => Self::Named,
+        }
+    }
+}
+
+/// The keys that files need, each once, in the order of the files, with the header of a file that has one. A file that
+/// cannot be read yet fails later, by itself.
+fn wanted_keys(jobs: &[Job]) -> Vec<(Wanted, Option<Header>)> {
     let mut seen = BTreeSet::new();
-    let headers = jobs.iter().filter_map(|job| {
-        let input = SealedInput::open(&job.input).ok()?;
-        Some(input.header().clone())
-    });
-    headers
-        .filter(|header| seen.insert((header.key_id.clone(), header.registration_id)))
+    let opened = jobs.iter().filter_map(|job| Opened::open(&job.input).ok());
+    opened
+        .map(|opened| (Wanted::by(&opened), header_of(&opened).cloned()))
+        .filter(|(wanted, _)| seen.insert(wanted.clone()))
         .collect()
+}
+
+fn header_of(opened: &Opened) -> Option<&Header> {
+    match opened {
+        Opened::Sealed(input) => Some(input.header()),
+        Opened::Raw(_) => None,
+    }
+}
+
+/// Fetches the key for a file with this header, or without one, and says what the user should know about it.
+async fn opener_for(
+    hydra: &Hydra,
+    typed: Option<&str>,
+    header: Option<&Header>,
+    voice: Voice,
+) -> Result<(FetchedKey, Opener), Failure> {
+    let fetched = match header {
+        Some(header) => {
+            let fetched = fetch_named(hydra, typed, header).await?;
+            remark(&fetched, header, voice);
+            fetched
+        }
+        None => {
+            let typed = typed.unwrap_or_default();
+            let key_ids = operands::meant_key_ids(typed).map_err(|error| operands::bad_key_id(typed, error))?;
+            let fetched = fetch_first(hydra, &key_ids, Purpose::Seal)
+                .await
+                .map_err(failure::fetch)?;
+            remark_raw(&fetched, voice);
+            fetched
+        }
+    };
+    let opener = Opener::of(&fetched)?;
+    Ok((fetched, opener))
+}
+
+/// What the user should know about a key that was fetched for a file without a header.
+pub(crate) fn remark_raw(fetched: &FetchedKey, voice: Voice) {
+    for fault in &fetched.faults {
+        tracing::info!(store = fault.store, "{fault}");
+    }
+    if fetched.constants.cipher != CIPHER_EDS1 {
+        legacy::remark(fetched, voice);
+    }
 }
 
 /// The key of our format, where a fetched key is one.
@@ -148,6 +218,15 @@ pub(crate) fn has_key_id(header: &Header) -> Result<(), Failure> {
     }
 }
 
+/// Nobody can tell which key a file without a header has, or one sealed under a key file.
+fn key_is_known(plan: &Plan, opened: &Opened) -> Result<(), Failure> {
+    match opened {
+        Opened::Sealed(input) => has_key_id(input.header()),
+        Opened::Raw(input) if plan.key_id.is_none() => Err(open_failure(input.not_sealed())),
+        Opened::Raw(_) => Ok(()),
+    }
+}
+
 fn under_key_file() -> Failure {
     let text = "the file was sealed under a key file, not under a registered key";
     Failure::new(Code::Usage, text).advise("--key-file FILE")
@@ -155,14 +234,14 @@ fn under_key_file() -> Failure {
 
 /// One call of `eds-decrypt` or `eds-cat`.
 struct Opening<'a> {
-    key_file: Option<Key>,
+    key_file: Option<Opener>,
     stores: &'a args::Stores,
     overwrite: bool,
     voice: Voice,
 }
 
 /// The keys of many files, each fetched once, or why it could not be.
-type Keys = BTreeMap<(Option<KeyId>, RegistrationId), Result<Key, (Code, String)>>;
+type Keys = BTreeMap<Wanted, Result<Opener, (Code, String)>>;
 
 impl Opening<'_> {
     fn run(&self, plan: &Plan) -> Result<(), Failure> {
@@ -177,35 +256,39 @@ impl Opening<'_> {
             operands::meant_key_ids(typed).map_err(|error| operands::bad_key_id(typed, error))?;
         }
         work::preflight(job, self.overwrite)?;
-        let input = SealedInput::open(&job.input).map_err(open_failure)?;
-        let header = input.header().clone();
-        if let (None, None, Some(named)) = (&self.key_file, &plan.key_id, &header.key_id) {
+        let opened = Opened::open(&job.input).map_err(open_failure)?;
+        let (mut key_id, mut registration_id) = match Wanted::by(&opened) {
+            Wanted::Registration(registration_id, key_id) => (key_id, Some(registration_id)),
+            Wanted::Named => (None, None),
+        };
+        if let (None, None, Some(named)) = (&self.key_file, &plan.key_id, &key_id) {
             self.voice.result(named.as_str())?;
         }
-        let fetched_key;
-        let key = match &self.key_file {
-            Some(key) => key,
+        let fetched_opener;
+        let opener = match &self.key_file {
+            Some(opener) => opener,
             None => {
                 // said before a configuration is looked for, which would not help
-                if header.key_id.is_none() {
-                    return Err(under_key_file());
-                }
+                key_is_known(plan, &opened)?;
                 let session = Session::open(self.stores)?;
-                let fetched = fetch_for_opening(&session, plan.key_id.as_deref(), &header, self.voice)?;
-                fetched_key = suite1(&fetched)?;
-                &fetched_key
+                let wanted = opener_for(&session.hydra, plan.key_id.as_deref(), header_of(&opened), self.voice);
+                let (fetched, opener) = session.wait(wanted)?;
+                key_id = key_id.or(Some(fetched.key_id));
+                registration_id = registration_id.or(Some(fetched.constants.registration_id));
+                fetched_opener = opener;
+                &fetched_opener
             }
         };
         // an input can be opened only once where it is a pipe
-        let input = std::sync::Mutex::new(Some(input));
+        let opened = std::sync::Mutex::new(Some(opened));
         let files = work::run(plan, self.voice, "opened", |job, way| {
-            let input = input.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            let input = input.map_or_else(|| SealedInput::open(&job.input).map_err(open_failure), Ok)?;
-            self.unseal(input, key, job, way)
+            let opened = opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let opened = opened.map_or_else(|| Opened::open(&job.input).map_err(open_failure), Ok)?;
+            self.unseal(opened, opener, job, way)
         })?;
         self.voice.json(&json!({
-            "key_id": header.key_id.as_ref().map(ToString::to_string),
-            "registration_id": header.registration_id.to_string(),
+            "key_id": key_id.as_ref().map(ToString::to_string),
+            "registration_id": registration_id.as_ref().map(ToString::to_string),
             "files": files,
         }))
     }
@@ -217,71 +300,72 @@ impl Opening<'_> {
             self.fetch_all(plan, jobs)?
         };
         if plan.key_id.is_none() {
-            for key_id in keys.keys().filter_map(|(key_id, _)| key_id.as_ref()) {
-                self.voice.result(key_id.as_str())?;
+            let mut told = BTreeSet::new();
+            for wanted in keys.keys() {
+                if let Wanted::Registration(_, Some(key_id)) = wanted
+                    && told.insert(key_id)
+                {
+                    self.voice.result(key_id.as_str())?;
+                }
             }
         }
         let files = work::run(plan, self.voice, "opened", |job, way| {
-            let input = SealedInput::open(&job.input).map_err(open_failure)?;
-            let header = input.header();
-            let key = match &self.key_file {
-                Some(key) => key,
-                None => match keys.get(&(header.key_id.clone(), header.registration_id)) {
-                    Some(Ok(key)) => key,
-                    Some(Err((code, text))) => {
-                        return Err(Failure::new(*code, format!("{}: {text}", job.input)));
+            let opened = Opened::open(&job.input).map_err(open_failure)?;
+            let opener = match &self.key_file {
+                Some(opener) => opener,
+                None => {
+                    key_is_known(plan, &opened)?;
+                    match keys.get(&Wanted::by(&opened)) {
+                        Some(Ok(opener)) => opener,
+                        Some(Err((code, text))) => {
+                            return Err(Failure::new(*code, format!("{}: {text}", job.input)));
+                        }
+                        None => {
+                            return Err(Failure::new(
+                                Code::Io,
+                                format!("{} changed while it was read", job.input),
+                            ));
+                        }
                     }
-                    None => {
-                        return Err(Failure::new(
-                            Code::Io,
-                            format!("{} changed while it was read", job.input),
-                        ));
-                    }
-                },
+                }
             };
-            self.unseal(input, key, job, way)
+            self.unseal(opened, opener, job, way)
         })?;
         self.voice.json(&json!({ "files": files }))
     }
 
-    /// One fetch for each key that the files name, several at a time. A file that cannot be read yet fails later, by
-    /// itself.
+    /// One fetch for each key that the files need, several at a time.
     fn fetch_all(&self, plan: &Plan, jobs: &[Job]) -> Result<Keys, Failure> {
-        let wanted = wanted_keys(jobs);
-        let registered: Vec<&Header> = wanted.iter().filter(|header| header.key_id.is_some()).collect();
-        let fetched = if registered.is_empty() {
-            Vec::new()
-        } else {
-            let session = Session::open(self.stores)?;
-            let fetch = async |header: &Header| fetch_named(&session.hydra, plan.key_id.as_deref(), header).await;
-            let all = stream::iter(registered).map(fetch).buffered(FETCHES_AT_ONCE);
-            session.wait(all.collect::<Vec<_>>())
+        let typed = plan.key_id.as_deref();
+        let mut wanted = wanted_keys(jobs);
+        // those that nobody can tell are told with their files
+        wanted.retain(|(_, header)| match header {
+            Some(header) => header.key_id.is_some(),
+            None => typed.is_some(),
+        });
+        if wanted.is_empty() {
+            return Ok(Keys::new());
+        }
+        let session = Session::open(self.stores)?;
+        let fetch = async |(_, header): &(Wanted, Option<Header>)| {
+            opener_for(&session.hydra, typed, header.as_ref(), self.voice).await
         };
-        let mut fetched = fetched.into_iter();
+        let fetched = stream::iter(&wanted).map(fetch).buffered(FETCHES_AT_ONCE);
+        let fetched = session.wait(fetched.collect::<Vec<_>>());
         let mut keys = Keys::new();
-        for header in wanted {
-            let key = match header.key_id {
-                None => Err(under_key_file()),
-                Some(_) => fetched
-                    .next()
-                    .unwrap_or_else(|| Err(Failure::new(Code::Failed, "the key was not fetched")))
-                    .and_then(|fetched| {
-                        remark(&fetched, &header, self.voice);
-                        suite1(&fetched)
-                    }),
-            };
+        for ((wanted, _), fetched) in wanted.into_iter().zip(fetched) {
             // told in full once, then by its first line for each file
-            let kept = key.map_err(|failure| {
+            let kept = fetched.map(|(_, opener)| opener).map_err(|failure| {
                 let kept = (failure.code, failure.error.to_string());
                 let _ = hydra_cli::exit(Err(failure));
                 kept
             });
-            keys.insert((header.key_id, header.registration_id), kept);
+            keys.insert(wanted, kept);
         }
         Ok(keys)
     }
 
-    fn unseal(&self, input: SealedInput, key: &Key, job: &Job, way: &Way<'_>) -> Outcome {
+    fn unseal(&self, opened: Opened, opener: &Opener, job: &Job, way: &Way<'_>) -> Outcome {
         let options = OpenOptions {
             threads: way.threads,
             overwrite: self.overwrite,
@@ -289,7 +373,7 @@ impl Opening<'_> {
             batch: way.batch,
             ..OpenOptions::default()
         };
-        match input.unseal(key, &job.output, &options) {
+        match opener.with(opened)?.unseal(&job.output, &options) {
             // whoever read standard output has seen enough
             Err(error) if reader_went_away(&error) => Ok(Report {
                 plaintext_bytes: 0,

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use hydra_cli::{Code, Failure};
 use hydra_core::keystore::hydra::{FetchedKey, Purpose};
-use hydra_core::sealed::{self, Header, Output, SealOptions};
+use hydra_core::sealed::{Header, Output, SealOptions};
 use hydra_core::secret::Key;
 use serde_json::json;
 
 use crate::failure::{self, Because, quoted};
+use crate::legacy::Sealer;
 use crate::operands::{self, Plan};
 use crate::session::Session;
 use crate::voice::Voice;
@@ -35,10 +36,11 @@ pub fn encrypt(args: &args::Encrypt) -> Result<(), Failure> {
     if let ([job], false) = (plan.jobs.as_slice(), plan.many) {
         work::preflight(job, args.force)?;
     }
-    let sealing = sealing_key(args, &plan, voice)?;
+    let sealing = sealer(args, &plan, voice)?;
     let sealed = work::run(&plan, voice, "sealed", |job, way| {
         let options = seal_options(way, args.force);
-        sealed::seal(&sealing.key, &sealing.header, &job.input, &job.output, &options).map_err(seal_failure)
+        let sealed = sealing.seal(&job.input, &job.output, &options);
+        sealed.map_err(seal_failure)
     });
     let files = match sealed {
         Ok(files) => files,
@@ -48,22 +50,21 @@ pub fn encrypt(args: &args::Encrypt) -> Result<(), Failure> {
         }
     };
     voice.json(&json!({
-        "key_id": sealing.header.key_id.as_ref().map(ToString::to_string),
-        "registration_id": sealing.header.registration_id.to_string(),
+        "key_id": sealing.key_id().map(ToString::to_string),
+        "registration_id": sealing.registration_id().to_string(),
         "files": files,
     }))?;
-    hint(args, &plan, voice);
+    hint(args, &plan, &sealing, voice);
     Ok(())
 }
 
 /// Fetches the key of a registration that is fit for sealing: the exact key id first, then its canonical form.
 ///
 /// # Errors
-/// Where the text is no key id, the key cannot be fetched, or it is one of the original's ciphers.
-pub fn fetch_for_sealing(session: &Session, typed: &str, voice: Voice) -> Result<SealingKey, Failure> {
+/// Where the text is no key id, or the key cannot be fetched.
+pub fn fetch_for_sealing(session: &Session, typed: &str) -> Result<FetchedKey, Failure> {
     let key_ids = operands::meant_key_ids(typed).map_err(|error| operands::bad_key_id(typed, error))?;
-    let fetched = session.fetch(&key_ids, Purpose::Seal).map_err(failure::fetch)?;
-    sealing_key_of(fetched, voice)
+    session.fetch(&key_ids, Purpose::Seal).map_err(failure::fetch)
 }
 
 /// What a fetched key seals with.
@@ -101,22 +102,22 @@ pub(crate) fn seal_options<'a>(way: &Way<'a>, overwrite: bool) -> SealOptions<'a
     }
 }
 
-fn sealing_key(args: &args::Encrypt, plan: &Plan, voice: Voice) -> Result<SealingKey, Failure> {
+fn sealer(args: &args::Encrypt, plan: &Plan, voice: Voice) -> Result<Sealer, Failure> {
     if let Some(path) = &args.key_file {
         let key = if args.new_key {
             new_key(path)?
         } else {
             existing_key(path, voice)?
         };
-        return Ok(SealingKey {
+        return Ok(Sealer::Suite1(SealingKey {
             key,
             header: Header::of_key_file(),
-        });
+        }));
     }
     let typed = plan.key_id.as_deref().unwrap_or_default();
     // before anything is asked: what is no key id is wrong usage, with or without stores
     operands::meant_key_ids(typed).map_err(|error| operands::bad_key_id(typed, error))?;
-    fetch_for_sealing(&Session::open(&args.stores)?, typed, voice)
+    Sealer::of(fetch_for_sealing(&Session::open(&args.stores)?, typed)?, voice)
 }
 
 /// Reads a key file, with a warning where others can read it too.
@@ -125,9 +126,7 @@ fn sealing_key(args: &args::Encrypt, plan: &Plan, voice: Voice) -> Result<Sealin
 /// What is wrong with it.
 pub fn existing_key(path: &Path, voice: Voice) -> Result<Key, Failure> {
     let key = key_file::read(path).map_err(work::key_file_failure)?;
-    if key_file::is_exposed(path) {
-        voice.warning(&format!("key file `{}` can be read by others", path.display()));
-    }
+    key_file::warn_if_exposed(path, voice);
     Ok(key)
 }
 
@@ -149,12 +148,19 @@ fn withdraw_new_key(args: &args::Encrypt, plan: &Plan) {
     }
 }
 
-fn hint(args: &args::Encrypt, plan: &Plan, voice: Voice) {
+fn hint(args: &args::Encrypt, plan: &Plan, sealing: &Sealer, voice: Voice) {
     let ([job], false) = (plan.jobs.as_slice(), plan.many) else {
         return;
     };
     let Output::File(path) = &job.output else { return };
     let file = quoted(&path.to_string_lossy());
+    if let (Sealer::Legacy { .. }, Some(key_id)) = (sealing, sealing.key_id()) {
+        // such a file does not name its key
+        return voice.hint(&format!(
+            "open it with: eds-decrypt {} {file} OUT",
+            quoted(key_id.as_str())
+        ));
+    }
     match &args.key_file {
         Some(key) => voice.hint(&format!(
             "open it with: eds-decrypt --key-file {} {file} OUT",

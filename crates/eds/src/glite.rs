@@ -15,17 +15,18 @@ use hydra_cli::verbosity::Verbosity;
 use hydra_cli::{Code, Failure, printable};
 use hydra_core::config::load::{Overrides, Surroundings};
 use hydra_core::key_id::canonical;
-use hydra_core::keystore::hydra::{FetchError, RegisterError, RegisterOptions, RemoveError};
+use hydra_core::keystore::hydra::{FetchError, Purpose, RegisterError, RegisterOptions, RemoveError};
 use hydra_core::sealed::{
-    self, Input, InputError, OpenError, OpenOptions, Output, OutputError, SealError, SealOptions, SealedInput,
+    Input, InputError, OpenError, OpenOptions, Opened, Output, OutputError, SealError, SealOptions,
 };
 
 use crate::keys::remove_first;
+use crate::legacy::{NewKey, Opener, Sealer};
 use crate::operands::{bad_key_id, meant_key_ids, new_key_id};
 use crate::session::Session;
 use crate::voice::Voice;
 use crate::work::clean_up_on_signal;
-use crate::{decrypt, encrypt, failure};
+use crate::{decrypt, failure, legacy};
 
 /// The permission bits that the original gives a sealed file, before the umask.
 const SEALED_MODE: u32 = 0o640;
@@ -64,8 +65,8 @@ impl Command {
         let (operands, extra) = match self {
             Self::Register => (
                 "[-c CIPHER] [-k BITS] ID",
-                " -c CIPHER  cipher of the original: not supported here yet, leave it out\n\
-                 \x20-k BITS    length of the key: 256\n\
+                " -c CIPHER  make a key for a cipher of the original, whose files have no integrity\n\
+                 \x20-k BITS    length of the key, where the cipher takes several (bf-cbc, cast5-cbc)\n\
                  \x20-t         accepted, no effect\n",
             ),
             Self::Unregister => ("ID", ""),
@@ -244,27 +245,37 @@ fn failed(trouble: &Trouble) -> ExitCode {
 
 fn register(line: &Line) -> Result<String, Trouble> {
     const FUNCTION: &str = "glite_eds_register";
-    if let Some(cipher) = &line.cipher {
-        let cipher = cipher.to_string_lossy();
-        return Err(Trouble::new(format!(
-            "Error during {FUNCTION}: cipher {cipher} is not supported, leave -c out"
-        )));
-    }
-    if let Some(bits) = line.bits.as_deref().filter(|bits| *bits != "256") {
-        let bits = bits.to_string_lossy();
-        return Err(Trouble::new(format!(
-            "Error during {FUNCTION}: keys have 256 bits here, not {bits}"
-        )));
-    }
+    let new_key = asked_key(line).map_err(|reason| Trouble::new(format!("Error during {FUNCTION}: {reason}")))?;
     let typed = text(&line.operands[0], FUNCTION)?;
     let key_id = new_key_id(typed).map_err(|error| Trouble::plain(FUNCTION, &bad_key_id(typed, error)))?;
     let session = session(FUNCTION)?;
-    let registered = session.wait(session.hydra.register(&key_id, RegisterOptions::default()));
+    if let Some(new_key) = &new_key {
+        new_key.warn(Voice::default());
+    }
+    let registered = legacy::register(&session, &key_id, new_key.as_ref(), RegisterOptions::default());
     registered.map_err(|error| {
         let reason = register_reason(&error);
         Trouble::during(FUNCTION, reason, &failure::register(error))
     })?;
     Ok(format!("A key has been generated and registered for ID '{typed}'\n"))
+}
+
+/// What key `-c` and `-k` ask for; none: one of our suite.
+fn asked_key(line: &Line) -> Result<Option<NewKey>, String> {
+    let plain = |bits: &OsString| {
+        let bits = bits.to_string_lossy();
+        let digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = bits.parse().ok().filter(|_| digits);
+        number.ok_or_else(|| format!("`{bits}` is no number of bits"))
+    };
+    let bits = line.bits.as_ref().map(plain).transpose()?;
+    match (&line.cipher, bits) {
+        (Some(cipher), bits) => NewKey::asked(&cipher.to_string_lossy(), bits).map_err(|error| error.to_string()),
+        (None, None | Some(256)) => Ok(None),
+        (None, Some(bits)) => Err(format!(
+            "keys have 256 bits where no cipher is asked for with -c, not {bits}"
+        )),
+    }
 }
 
 fn unregister(line: &Line) -> Result<String, Trouble> {
@@ -292,8 +303,8 @@ fn seal(line: &Line) -> Result<String, Trouble> {
         ..Voice::default()
     };
     let key_ids = meant_key_ids(&typed).map_err(|error| Trouble::plain(FUNCTION, &bad_key_id(&typed, error)))?;
-    let fetched = session.fetch(&key_ids, hydra_core::keystore::hydra::Purpose::Seal);
-    let sealing = encrypt::sealing_key_of(fetched.map_err(|error| fetch_trouble(FUNCTION, error))?, voice)
+    let fetched = session.fetch(&key_ids, Purpose::Seal);
+    let sealing = Sealer::of(fetched.map_err(|error| fetch_trouble(FUNCTION, error))?, voice)
         .map_err(|failure| Trouble::plain(FUNCTION, &failure))?;
     let _cleaning = clean_up_on_signal();
     let options = SealOptions {
@@ -302,7 +313,8 @@ fn seal(line: &Line) -> Result<String, Trouble> {
         ..SealOptions::default()
     };
     let (input, output) = (Input::File(from.into()), Output::File(to.into()));
-    sealed::seal(&sealing.key, &sealing.header, &input, &output, &options)
+    sealing
+        .seal(&input, &output, &options)
         .map_err(|error| seal_trouble(error, from, to))?;
     Ok(done("successfully encrypted", &typed, from, to))
 }
@@ -318,10 +330,15 @@ fn open(line: &Line) -> Result<String, Trouble> {
         _ => return Err(Trouble::new("Error: wrong number of operands")),
     };
     let key_ids = meant_key_ids(typed).map_err(|error| Trouble::plain(FUNCTION, &bad_key_id(typed, error)))?;
-    let input = SealedInput::open(&Input::File(from.clone())).map_err(|error| open_trouble(error, &from, to))?;
-    let header = input.header();
+    let opened = Opened::open(&Input::File(from.clone())).map_err(|error| open_trouble(error, &from, to))?;
+    let header = match &opened {
+        Opened::Sealed(input) => Some(input.header().clone()),
+        Opened::Raw(_) => None,
+    };
     let session = session(FUNCTION)?;
-    let purpose = hydra_core::keystore::hydra::Purpose::Open(header.registration_id);
+    let purpose = header
+        .as_ref()
+        .map_or(Purpose::Seal, |header| Purpose::Open(header.registration_id));
     let fetched = session
         .fetch(&key_ids, purpose)
         .map_err(|error| fetch_trouble(FUNCTION, error))?;
@@ -329,15 +346,21 @@ fn open(line: &Line) -> Result<String, Trouble> {
         quiet: line.quiet,
         ..Voice::default()
     };
-    decrypt::remark(&fetched, header, voice);
-    let key = decrypt::suite1(&fetched).map_err(|failure| Trouble::plain(FUNCTION, &failure))?;
+    match &header {
+        Some(header) => decrypt::remark(&fetched, header, voice),
+        None => decrypt::remark_raw(&fetched, voice),
+    }
+    let opener = Opener::of(&fetched).map_err(|failure| Trouble::plain(FUNCTION, &failure))?;
+    let opening = opener
+        .with(opened)
+        .map_err(|failure| Trouble::plain(FUNCTION, &failure))?;
     let _cleaning = clean_up_on_signal();
     let options = OpenOptions {
         overwrite: true,
         ..OpenOptions::default()
     };
-    input
-        .unseal(&key, &Output::File(to.into()), &options)
+    opening
+        .unseal(&Output::File(to.into()), &options)
         .map_err(|error| open_trouble(error, &from, to))?;
     // the word as the original spells it
     Ok(done("succesfully decrypted", typed, from.as_os_str(), to))

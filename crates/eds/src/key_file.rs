@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use hydra_cli::secret_input::{SecretInputError, Source, read_all};
-use hydra_core::secret::Key;
+use hydra_core::secret::{Key, SecretBytes};
 use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::voice::Voice;
 
 const TYPE_URL: &str = "type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey";
 const SEGMENT_SIZE: u64 = 65536;
@@ -123,11 +125,33 @@ pub fn is_exposed(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o077 != 0)
 }
 
+/// Says so where others than its owner can read a key file.
+pub(crate) fn warn_if_exposed(path: &Path, voice: Voice) {
+    if is_exposed(path) {
+        voice.warning(&format!("key file `{}` can be read by others", path.display()));
+    }
+}
+
 /// Writes a key file for its owner alone, durably, where nothing is yet.
 ///
 /// # Errors
 /// Where something is there, or it cannot be made or written.
 pub fn write(path: &Path, key: &Key, form: Form) -> Result<(), WriteError> {
+    write_with(path, |file| match form {
+        Form::Raw => file.write_all(key.expose()),
+        Form::TinkKeyset => keyset(key).and_then(|text| file.write_all(text.as_bytes())),
+    })
+}
+
+/// Writes the bytes of any key, as [`write`] does.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_bytes(path: &Path, key: &SecretBytes) -> Result<(), WriteError> {
+    write_with(path, |file| file.write_all(key.expose()))
+}
+
+fn write_with(path: &Path, contents: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -140,10 +164,7 @@ pub fn write(path: &Path, key: &Key, form: Form) -> Result<(), WriteError> {
                 source,
             },
         })?;
-    let written = match form {
-        Form::Raw => file.write_all(key.expose()),
-        Form::TinkKeyset => keyset(key).and_then(|text| file.write_all(text.as_bytes())),
-    };
+    let written = contents(&mut file);
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())

@@ -10,6 +10,7 @@ use hydra_core::keystore::wire::State;
 use serde_json::{Value, json};
 
 use crate::failure::{self, Because, quoted};
+use crate::legacy::{self, NewKey, Sealer};
 use crate::operands::{bad_key_id, meant_key_ids, new_key_id};
 use crate::session::Session;
 use crate::voice::Voice;
@@ -22,13 +23,17 @@ use crate::{args, encrypt, key_file, work};
 pub fn register(args: &args::Register) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
     let key_id = new_key_id(&args.key_id).map_err(|error| bad_key_id(&args.key_id, error))?;
+    let asked = args.cipher.cipher.as_deref();
+    let new_key = asked.map(|cipher| NewKey::asked(cipher, args.cipher.bits)).transpose();
+    let new_key = new_key.map_err(|error| Failure::new(Code::Usage, error))?.flatten();
     let session = Session::open(&args.stores)?;
+    if let Some(new_key) = &new_key {
+        new_key.warn(voice);
+    }
     let options = RegisterOptions {
         allow_degraded: args.allow_degraded,
     };
-    let registered = session
-        .wait(session.hydra.register(&key_id, options))
-        .map_err(failure::register)?;
+    let registered = legacy::register(&session, &key_id, new_key.as_ref(), options).map_err(failure::register)?;
     let count = registered.confirmed.len();
     voice.result(&format!(
         "registered {key_id} at {count} stores, registration {}",
@@ -316,13 +321,31 @@ pub fn export(args: &args::Export) -> Result<(), Failure> {
         }));
     }
     let session = Session::open(&args.stores)?;
-    let sealing = encrypt::fetch_for_sealing(&session, &args.key_id, voice)?;
-    key_file::write(path, &sealing.key, form).map_err(work::key_write_failure)?;
-    voice.json(&json!({
-        "key_id": sealing.header.key_id.as_ref().map(ToString::to_string),
-        "registration_id": sealing.header.registration_id.to_string(),
+    let fetched = encrypt::fetch_for_sealing(&session, &args.key_id)?;
+    let (key_id, constants) = (fetched.key_id.clone(), fetched.constants.clone());
+    let mut value = json!({
+        "key_id": key_id.as_str(),
+        "registration_id": constants.registration_id.to_string(),
         "file": path.to_string_lossy(),
-    }))?;
+    });
+    match (Sealer::of(fetched, voice)?, form) {
+        (Sealer::Suite1(sealing), form) => key_file::write(path, &sealing.key, form),
+        (Sealer::Legacy { key, .. }, key_file::Form::Raw) => {
+            let (cipher, iv) = (key.cipher().name(), key.iv());
+            value["cipher"] = json!(cipher);
+            value["iv"] = json!(iv);
+            let file = quoted(&path.to_string_lossy());
+            voice.note(&format!(
+                "open its files with: eds-decrypt --key-file {file} --legacy-cipher {cipher} --legacy-iv {iv} IN OUT"
+            ));
+            key_file::write_bytes(path, key.key())
+        }
+        (Sealer::Legacy { .. }, key_file::Form::TinkKeyset) => {
+            return Err(work::other_cipher(key_id.as_str(), &constants.cipher));
+        }
+    }
+    .map_err(work::key_write_failure)?;
+    voice.json(&value)?;
     voice.note(&format!(
         "whoever has `{}` opens everything sealed under the key",
         path.display()

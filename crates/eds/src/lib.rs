@@ -2,7 +2,7 @@
 //!
 //! Each binary's `main` is one call of [`run`]. What a command does lies in a module of its own, so that tests and other
 //! programs call the same verb: [`keys`] (register, unregister, status, repair, export), [`encrypt`], [`decrypt`],
-//! [`check`] (check, whoami). [`glite`] speaks the original's operands, words and exit codes over the same verbs. The
+//! [`check`] (check, whoami); [`legacy`] is about keys and files of the original. [`glite`] speaks the original's operands, words and exit codes over the same verbs. The
 //! commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
 
 use std::ffi::OsString;
@@ -18,6 +18,7 @@ pub mod failure;
 pub mod glite;
 pub mod key_file;
 pub mod keys;
+pub mod legacy;
 pub mod operands;
 pub mod session;
 pub mod slice;

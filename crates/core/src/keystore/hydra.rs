@@ -22,7 +22,8 @@ use crate::keystore::quorum::{
 use crate::keystore::sharing;
 use crate::keystore::wire::{CIPHER_EDS1, Constants, Create, List};
 use crate::permissions::PermissionRecord;
-use crate::secret::Key;
+use crate::sealed::legacy_cbc::LegacyCipher;
+use crate::secret::SecretBytes;
 
 /// How long the speed of a store is remembered.
 const SPEED_MEMORY: Duration = Duration::from_secs(60);
@@ -105,9 +106,37 @@ impl Hydra {
     /// # Errors
     /// What [`RegisterError`] tells apart; only [`RegisterError::Unfinished`] leaves something that can be used.
     pub async fn register(&self, key_id: &KeyId, options: RegisterOptions) -> Result<Registered, RegisterError> {
+        self.register_fresh(key_id, FreshKey::suite1, options).await
+    }
+
+    /// Registers a fresh key of `bits` bits for one of the original's ciphers, whose files have no integrity.
+    ///
+    /// # Errors
+    /// As [`Self::register`], and where the cipher takes no key of such a length.
+    pub async fn register_legacy(
+        &self,
+        key_id: &KeyId,
+        cipher: LegacyCipher,
+        bits: u32,
+        options: RegisterOptions,
+    ) -> Result<Registered, RegisterError> {
+        if !cipher.takes(bits) {
+            let text = format!("a key of {bits} bits is none for `{cipher}`");
+            return Err(LocalError::Config(text).into());
+        }
+        self.register_fresh(key_id, || FreshKey::legacy(cipher, bits), options)
+            .await
+    }
+
+    async fn register_fresh(
+        &self,
+        key_id: &KeyId,
+        fresh: impl Fn() -> Result<FreshKey, IdError>,
+        options: RegisterOptions,
+    ) -> Result<Registered, RegisterError> {
         let pauses = random_pauses()?;
         let m = self.config.threshold;
-        let deal = |ids: &[StoreId]| deal(key_id, m, ids, &self.caller);
+        let deal = |ids: &[StoreId]| deal(key_id, m, ids, &self.caller, fresh()?);
         let total = self.config.timeouts.total;
         let mut machine =
             Register::new(self.names(), total, key_id.clone(), m, options.allow_degraded, deal).try_again_after(pauses);
@@ -324,14 +353,46 @@ fn check_config(config: &ClientConfig) -> Result<(), LocalError> {
     Ok(())
 }
 
-/// Draws a key and a registration and splits the key over the stores.
-fn deal(key_id: &KeyId, m: u8, stores: &[StoreId], caller: &CallerNames) -> Result<Dealt, LocalError> {
-    let key = Key::random()?;
+/// A key just drawn, with what a registration says about it.
+struct FreshKey {
+    key: SecretBytes,
+    cipher: &'static str,
+    bits: u32,
+    iv: String,
+}
+
+impl FreshKey {
+    fn suite1() -> Result<Self, IdError> {
+        let cipher = CIPHER_EDS1;
+        let (bits, iv) = (256, String::new());
+        let key = drawn(32)?;
+        Ok(Self { key, cipher, bits, iv })
+    }
+
+    fn legacy(cipher: LegacyCipher, bits: u32) -> Result<Self, IdError> {
+        Ok(Self {
+            key: drawn(usize::try_from(bits / 8).unwrap_or_default())?,
+            cipher: cipher.name(),
+            bits,
+            iv: data_encoding::HEXLOWER.encode(drawn(cipher.block_bytes())?.expose()),
+        })
+    }
+}
+
+fn drawn(length: usize) -> Result<SecretBytes, IdError> {
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).map_err(|_| IdError::Random)?;
+    Ok(SecretBytes::new(bytes))
+}
+
+/// Draws a registration and splits the key over the stores.
+fn deal(key_id: &KeyId, m: u8, stores: &[StoreId], caller: &CallerNames, fresh: FreshKey) -> Result<Dealt, LocalError> {
+    let FreshKey { key, cipher, bits, iv } = fresh;
     let constants = Constants {
         registration_id: RegistrationId::random()?,
-        cipher: CIPHER_EDS1.to_owned(),
-        key_bits: 256,
-        iv: String::new(),
+        cipher: cipher.to_owned(),
+        key_bits: bits,
+        iv,
     };
     let permissions = PermissionRecord::new(&caller.dn, caller.fqan.as_deref(), ChangeId::random()?);
     let split = sharing::split(key_id, &constants, 1, m, stores, key.expose()).map_err(|error| match error {

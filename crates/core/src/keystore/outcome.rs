@@ -9,6 +9,8 @@ use crate::key_id::KeyId;
 use crate::keystore::quorum::Silence;
 use crate::keystore::wire::{About, CIPHER_EDS1, Constants, ListedEntry, Sharing, State, Tombstone, WhoAmI};
 use crate::permissions::PermissionRecord;
+#[cfg(feature = "sealed")]
+use crate::sealed::legacy_cbc::{LegacyKey, LegacyKeyError};
 use crate::secret::{Key, SecretBytes};
 
 /// How to register.
@@ -161,6 +163,16 @@ impl FetchedKey {
     pub fn suite1(&self) -> Option<Key> {
         let fits = self.constants.cipher == CIPHER_EDS1;
         fits.then(|| Key::from_slice(self.key.expose())).flatten()
+    }
+
+    /// The key of one of the original's ciphers; none where it is one of suite 1.
+    ///
+    /// # Errors
+    /// Where its cipher is unknown here, or takes no such key.
+    #[cfg(feature = "sealed")]
+    pub fn legacy(&self) -> Option<Result<LegacyKey, LegacyKeyError>> {
+        let Constants { cipher, iv, .. } = &self.constants;
+        (cipher != CIPHER_EDS1).then(|| LegacyKey::new(cipher, self.key.expose(), iv))
     }
 }
 

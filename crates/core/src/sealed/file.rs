@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::engine::{self, Chunks, Direction, Failure, Sink, Source, Stop, Watch};
 use super::header::{self, Header, HeaderError};
+use super::legacy_cbc::RawInput;
 use super::place::{self, Batch, Input, InputError, OpenInput, OpenOutput, Output, OutputError};
 use super::stream::{BodySizeError, CipherError, FileCipher, Layout, STREAM_HEADER_LENGTH, StreamHeader};
 use super::synthetic;
@@ -267,6 +268,22 @@ pub enum OpenError {
         /// The offset in the file of its last byte.
         last_byte: u64,
     },
+    /// A file of the original whose size is none of its cipher.
+    #[error("{file} is damaged: its {bytes} bytes are no whole number of blocks of {block}")]
+    Blocks {
+        /// Which file.
+        file: Input,
+        /// Its size.
+        bytes: u64,
+        /// Bytes of a block.
+        block: usize,
+    },
+    /// A file of the original whose end does not decrypt.
+    #[error("{file} is damaged, or encrypted with another key: its end does not decrypt")]
+    Padding {
+        /// Which file.
+        file: Input,
+    },
     /// Some of the plaintext had gone to a standard stream, a pipe or a device when the rest failed.
     #[error("{output} got only the first {written_bytes} bytes, which are verified; the rest is missing")]
     Partial {
@@ -301,9 +318,12 @@ impl OpenError {
         match self {
             Self::Input(error) => error.trouble(),
             Self::Output(error) => error.trouble(),
-            Self::Header { .. } | Self::Size { .. } | Self::StreamHeader { .. } | Self::Segment { .. } => {
-                Trouble::Damaged
-            }
+            Self::Header { .. }
+            | Self::Size { .. }
+            | Self::StreamHeader { .. }
+            | Self::Segment { .. }
+            | Self::Blocks { .. }
+            | Self::Padding { .. } => Trouble::Damaged,
             Self::Partial { source, .. } => source.trouble(),
             Self::Cancelled { .. } => Trouble::Cancelled,
             Self::Cipher { .. } => Trouble::Other,
@@ -348,7 +368,7 @@ pub fn seal(
     Ok(report)
 }
 
-fn finish(destination: OpenOutput, batch: Option<&Batch>, sync: bool) -> Result<(), OutputError> {
+pub(super) fn finish(destination: OpenOutput, batch: Option<&Batch>, sync: bool) -> Result<(), OutputError> {
     match (destination, batch) {
         (OpenOutput::Direct(_), _) => Ok(()),
         (OpenOutput::Staged(staged), Some(batch)) => {
@@ -643,25 +663,49 @@ pub struct SealedInput {
     stream: StreamHeader,
 }
 
+/// An input that has been looked at.
+pub enum Opened {
+    /// It begins as a sealed file does, and its header is good.
+    Sealed(Box<SealedInput>),
+    /// It does not: one of the original's files, or damage. Only its key can tell.
+    Raw(RawInput),
+}
+
+impl Opened {
+    /// Looks at the beginning of an input. Whatever has the mark of a sealed file is one, or damaged.
+    ///
+    /// # Errors
+    /// As for [`SealedInput::open`], where there is that mark.
+    pub fn open(input: &Input) -> Result<Self, OpenError> {
+        let opened = OpenInput::open(input).map_err(OpenError::Input)?;
+        let mut start = [0; PRELUDE_LENGTH];
+        let filled = opened.read_start(&mut start).map_err(OpenError::Input)?;
+        let (bytes, header, stream) = match read_prelude(input, &start[..filled]) {
+            Err(error) if error.is_not_sealed() => return Ok(Self::Raw(RawInput::new(opened, &start[..filled]))),
+            prelude => prelude?,
+        };
+        if let Some(size) = opened.size() {
+            check_size(input, size)?;
+        }
+        Ok(Self::Sealed(Box::new(SealedInput {
+            input: opened,
+            bytes,
+            header,
+            stream,
+        })))
+    }
+}
+
 impl SealedInput {
     /// Reads and checks all that can be checked without a key: header, stream header, and the size where it is known.
     ///
     /// # Errors
     /// Among the [`OpenError`]s, those that need no key.
     pub fn open(input: &Input) -> Result<Self, OpenError> {
-        let opened = OpenInput::open(input).map_err(OpenError::Input)?;
-        let mut start = [0; PRELUDE_LENGTH];
-        let filled = opened.read_start(&mut start).map_err(OpenError::Input)?;
-        let (bytes, header, stream) = read_prelude(input, &start[..filled])?;
-        if let Some(size) = opened.size() {
-            check_size(input, size)?;
+        match Opened::open(input)? {
+            Opened::Sealed(sealed) => Ok(*sealed),
+            Opened::Raw(raw) => Err(raw.not_sealed()),
         }
-        Ok(Self {
-            input: opened,
-            bytes,
-            header,
-            stream,
-        })
     }
 
     /// What the header says.

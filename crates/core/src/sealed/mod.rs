@@ -2,18 +2,20 @@
 //!
 //! [`seal`] makes a sealed file, [`SealedInput`] opens one, [`RangeReader`] reads a piece of one, [`sizes`] turns one
 //! size into the other. [`header`] and [`stream`] decide about bytes and do no I/O; [`place`] opens inputs and makes
-//! outputs appear whole or not at all.
+//! outputs appear whole or not at all. [`legacy_cbc`] reads and writes files of the original, which have no header and
+//! no integrity; [`Opened`] tells the two apart.
 
 mod engine;
 mod file;
 pub mod header;
+pub mod legacy_cbc;
 pub mod place;
 mod range;
 pub mod sizes;
 pub mod stream;
 mod synthetic;
 
-pub use file::{OpenError, OpenOptions, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal};
+pub use file::{OpenError, OpenOptions, Opened, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal};
 pub use header::{Header, HeaderError};
 pub use place::{Batch, Input, InputError, Output, OutputError, remove_temporary_files};
 pub use range::{RangeReader, ReadAt};
