@@ -135,7 +135,8 @@ pub struct Joined {
     pub by: Vec<usize>,
     /// Whose shares are wrong: `from` of each offer that cannot be what its index must have.
     pub wrong: Vec<usize>,
-    /// Some share is wrong and nobody can be named for it: more shares may tell.
+    /// More shares may tell more: some share is wrong and nobody can be named for it, or there is no check value and
+    /// not every share was compared.
     pub unclear: bool,
 }
 
@@ -298,7 +299,7 @@ fn join_imported(constants: &Constants, sharing: &Sharing, offers: &[&Offer<'_>]
         verified: false,
         by: offers.iter().map(|offer| offer.from).collect(),
         wrong: Vec::new(),
-        unclear: false,
+        unclear: offers.len() < usize::from(sharing.n),
     })
 }
 
@@ -702,6 +703,8 @@ mod tests {
                 .unwrap();
             assert_eq!(joined.key.expose(), key);
             assert!(!joined.verified && joined.wrong.is_empty());
+            // nothing but a further share speaks for it
+            assert_eq!(joined.unclear, chosen.len() < 3);
         }
         let mut bytes = shares[2].data.0.expose().to_vec();
         bytes[1] ^= 1;
