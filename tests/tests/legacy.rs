@@ -234,7 +234,7 @@ fn an_exported_key_opens_its_files_without_stores() {
     let exported = desk.run("eds-key-export --json /legacy/export --raw key").exits(0);
     let _ = exported.json();
     assert_eq!(desk.read("key").len(), 10);
-    let said = exported.stderr.clone();
+    let said = exported.stderr;
     let options = said
         .split("eds-decrypt ")
         .nth(1)

@@ -61,7 +61,8 @@ impl Command {
         if self == Self::Register { "hVqvtc:k:" } else { "hVqv" }
     }
 
-    fn usage(self, name: &str) -> String {
+    /// What `-h` prints.
+    pub(crate) fn usage(self, name: &str) -> String {
         let (operands, extra) = match self {
             Self::Register => (
                 "[-c CIPHER] [-k BITS] ID",

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use hydra_cli::Failure;
+use hydra_cli::{Code, Failure, manual};
 
 pub mod args;
 pub mod check;
@@ -52,10 +52,29 @@ pub fn run(name: &str) -> ExitCode {
     hydra_cli::harden();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let called = hydra_cli::called_as(&arguments);
+    if manual::is_asked_for(&arguments)
+        && let Some(page) = glite_manual(&called)
+    {
+        return hydra_cli::exit(page.and_then(|page| hydra_cli::output::print(&page)));
+    }
     if let Some(command) = glite::Command::called(&called) {
         return glite::run(command, &called, arguments.get(1..).unwrap_or_default());
     }
     hydra_cli::exit(args::parse(name, arguments).and_then(|command| command.map_or(Ok(()), dispatch)))
+}
+
+/// The manual page of one of the [`GLITE_NAMES`].
+fn glite_manual(called: &str) -> Option<Result<Vec<u8>, Failure>> {
+    let (name, program) = GLITE_NAMES.iter().find(|(name, _)| *name == called)?;
+    let usage = glite::Command::called(name)?.usage(name);
+    let exit_codes = [("0", "done"), ("255", "anything else")];
+    let alias = manual::Alias {
+        name,
+        program,
+        usage: &usage,
+        exit_codes: &exit_codes,
+    };
+    Some(alias.page().map_err(|error| Failure::new(Code::Failed, error)))
 }
 
 fn dispatch(command: args::Command) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use hydra_cli::command::VERSION;
 use hydra_cli::secret_input::{self, SecretInputError, Source};
-use hydra_cli::{Failure, output};
+use hydra_cli::{Code, Failure, manual, output};
 use hydra_core::shamir::glite;
 use zeroize::Zeroizing;
 
@@ -77,6 +77,9 @@ impl Tool {
 
     /// Does it, all of it, and answers the exit code.
     pub(crate) fn run(self, arguments: &[OsString]) -> ExitCode {
+        if manual::is_asked_for(arguments) {
+            return hydra_cli::exit(self.manual().and_then(|page| output::print(&page)));
+        }
         let given: Vec<&[u8]> = arguments.iter().skip(1).map(|argument| argument.as_bytes()).collect();
         let (text, code) = match self.read(&given) {
             Request::Usage(code) => (Zeroizing::new(self.usage().into_bytes()), code),
@@ -264,6 +267,23 @@ impl Tool {
             Self::SplitPassword | Self::JoinPassword => "password",
             _ => "key",
         }
+    }
+
+    fn manual(self) -> Result<Vec<u8>, Failure> {
+        let program = crate::GLITE_NAMES.iter().find(|(name, _)| *name == self.name());
+        let wrong_operands = ("1", "wrong usage, or a secret that cannot be split");
+        let alias = manual::Alias {
+            name: self.name(),
+            program: program.map_or("ssss-split", |(_, program)| program),
+            usage: &self.usage(),
+            exit_codes: match self {
+                Self::JoinPassword | Self::JoinKey => {
+                    &[("0", "done"), ("1", "wrong usage"), ("2", "the shares do not join")]
+                }
+                _ => &[("0", "done"), wrong_operands],
+            },
+        };
+        alias.page().map_err(|error| Failure::new(Code::Failed, error))
     }
 
     fn usage(self) -> String {

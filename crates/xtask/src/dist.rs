@@ -94,10 +94,8 @@ fn install_alias(alias: &str, name: &str, dir: &Path, copies: bool) -> Result<()
     } else {
         std::os::unix::fs::symlink(name, &path).map_err(on("link", &path))?;
     }
-    write(
-        &dir.join("share/man/man1").join(format!("{alias}.1")),
-        &format!(".so man1/{name}.1\n"),
-    )
+    let page = succeed(Command::new(&path).args(["--generate", "man"]))?;
+    write(&dir.join("share/man/man1").join(format!("{alias}.1")), &page)
 }
 
 fn install_documents(workspace: &Workspace, dir: &Path) -> Result<(), ChoreError> {
