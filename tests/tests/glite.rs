@@ -95,8 +95,8 @@ fn failures_have_the_words_and_the_code_of_the_original() {
             "Error during glite_eds_register: Key already exists.",
         ),
         (
-            "glite-eds-key-register -c bf-cbc /glite/other",
-            "Error during glite_eds_register: cipher bf-cbc",
+            "glite-eds-key-register -c nonsense /glite/other",
+            "Error during glite_eds_register: cipher `nonsense` is unknown here",
         ),
         (
             "glite-eds-key-register -k 128 /glite/other",

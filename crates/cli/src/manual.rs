@@ -119,7 +119,7 @@ mod tests {
             "Tries ID.",
             "\\fB\\-q\\fR\nsay nothing",
             "\\fB\\-c CIPHER\\fR\ntry so",
-            "EXIT STATUS\n.TP\n\\fB0\\fR\ndone",
+            "EXIT STATUS\"\n.TP\n\\fB0\\fR\ndone",
         ] {
             assert!(page.contains(part), "{part} in {page}");
         }
