@@ -417,12 +417,16 @@ fn an_imported_key_opens_old_files_and_is_said_to_be_unverified() {
     assert_eq!(desk.read("new"), desk.read("old"));
 }
 
-/// Nothing proves such a key but that all its shares agree.
+/// Nothing proves such a key but that all its shares agree, so further stores are asked, for as long as a slow one is
+/// waited for.
 #[test]
 fn a_wrong_share_of_an_imported_key_is_noticed_while_all_stores_are_up() {
-    let desk = desk();
+    let mut desk = desk();
     import(&desk, "/legacy/spoilt", &[0x22; 16], "0123456789abcdef", Some(1));
     let _whole = GRID.whole();
+    let config = fs::read_to_string(desk.variable("EDS_CONFIG")).unwrap();
+    let patient = desk.write("patient.toml", config + "[timeouts]\nhedge_ms = 20000\n");
+    desk.set("EDS_CONFIG", &patient.to_string_lossy());
     for _ in 0..4 {
         let _ = desk.run("eds-encrypt /legacy/spoilt plain sealed").exits(75);
     }

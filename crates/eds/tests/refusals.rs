@@ -177,9 +177,13 @@ fn glite_names_have_the_originals_usage_version_and_codes() {
 fn glite_register_refuses_ciphers_and_other_lengths() {
     let place = configured();
     place
-        .run("glite-eds-key-register -c bf-cbc ID")
+        .run("glite-eds-key-register -c nonsense ID")
         .code(255)
-        .says("Error during glite_eds_register: cipher bf-cbc");
+        .says("Error during glite_eds_register: cipher `nonsense` is unknown here");
+    place
+        .run("glite-eds-key-register -c bf-cbc -k x ID")
+        .code(255)
+        .says("Error during glite_eds_register: `x` is no number of bits");
     place
         .run("glite-eds-key-register -k 128 ID")
         .code(255)
@@ -213,11 +217,17 @@ fn glite_names_report_in_the_originals_words() {
         .code(255)
         .says(missing)
         .says("glite-eds-decrypt /myvo/none IN OUT");
+    // without a mark only the key can tell whether it is a file of the original; with one, it is damaged
     place
         .run("glite-eds-decrypt ID in out")
         .code(255)
+        .says("Error during glite_eds_decrypt_init: X509_USER_PROXY");
+    place.write("damaged", b"\x89EDS\r\n\x1a\n and no header");
+    place
+        .run("glite-eds-decrypt ID damaged out")
+        .code(255)
         .says("Error during glite_eds_decrypt_final: ");
-    assert_eq!(place.names(), ["eds.toml", "in"]);
+    assert_eq!(place.names(), ["damaged", "eds.toml", "in"]);
 }
 
 #[test]
