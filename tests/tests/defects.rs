@@ -125,7 +125,7 @@ fn d6_generated_keys_are_whole_or_refused() {
 fn d7_d8_secrets_are_neither_logged_nor_needed_as_arguments() {
     let mut desk = desk();
     desk.set("GLITE_SSSS_LOG_LEVEL", "DEBUG");
-    desk.set("GLITE_SSSS_LOG_FILE", &desk.path("log").to_string_lossy().into_owned());
+    desk.set("GLITE_SSSS_LOG_FILE", &desk.path("log").to_string_lossy());
     let split = desk.feed("glite-ssss-split-passwd -q 3 2 -", b"rosebud").exits(0);
     let joined = desk
         .run(&format!("glite-ssss-join-passwd -q {}", split.stdout))
