@@ -29,6 +29,8 @@ const COMMIT_ITEMS: usize = 1000;
 const READERS: usize = 4;
 /// How often the head of the audit log is signed, if there is a new one.
 const SIGN_EVERY: Duration = Duration::from_secs(60);
+/// How long lines of the audit log wait for a commit that somebody else needs.
+const LINES_WAIT: Duration = Duration::from_millis(100);
 /// Refusals of one identity in a minute that are written out; further ones are counted.
 const REFUSALS_WRITTEN: u64 = 100;
 
@@ -387,26 +389,48 @@ struct Writer {
 }
 
 impl Writer {
+    /// Commits when somebody waits for it. What only leaves lines in the audit log waits for the next commit, or a moment:
+    /// a flush for each read would cost more than the reads.
     fn run(mut self, jobs: &Receiver<Job>) {
         let mut sign_at = Instant::now() + SIGN_EVERY;
+        let mut batch = Vec::new();
+        let mut items = 0;
+        let mut lines_until = None;
         loop {
-            let first = match jobs.recv_timeout(sign_at.saturating_duration_since(Instant::now())) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.sign();
-                    sign_at = Instant::now() + SIGN_EVERY;
-                    continue;
+            let until = lines_until.map_or(sign_at, |until| sign_at.min(until));
+            match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(job) => {
+                    let mut waited_for = job.answer.is_some();
+                    items += job.messages.len().max(1);
+                    batch.push(job);
+                    while items < COMMIT_ITEMS {
+                        let Ok(job) = jobs.try_recv() else { break };
+                        waited_for |= job.answer.is_some();
+                        items += job.messages.len().max(1);
+                        batch.push(job);
+                    }
+                    let now = Instant::now();
+                    let until = *lines_until.get_or_insert(now + LINES_WAIT);
+                    if !waited_for && items < COMMIT_ITEMS && now < until {
+                        continue;
+                    }
                 }
-                Err(RecvTimeoutError::Disconnected) => return self.sign(),
-            };
-            let mut batch = vec![first];
-            let mut items = batch[0].messages.len();
-            while items < COMMIT_ITEMS {
-                let Ok(job) = jobs.try_recv() else { break };
-                items += job.messages.len().max(1);
-                batch.push(job);
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    if !batch.is_empty() {
+                        self.commit(batch);
+                    }
+                    return self.sign();
+                }
             }
-            self.commit(batch);
+            if !batch.is_empty() {
+                self.commit(std::mem::take(&mut batch));
+            }
+            (items, lines_until) = (0, None);
+            if Instant::now() >= sign_at {
+                self.sign();
+                sign_at = Instant::now() + SIGN_EVERY;
+            }
         }
     }
 
