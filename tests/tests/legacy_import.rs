@@ -7,6 +7,8 @@ use grid_identity::Credential;
 use hydra_core::config::{ClientConfig, CrlPolicy, StoreEndpoint, Timeouts, Trust, TrustAnchors};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{FetchError, Hydra, Purpose};
+use hydra_core::sealed::legacy_cbc::{self, LegacyKey};
+use hydra_core::sealed::{Input, Output, SealOptions};
 use hydra_tests::program;
 use testgrid::{Grid, GridOptions};
 
@@ -94,6 +96,16 @@ fn imported_keys_open_are_unverified_and_belong_to_their_owner() {
     assert_eq!(fetched.key.expose(), expected);
     assert_eq!((fetched.verified, fetched.constants.cipher.as_str()), (false, "bf-cbc"));
     assert_eq!(fetched.constants.iv, "0102030405060708");
+    // a file that the original encrypted under it opens
+    let old = LegacyKey::new("bf-cbc", &expected, &fetched.constants.iv).unwrap();
+    let [plain, encrypted, opened] = ["plain", "old", "opened"].map(|name| folder.path().join(name));
+    std::fs::write(&plain, "512 x 512 pixels").unwrap();
+    let (from, to) = (Input::File(plain), Output::File(encrypted.clone()));
+    legacy_cbc::seal(&old, &from, &to, &SealOptions::default()).unwrap();
+    let [encrypted, out] = [&encrypted, &opened].map(|path| path.to_str().unwrap());
+    let (code, _, error) = run("alice-plain", "eds-decrypt", &["/myvo/home/secret", encrypted, out]);
+    assert!(code == Some(0) && error.contains("no check value"), "{error}");
+    assert_eq!(std::fs::read(&opened).unwrap(), b"512 x 512 pixels");
     // Whoever had no right there has none here.
     assert!(matches!(
         fetch("bob-plain", "/myvo/scans/a_b"),

@@ -6,7 +6,8 @@
 //! commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{ExitCode, Stdio};
 
 use hydra_cli::{Code, Failure, manual};
 
@@ -63,18 +64,27 @@ pub fn run(name: &str) -> ExitCode {
     hydra_cli::exit(args::parse(name, arguments).and_then(|command| command.map_or(Ok(()), dispatch)))
 }
 
-/// The manual page of one of the [`GLITE_NAMES`].
+/// The manual page of one of the [`GLITE_NAMES`], made of what it prints as usage, whichever module answers to it.
 fn glite_manual(called: &str) -> Option<Result<Vec<u8>, Failure>> {
     let (name, program) = GLITE_NAMES.iter().find(|(name, _)| *name == called)?;
-    let usage = glite::Command::called(name)?.usage(name);
-    let exit_codes = [("0", "done"), ("255", "anything else")];
-    let alias = manual::Alias {
-        name,
-        program,
-        usage: &usage,
-        exit_codes: &exit_codes,
-    };
-    Some(alias.page().map_err(|error| Failure::new(Code::Failed, error)))
+    let changes_permissions = ["-getacl", "-setacl", "-chmod"].iter().any(|end| name.ends_with(end));
+    let failed = if changes_permissions { "1" } else { "255" };
+    let page = own_usage(name).and_then(|usage| {
+        let alias = manual::Alias {
+            name,
+            program,
+            usage: &usage,
+            exit_codes: &[("0", "done"), (failed, "anything else")],
+        };
+        alias.page()
+    });
+    Some(page.map_err(|error| Failure::new(Code::Failed, error)))
+}
+
+fn own_usage(name: &str) -> std::io::Result<String> {
+    let mut own = std::process::Command::new(std::env::current_exe()?);
+    let answer = own.arg0(name).arg("-h").stdin(Stdio::null()).output()?;
+    Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
 }
 
 fn dispatch(command: args::Command) -> Result<(), Failure> {

@@ -341,6 +341,7 @@ fn message(name: &str, key: &KeyRow, found: Found, sharing: Sharing, index: u8) 
     if cipher.is_empty() {
         return Err(Skip::Text("cipher"));
     }
+    let (share, has) = as_used(&cipher, share, has);
     let mut permissions = found.record?;
     permissions.change_id = change_id(&key_id, registration_id.as_bytes(), &permissions);
     let share = Share {
@@ -374,6 +375,19 @@ fn share_bytes(digits: &[u8]) -> Result<SecretBytes, Skip> {
         .decode(digits)
         .map_err(|_| Skip::Share)?;
     Ok(SecretBytes::new(bytes))
+}
+
+/// Ciphers with keys of several lengths, of which the original only ever used the usual one.
+const SEVERAL_LENGTHS: [&str; 6] = ["bf-cbc", "bf", "blowfish", "cast5-cbc", "cast-cbc", "cast"];
+const USUAL_BYTES: usize = 16;
+
+/// What of a share, and how many bits, the original's files were encrypted with: `-k` never reached its cipher, so of a
+/// longer key the first bytes counted. Each group of two bytes is shared by itself, so a share is cut as its key is.
+fn as_used(cipher: &str, share: SecretBytes, bits: u32) -> (SecretBytes, u32) {
+    match share.expose().get(..USUAL_BYTES) {
+        Some(used) if SEVERAL_LENGTHS.contains(&cipher) => (SecretBytes::new(used.to_vec()), 8 * USUAL_BYTES as u32),
+        _ => (share, bits),
+    }
 }
 
 /// The record of an entry; its change id is found later.
@@ -602,4 +616,26 @@ fn met_before(held: &Held, put: &Put) -> Option<Done> {
     } else {
         Done::Skipped(Skip::Differs)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_longer_than_the_original_used_is_cut_to_what_it_used() {
+        let share = |bytes: usize| SecretBytes::new((0..bytes).map(|byte| byte as u8).collect());
+        for (cipher, bytes, bits) in [
+            ("bf-cbc", 32, 128),
+            ("blowfish", 24, 128),
+            ("bf-cbc", 16, 128),
+            // too short: the original read past it, and nothing helps
+            ("bf-cbc", 8, 64),
+            ("aes-256-cbc", 32, 256),
+        ] {
+            let (used, has) = as_used(cipher, share(bytes), 8 * bytes as u32);
+            assert_eq!((used.len() * 8, has), (bits as usize, bits), "{cipher} {bytes}");
+            assert_eq!(used.expose(), share(bits as usize / 8).expose());
+        }
+    }
 }
