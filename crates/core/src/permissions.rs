@@ -3,6 +3,8 @@
 //! The bits and their meaning are the original's (`docs/src/permissions.md`); the decision is a union: a request is
 //! allowed if any part of the record that matches the caller grants it.
 
+pub mod text;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -130,6 +132,34 @@ impl<'de> Deserialize<'de> for Permissions {
     }
 }
 
+/// The longest principal, in bytes.
+pub const MAX_PRINCIPAL_BYTES: usize = 1024;
+
+/// Why a text names no principal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PrincipalError {
+    /// Nothing, or too much.
+    #[error("a principal has 1 to {MAX_PRINCIPAL_BYTES} bytes, this one has {0}")]
+    Length(usize),
+    /// A control character, a line break among them.
+    #[error("a principal has no control characters")]
+    Control,
+}
+
+/// Whether a store takes `text` as a principal: a DN, an FQAN or any other word.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_principal(text: &str) -> Result<(), PrincipalError> {
+    if !(1..=MAX_PRINCIPAL_BYTES).contains(&text.len()) {
+        return Err(PrincipalError::Length(text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(PrincipalError::Control);
+    }
+    Ok(())
+}
+
 /// One line of an ACL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -138,6 +168,12 @@ pub struct AclEntry {
     pub principal: String,
     /// What it is granted.
     pub permissions: Permissions,
+}
+
+impl fmt::Display for AclEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.principal, self.permissions)
+    }
 }
 
 /// The permission record of an entry. Two records are the same only if version *and* change id are.

@@ -8,6 +8,7 @@ use hydra_cli::Failure;
 use hydra_cli::command::Example;
 use hydra_cli::verbosity::Verbosity;
 
+use crate::permission_args::{CHMOD_EXAMPLES, Chmod, GETACL_EXAMPLES, GetAcl, SETACL_EXAMPLES, SetAcl};
 use crate::slice::ByteRange;
 
 /// A command with its arguments.
@@ -17,10 +18,14 @@ pub enum Command {
     Cat(Cat),
     /// `eds-check`
     Check(Check),
+    /// `eds-chmod`
+    Chmod(Chmod),
     /// `eds-decrypt`
     Decrypt(Decrypt),
     /// `eds-encrypt`
     Encrypt(Encrypt),
+    /// `eds-getacl`
+    GetAcl(GetAcl),
     /// `eds-key-export`
     Export(Export),
     /// `eds-key-register`
@@ -31,6 +36,8 @@ pub enum Command {
     Status(Status),
     /// `eds-key-unregister`
     Unregister(Unregister),
+    /// `eds-setacl`
+    SetAcl(SetAcl),
     /// `eds-whoami`
     Whoami(Whoami),
 }
@@ -341,6 +348,9 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
             command: "eds-check",
         }],
     ),
+    ("eds-chmod", CHMOD_EXAMPLES),
+    ("eds-getacl", GETACL_EXAMPLES),
+    ("eds-setacl", SETACL_EXAMPLES),
     (
         "eds-decrypt",
         &[
@@ -444,6 +454,9 @@ pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Option<Command>, Fa
     match name {
         "eds-cat" => one(arguments, examples, Command::Cat),
         "eds-check" => one(arguments, examples, Command::Check),
+        "eds-chmod" => one(arguments, examples, Command::Chmod),
+        "eds-getacl" => one(arguments, examples, Command::GetAcl),
+        "eds-setacl" => one(arguments, examples, Command::SetAcl),
         "eds-decrypt" => one(arguments, examples, Command::Decrypt),
         "eds-encrypt" => one(arguments, examples, Command::Encrypt),
         "eds-key-export" => one(arguments, examples, Command::Export),
@@ -473,6 +486,9 @@ mod tests {
         Export::command().debug_assert();
         Whoami::command().debug_assert();
         Check::command().debug_assert();
+        GetAcl::command().debug_assert();
+        SetAcl::command().debug_assert();
+        Chmod::command().debug_assert();
     }
 
     #[test]

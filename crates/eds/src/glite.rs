@@ -576,7 +576,8 @@ mod tests {
     #[test]
     fn every_alias_is_a_command_here_and_names_a_binary() {
         for (alias, binary) in crate::GLITE_NAMES {
-            assert!(Command::called(alias).is_some(), "{alias}");
+            let known = Command::called(alias).is_some() || crate::glite_permissions::Command::called(alias).is_some();
+            assert!(known, "{alias}");
             assert!(crate::NAMES.contains(binary), "{binary}");
         }
         assert_eq!(Command::called("eds-encrypt"), None);

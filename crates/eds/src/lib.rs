@@ -2,7 +2,8 @@
 //!
 //! Each binary's `main` is one call of [`run`]. What a command does lies in a module of its own, so that tests and other
 //! programs call the same verb: [`keys`] (register, unregister, status, repair, export), [`encrypt`], [`decrypt`],
-//! [`check`] (check, whoami); [`legacy`] is about keys and files of the original. [`glite`] speaks the original's operands, words and exit codes over the same verbs. The
+//! [`permissions`] (getacl, setacl, chmod), [`check`] (check, whoami); [`legacy`] is about keys and files of the original.
+//! [`glite`] and [`glite_permissions`] speak the original's operands, words and exit codes over the same verbs. The
 //! commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
 
 use std::ffi::OsString;
@@ -16,11 +17,15 @@ pub mod check;
 pub mod decrypt;
 pub mod encrypt;
 pub mod failure;
+mod getopt;
 pub mod glite;
+pub mod glite_permissions;
 pub mod key_file;
 pub mod keys;
 pub mod legacy;
 pub mod operands;
+pub mod permission_args;
+pub mod permissions;
 pub mod session;
 pub mod slice;
 pub mod voice;
@@ -30,22 +35,28 @@ mod work;
 pub const NAMES: &[&str] = &[
     "eds-cat",
     "eds-check",
+    "eds-chmod",
     "eds-decrypt",
     "eds-encrypt",
+    "eds-getacl",
     "eds-key-export",
     "eds-key-register",
     "eds-key-repair",
     "eds-key-status",
     "eds-key-unregister",
+    "eds-setacl",
     "eds-whoami",
 ];
 
 /// Names of the original, each with the binary that answers to it (told by `argv[0]`, so a link is enough).
 pub const GLITE_NAMES: &[(&str, &str)] = &[
+    ("glite-eds-chmod", "eds-chmod"),
     ("glite-eds-decrypt", "eds-decrypt"),
     ("glite-eds-encrypt", "eds-encrypt"),
+    ("glite-eds-getacl", "eds-getacl"),
     ("glite-eds-key-register", "eds-key-register"),
     ("glite-eds-key-unregister", "eds-key-unregister"),
+    ("glite-eds-setacl", "eds-setacl"),
 ];
 
 /// Runs the command `name`, or its alias where the process was called by one. For `main`, and nothing else.
@@ -60,6 +71,9 @@ pub fn run(name: &str) -> ExitCode {
     }
     if let Some(command) = glite::Command::called(&called) {
         return glite::run(command, &called, arguments.get(1..).unwrap_or_default());
+    }
+    if let Some(command) = glite_permissions::Command::called(&called) {
+        return glite_permissions::run(command, &called, arguments.get(1..).unwrap_or_default());
     }
     hydra_cli::exit(args::parse(name, arguments).and_then(|command| command.map_or(Ok(()), dispatch)))
 }
@@ -91,8 +105,11 @@ fn dispatch(command: args::Command) -> Result<(), Failure> {
     match command {
         args::Command::Cat(args) => decrypt::cat(&args),
         args::Command::Check(args) => check::check(&args),
+        args::Command::Chmod(args) => permissions::chmod(&args),
         args::Command::Decrypt(args) => decrypt::decrypt(&args),
         args::Command::Encrypt(args) => encrypt::encrypt(&args),
+        args::Command::GetAcl(args) => permissions::getacl(&args),
+        args::Command::SetAcl(args) => permissions::setacl(&args),
         args::Command::Export(args) => keys::export(&args),
         args::Command::Register(args) => keys::register(&args),
         args::Command::Repair(args) => keys::repair(&args),

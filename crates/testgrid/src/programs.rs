@@ -9,13 +9,16 @@ use crate::GridError;
 pub const PROGRAMS: &[&str] = &[
     "eds-cat",
     "eds-check",
+    "eds-chmod",
     "eds-decrypt",
     "eds-encrypt",
+    "eds-getacl",
     "eds-key-export",
     "eds-key-register",
     "eds-key-repair",
     "eds-key-status",
     "eds-key-unregister",
+    "eds-setacl",
     "eds-whoami",
     "hydra-keystore",
     "ssss-join",
@@ -25,10 +28,13 @@ pub const PROGRAMS: &[&str] = &[
 
 /// Names of the original, each with the program that answers to it.
 pub const ALIASES: &[(&str, &str)] = &[
+    ("glite-eds-chmod", "eds-chmod"),
     ("glite-eds-decrypt", "eds-decrypt"),
     ("glite-eds-encrypt", "eds-encrypt"),
+    ("glite-eds-getacl", "eds-getacl"),
     ("glite-eds-key-register", "eds-key-register"),
     ("glite-eds-key-unregister", "eds-key-unregister"),
+    ("glite-eds-setacl", "eds-setacl"),
     ("glite-ssss-generate-key", "ssss-split"),
     ("glite-ssss-join-key", "ssss-join"),
     ("glite-ssss-join-passwd", "ssss-join"),

@@ -3,6 +3,8 @@
 //! Each verb runs a state machine of [`super::quorum`] over the network (`docs/src/protocol-walkthrough.md`); what it
 //! answers stands in [`super::outcome`]. Nothing outlives a verb but idle connections, and those go with the [`Hydra`].
 
+mod permissions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

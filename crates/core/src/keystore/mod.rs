@@ -2,6 +2,7 @@
 //! proven ([`sharing`]), what a client does with the answers ([`quorum`], no I/O), what comes of it ([`outcome`]), and
 //! the network ([`client`], [`fanout`]) with a client's verbs on top ([`hydra`]).
 
+pub mod agreement;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]

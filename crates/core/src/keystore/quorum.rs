@@ -20,6 +20,7 @@ use crate::keystore::wire::{
     Status, Undo,
 };
 
+pub use change::Change as ChangePermissions;
 pub use read::{Read, ReadOptions};
 pub use register::{Dealt, Register};
 pub use repair::Repair;

@@ -5,6 +5,7 @@
 //! very rules that servers run. One rule stands above the table: whoever has no right to an entry is answered what is
 //! answered where there is none, by the same path.
 
+use super::agreement::gained;
 use crate::ids::{CheckValue, RegistrationId, StoreId};
 use crate::key_id::KeyId;
 use crate::keystore::wire::{
@@ -12,7 +13,7 @@ use crate::keystore::wire::{
     HeldSharing, ItemResult, MAX_SHARINGS, OfKeyId, OfRegistration, PermissionsAnswer, Problem, ProblemKind, Put,
     ReadAnswer, Scheme, Share, Sharing, State, Status, Tombstone, Undo,
 };
-use crate::permissions::{Caller, Permission, PermissionRecord, granted};
+use crate::permissions::{Caller, Permission, PermissionRecord, Permissions, check_principal, granted};
 
 /// Everything that a store holds under one key id.
 #[derive(Debug, Default)]
@@ -635,23 +636,32 @@ pub fn change(held: &mut Held, context: &Context, message: Change) -> Outcome<Ch
     let Some(entry) = held.entry_of(message.registration_id) else {
         return Outcome::not_found(false);
     };
+    // A lost answer is asked again, also by somebody who gave the right to change away with it. To whoever kept no right
+    // at all the entry is not there.
+    let knows_of_it = granted(&entry.record, &context.caller, context.recovery) != Permissions::NONE;
+    if knows_of_it && entry.record == message.permissions {
+        return Outcome::status(Status::Ok);
+    }
     if !entry.grants(context, Permission::ChangePermissions) {
         return Outcome::not_found(true);
     }
     if let Err(problem) = check_record(context, &message.permissions) {
         return Outcome::problem(problem);
     }
+    // Two contents under one change id are nobody's honest change.
     if entry.record.same_as(&message.permissions) {
-        // A lost answer is asked again; two contents under one change id are nobody's honest change.
-        if entry.record == message.permissions {
-            return Outcome::status(Status::Ok);
-        }
         return invalid("another record with this version and change id is held");
     }
     if (entry.record.version, entry.record.change_id) != (message.if_version, message.if_change_id) {
         let mut conflict = Changed::new(Status::Conflict);
         conflict.permissions = Some(entry.record.clone());
         return Outcome::done(conflict);
+    }
+    if let Err(problem) = check_replacement(context, &entry.record, &message.permissions) {
+        return Outcome {
+            denied: true,
+            ..Outcome::problem(problem)
+        };
     }
     entry.record = message.permissions;
     entry.changed = context.now;
@@ -909,8 +919,27 @@ fn check_sharing(context: &Context, sharing: &Sharing, share: &Share) -> Result<
     Ok(())
 }
 
-/// The longest principal, in bytes.
-const MAX_PRINCIPAL_BYTES: usize = 1024;
+/// Owner and group change only by the owner's hand, or an administrator's, whoever else holds `p`. Who changes a record
+/// as an administrator alone gives nobody what leads to the key: else one who administers m stores could read every key.
+fn check_replacement(context: &Context, old: &PermissionRecord, new: &PermissionRecord) -> Result<(), Problem> {
+    let refuse = |detail: &str| Err(Problem::new(ProblemKind::Invalid).detail(detail));
+    let caller = &context.caller;
+    let given_away = old.owner != new.owner || old.group != new.group;
+    if given_away && caller.dn != old.owner && !caller.administrator {
+        return refuse("only its owner gives a key to another owner or group");
+    }
+    let ordinary = Caller {
+        administrator: false,
+        ..caller.clone()
+    };
+    let by_own_right = granted(old, &ordinary, context.recovery).contains(Permission::ChangePermissions);
+    let leads_to_the_key = [Permission::ChangePermissions, Permission::Use, Permission::WriteShares];
+    let gains = gained(old, new);
+    if !by_own_right && !context.recovery && leads_to_the_key.iter().any(|one| gains.contains(*one)) {
+        return refuse("an administrator of the store grants nobody `p`, `g` or `s`");
+    }
+    Ok(())
+}
 
 fn check_record(context: &Context, record: &PermissionRecord) -> Result<(), Problem> {
     let refuse = |detail: &str| Err(Problem::new(ProblemKind::Invalid).detail(detail));
@@ -918,9 +947,7 @@ fn check_record(context: &Context, record: &PermissionRecord) -> Result<(), Prob
         let detail = format!("an ACL has at most {} lines here", context.acl_limit);
         return Err(Problem::new(ProblemKind::TooLarge).detail(detail));
     }
-    let good = |principal: &str| {
-        (1..=MAX_PRINCIPAL_BYTES).contains(&principal.len()) && !principal.chars().any(char::is_control)
-    };
+    let good = |principal: &str| check_principal(principal).is_ok();
     let mut principals = record.acl.iter().map(|line| line.principal.as_str());
     if !good(&record.owner) || !good(&record.group) || !principals.all(good) {
         return refuse("an owner, group or principal has 1 to 1024 bytes without control characters");
