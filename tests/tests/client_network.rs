@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use grid_identity::Credential;
+use hydra_core::config::defaults::Defaults;
 use hydra_core::config::{ClientConfig, CrlPolicy, StoreEndpoint, Timeouts, Trust, TrustAnchors};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{
@@ -78,6 +79,7 @@ fn config(urls: &[String], timeouts: Timeouts) -> ClientConfig {
             crl: CrlPolicy::Require,
         },
         timeouts,
+        defaults: Defaults::default(),
         sources: Vec::new(),
     }
 }

@@ -224,6 +224,9 @@ pub struct Register {
     pub cipher: Cipher,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
+    pub permissions: crate::permission_args::NewPermissions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]

@@ -14,7 +14,7 @@ use crate::legacy::{self, NewKey, Sealer};
 use crate::operands::{bad_key_id, meant_key_ids, new_key_id};
 use crate::session::Session;
 use crate::voice::Voice;
-use crate::{args, encrypt, key_file, work};
+use crate::{args, encrypt, key_file, permissions, work};
 
 /// `eds-key-register`.
 ///
@@ -26,13 +26,14 @@ pub fn register(args: &args::Register) -> Result<(), Failure> {
     let asked = args.cipher.cipher.as_deref();
     let new_key = asked.map(|cipher| NewKey::asked(cipher, args.cipher.bits)).transpose();
     let new_key = new_key.map_err(|error| Failure::new(Code::Usage, error))?.flatten();
+    let options = RegisterOptions {
+        allow_degraded: args.allow_degraded,
+        permissions: permissions::new_permissions(&args.permissions)?,
+    };
     let session = Session::open(&args.stores)?;
     if let Some(new_key) = &new_key {
         new_key.warn(voice);
     }
-    let options = RegisterOptions {
-        allow_degraded: args.allow_degraded,
-    };
     let registered = legacy::register(&session, &key_id, new_key.as_ref(), options).map_err(failure::register)?;
     let count = registered.confirmed.len();
     voice.result(&format!(

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use hydra_cli::command::Example;
 
 use crate::args::{Manners, Stores};
@@ -97,6 +97,21 @@ pub struct Chmod {
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
+}
+
+/// What a new key gets.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Permissions of the new key")]
+pub struct NewPermissions {
+    /// Its group (default: the configuration's, else your first group)
+    #[arg(long, value_name = "FQAN")]
+    pub group: Option<String>,
+    /// A mode as for eds-chmod (default: the configuration's, else the owner alone may do everything)
+    #[arg(long, value_name = "MODE")]
+    pub perms: Option<String>,
+    /// A line of its ACL, may be repeated (default: the configuration's); `NONE` empties it
+    #[arg(long, value_name = "PRINCIPAL:PERMS")]
+    pub acl: Vec<String>,
 }
 
 /// Uses of `eds-chmod`.

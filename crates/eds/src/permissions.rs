@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use hydra_cli::output::print;
 use hydra_cli::{Code, Failure, printable};
+use hydra_core::config::defaults::NewPermissions;
 use hydra_core::key_id::{KeyId, KeyIdError};
 use hydra_core::keystore::agreement::{
     Agreement, ChangeError, ChangeOptions, InForce, PermissionsChanged, PermissionsReport, RecordHeld,
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{self, Because, quoted, refuse_credential, severity};
 use crate::operands::{bad_key_id, meant_key_ids};
-use crate::permission_args::{Chmod, GetAcl, SetAcl};
+use crate::permission_args::{self, Chmod, GetAcl, SetAcl};
 use crate::session::Session;
 use crate::voice::Voice;
 
@@ -86,6 +87,31 @@ pub(crate) async fn change_first(
 fn meant(typed: &[String]) -> Result<Vec<Meant>, Failure> {
     let one = |typed: &String| Meant::new(typed).map_err(|error| bad_key_id(typed, error));
     typed.iter().map(one).collect()
+}
+
+/// What the options of a registration say about the permissions of the key.
+///
+/// # Errors
+/// [`Code::Usage`] where they do not parse.
+pub fn new_permissions(args: &permission_args::NewPermissions) -> Result<NewPermissions, Failure> {
+    let wrong = |option: &str, error: Box<dyn std::error::Error + Send + Sync>| {
+        Failure::new(Code::Usage, Because::new(format!("option {option}"), error))
+    };
+    let checked = args.group.as_deref().map_or(Ok(()), check_principal);
+    checked.map_err(|error| wrong("--group", error.into()))?;
+    let mode = args.perms.as_deref().map(str::parse::<Mode>).transpose();
+    let lines = args
+        .acl
+        .iter()
+        .filter(|text| *text != "NONE")
+        .map(|text| text.parse::<AclEntry>());
+    let acl = lines.collect::<Result<Vec<_>, _>>();
+    let acl = acl.map_err(|error| wrong("--acl", error.into()))?;
+    Ok(NewPermissions {
+        group: args.group.clone(),
+        mode: mode.map_err(|error| wrong("--perms", error.into()))?,
+        acl: (!args.acl.is_empty()).then_some(acl),
+    })
 }
 
 // --- eds-getacl -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 //! The schema stands in `docs/src/configuration.md`. An unknown key is refused: a misspelt `min_threshold` must not
 //! silently mean none. Values are walked by hand, not derived, because a derived reader stops at the first fault.
 
+mod defaults;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::defaults::Defaults;
 use super::{CrlPolicy, StoreEndpoint, TrustAnchors, endpoint};
 
 /// What one source of configuration states; whatever is absent comes from the next.
@@ -29,6 +32,8 @@ pub struct Layer {
     pub crl: Option<CrlPolicy>,
     /// Deadlines.
     pub timeouts: PartialTimeouts,
+    /// What new keys get.
+    pub defaults: Option<Defaults>,
 }
 
 /// The deadlines that a source states.
@@ -118,7 +123,12 @@ impl Reader<'_> {
                 "store" => layer.stores = self.stores(value),
                 "trust" => self.trust(value, &mut layer),
                 "timeouts" => self.timeouts(value, &mut layer.timeouts),
-                _ => self.unknown(&key.span(), name, "threshold, min_threshold, store, trust, timeouts"),
+                "defaults" => layer.defaults = self.defaults(value),
+                _ => self.unknown(
+                    &key.span(),
+                    name,
+                    "threshold, min_threshold, store, trust, timeouts, defaults",
+                ),
             }
         }
         layer
@@ -357,6 +367,13 @@ connect_ms = 1_000
 request = "2 s"
 total = "9s"
 hedge = "50 ms"
+[defaults]
+group = "/myvo/radiology"
+perms = "g+lg"
+acl = ["/CN=host/a:8443:g"]
+[[defaults.prefix]]
+prefix = "/myvo/trial/"
+acl = []
 "#;
 
     #[test]
@@ -378,6 +395,12 @@ hedge = "50 ms"
         assert_eq!(timeouts.request, Some(Duration::from_secs(2)));
         assert_eq!(timeouts.total, Some(Duration::from_secs(9)));
         assert_eq!(timeouts.hedge, Some(Duration::from_millis(50)));
+        let defaults = layer.defaults.unwrap();
+        assert_eq!(defaults.all.group.as_deref(), Some("/myvo/radiology"));
+        assert_eq!(defaults.all.mode, Some("g+lg".parse().unwrap()));
+        assert_eq!(defaults.all.acl.unwrap()[0].principal, "/CN=host/a:8443");
+        assert_eq!(defaults.prefixes[0].0, "/myvo/trial/");
+        assert_eq!(defaults.prefixes[0].1.acl, Some(Vec::new()));
         assert_eq!(parse("", Path::new("/")).unwrap(), Layer::default());
     }
 
@@ -389,7 +412,7 @@ hedge = "50 ms"
             faults(text),
             [
                 "line 1: `threshold` must be a whole number from 1 to 255",
-                "line 2: unknown key `colour` (known: threshold, min_threshold, store, trust, timeouts)",
+                "line 2: unknown key `colour` (known: threshold, min_threshold, store, trust, timeouts, defaults)",
                 "line 3: a store has no `url`",
                 "line 6: `http://h` does not begin with `https://` (or the original's `httpg://`)",
                 "line 7: unknown key `port` (known: url, name, id)",
@@ -399,6 +422,24 @@ hedge = "50 ms"
                 "line 13: unknown key `sleep_ms` (known: connect_ms, request_ms, total_ms, hedge_ms)",
             ]
         );
+    }
+
+    #[test]
+    fn defaults_of_new_keys_are_checked_where_they_are_written() {
+        let text = "[defaults]\nperms = \"755\"\nacl = [\"bob\", \"bob:g\"]\nowner = \"x\"\n[[defaults.prefix]]\n\
+                    perms = \"g+l\"\n[[defaults.prefix]]\nprefix = \"/a\"\nacl = 1\n[[defaults.prefix]]\nprefix = \"/a\"\n";
+        let faults = faults(text);
+        for (fault, expected) in faults.iter().zip([
+            "line 2: `perms`: `755` is no clause of a mode",
+            "line 3: `acl`: `bob` is not PRINCIPAL:PERMS",
+            "line 4: unknown key `owner` (known: group, perms, acl, prefix)",
+            "line 5: a default has no `prefix`",
+            "line 9: `acl` must be a list",
+            "line 10: two defaults have the prefix `/a`",
+        ]) {
+            assert!(fault.starts_with(expected), "{fault}");
+        }
+        assert_eq!(faults.len(), 6, "{faults:?}");
     }
 
     #[test]

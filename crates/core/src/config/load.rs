@@ -323,6 +323,7 @@ impl Layers {
             });
         }
         let (trust, trust_from) = self.trust(around);
+        let (defaults, defaults_from) = self.first(|layer| layer.defaults.clone()).unzip();
         let sources = [
             ("stores", stores_from),
             ("threshold", threshold_from),
@@ -336,8 +337,11 @@ impl Layers {
             trust,
             timeouts: self.timeouts(),
             sources: sources
+                .into_iter()
+                .chain(defaults_from.map(|source| ("defaults", source)))
                 .map(|(what, source)| (what.to_owned(), source.to_owned()))
-                .to_vec(),
+                .collect(),
+            defaults: defaults.unwrap_or_default(),
         })
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::ids::StoreId;
 
 pub mod credential;
+pub mod defaults;
 pub mod endpoint;
 pub mod file;
 pub mod load;
@@ -28,6 +29,8 @@ pub struct ClientConfig {
     pub trust: Trust,
     /// How long to wait.
     pub timeouts: Timeouts,
+    /// What new keys get.
+    pub defaults: defaults::Defaults,
     /// Where each part came from, for `eds-check`: (what, source), in order of reading.
     pub sources: Vec<(String, String)>,
 }

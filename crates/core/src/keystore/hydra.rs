@@ -138,7 +138,13 @@ impl Hydra {
     ) -> Result<Registered, RegisterError> {
         let pauses = random_pauses()?;
         let m = self.config.threshold;
-        let deal = |ids: &[StoreId]| deal(key_id, m, ids, &self.caller, fresh()?);
+        let said = options.permissions.or(self.config.defaults.for_key(key_id));
+        let record = said.record(
+            &self.caller.dn,
+            self.caller.fqan.as_deref(),
+            ChangeId::random().map_err(LocalError::from)?,
+        );
+        let deal = |ids: &[StoreId]| deal(key_id, m, ids, &record, fresh()?);
         let total = self.config.timeouts.total;
         let mut machine =
             Register::new(self.names(), total, key_id.clone(), m, options.allow_degraded, deal).try_again_after(pauses);
@@ -388,7 +394,13 @@ fn drawn(length: usize) -> Result<SecretBytes, IdError> {
 }
 
 /// Draws a registration and splits the key over the stores.
-fn deal(key_id: &KeyId, m: u8, stores: &[StoreId], caller: &CallerNames, fresh: FreshKey) -> Result<Dealt, LocalError> {
+fn deal(
+    key_id: &KeyId,
+    m: u8,
+    stores: &[StoreId],
+    permissions: &PermissionRecord,
+    fresh: FreshKey,
+) -> Result<Dealt, LocalError> {
     let FreshKey { key, cipher, bits, iv } = fresh;
     let constants = Constants {
         registration_id: RegistrationId::random()?,
@@ -396,7 +408,6 @@ fn deal(key_id: &KeyId, m: u8, stores: &[StoreId], caller: &CallerNames, fresh: 
         key_bits: bits,
         iv,
     };
-    let permissions = PermissionRecord::new(&caller.dn, caller.fqan.as_deref(), ChangeId::random()?);
     let split = sharing::split(key_id, &constants, 1, m, stores, key.expose()).map_err(|error| match error {
         sharing::SplitError::Random(_) => LocalError::Random(IdError::Random),
         other => LocalError::Config(other.to_string()),

@@ -14,10 +14,13 @@ use crate::sealed::legacy_cbc::{LegacyKey, LegacyKeyError};
 use crate::secret::{Key, SecretBytes};
 
 /// How to register.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RegisterOptions {
     /// max(m+1, floor(n/2)+1) stores suffice.
     pub allow_degraded: bool,
+    /// What the key gets; the configuration says the rest.
+    #[cfg(feature = "client")]
+    pub permissions: crate::config::defaults::NewPermissions,
 }
 
 /// A registration that every store (or, degraded, enough of them) confirmed.

@@ -57,7 +57,7 @@ pub fn base<'r>(n: usize, held: impl IntoIterator<Item = &'r PermissionRecord>) 
 /// How often a store that stays silent is asked to change its record.
 const TRIES: u8 = 2;
 /// How often a record that a store turns out to hold is replaced: by then somebody else is at work there.
-const TURNS: u8 = 3;
+const TURNS: u8 = 5;
 /// How long stores that stayed silent before are waited for when a grant is taken back.
 const UNDO_GRACE: Duration = Duration::from_secs(2);
 
@@ -307,8 +307,10 @@ impl<E: Fn(&PermissionRecord) -> PermissionRecord> Change<E> {
         }
         let others = held.values().filter(|held| !held.says_the_same_as(&record));
         let before = others.min_by_key(|held| held.version)?.clone();
-        let latest = held.values().max_by_key(|held| held.version)?;
-        if latest.says_the_same_as(&record) {
+        let (begun, others): (Vec<_>, Vec<_>) = held.values().partition(|held| held.says_the_same_as(&record));
+        // What is there already is spread only over what is earlier: of two of one version the other one may have won.
+        let latest = begun.into_iter().max_by_key(|held| held.version);
+        if let Some(latest) = latest.filter(|latest| others.iter().all(|other| other.version < latest.version)) {
             return Some((before, latest.clone()));
         }
         record.version = next_version(&before, held.values());
@@ -534,21 +536,27 @@ impl Work {
         }
     }
 
-    /// Of the stores that turned out to hold another record, those where ours takes its place: it is later, or of two
-    /// changes at once ours has won. More than half of the stores make a winner. Where neither has them, or can have them
-    /// at a store that is silent, the greater change id does: both sides see the same, so one of them gives way.
+    /// Of the stores that turned out to hold another record, those where ours takes its place: it is later, or of several
+    /// changes at once ours has won. More than half of the stores make a winner. Where no change has them, it is the one
+    /// with the greatest change id of those that reached a store; for this every store must have been heard, so that all
+    /// judge by the same, and one wins.
     fn overruled(&self, n: usize) -> Vec<Place> {
         let ours = self.record.version;
         if self.rivals.values().any(|rival| rival.version > ours) {
             return Vec::new();
         }
-        let equal: Vec<&PermissionRecord> = self.rivals.values().filter(|rival| rival.version == ours).collect();
+        let (equal, older): (Vec<_>, Vec<_>) = self.rivals.iter().partition(|(_, rival)| rival.version == ours);
+        let equal: Vec<&PermissionRecord> = equal.into_iter().map(|(_, rival)| rival).collect();
+        // A store that held an earlier record may have got a rival since: whether we win is seen when it has been asked.
+        if !equal.is_empty() && !older.is_empty() {
+            return older.into_iter().map(|(place, _)| *place).collect();
+        }
         if !equal.is_empty() && self.done.len() * 2 <= n {
-            let unheard = n - self.done.len() - self.rivals.len();
+            let all_heard = self.done.len() + self.rivals.len() == n;
             let votes = |rival: &PermissionRecord| equal.iter().filter(|other| other.same_as(rival)).count();
-            let could_win = equal.iter().any(|rival| (votes(rival) + unheard) * 2 > n);
-            let greater = equal.iter().all(|rival| self.record.change_id > rival.change_id);
-            if could_win || !greater {
+            let rival_won = equal.iter().any(|rival| votes(rival) * 2 > n);
+            let greatest = equal.iter().all(|rival| self.record.change_id > rival.change_id);
+            if !all_heard || rival_won || !greatest || self.done.is_empty() {
                 return Vec::new();
             }
         }

@@ -246,6 +246,7 @@ impl World {
         let mut actions = Vec::new();
         let outcome = of.machine.handle(self.now, event, &mut actions);
         if let Some(outcome) = outcome {
+            self.trace(|| format!("client {client} ends: {outcome:?}"));
             if let Ok(changed) = &outcome {
                 self.promised.push(changed.record.clone());
             }
@@ -283,8 +284,10 @@ impl World {
             other => unreachable!("{other:?}"),
         };
         let before = self.record(place).clone();
+        let sent = format!("{message:?}");
         let reply = store::apply(&mut self.stores[place], &context(place), message);
         let after = self.record(place);
+        self.trace(|| format!("s{place}: {sent} makes {after:?}"));
         assert!(
             after == &before || after.version >= before.version,
             "seed {}: s{place} went back from {before:?} to {after:?}",
@@ -382,6 +385,13 @@ impl World {
         panic!("seed {}: a client does not end", self.seed);
     }
 
+    /// `HYDRA_SEED=17 cargo test -p hydra-eds-core change::histories -- --nocapture` tells one history as it goes.
+    fn trace(&self, what: impl Fn() -> String) {
+        if std::env::var("HYDRA_SEED").is_ok_and(|seed| seed.parse() == Ok(self.seed)) {
+            eprintln!("{:?} {}", self.now, what());
+        }
+    }
+
     fn outcome(&self, client: usize) -> Option<&Result<PermissionsChanged, ChangeError>> {
         self.clients[client].outcome.as_ref()
     }
@@ -400,6 +410,9 @@ fn silence() -> Silence {
 }
 
 fn seeds() -> std::ops::Range<u64> {
+    if let Some(seed) = std::env::var("HYDRA_SEED").ok().and_then(|text| text.parse().ok()) {
+        return seed..seed + 1;
+    }
     let count = std::env::var("HYDRA_HISTORIES").ok().and_then(|text| text.parse().ok());
     0..count.unwrap_or(1_500)
 }
