@@ -12,9 +12,8 @@ static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions
 const PLAIN: &[u8] = b"512 x 512 pixels";
 
 fn dn(user: &str) -> String {
-    let grid = GRID.whole();
-    let pki = grid.pki().unwrap();
-    pki.user_dn(user).unwrap().to_owned()
+    let told = GRID.desk(user).run("eds-whoami --json").exits(0).json();
+    told["dn"].as_str().unwrap().to_owned()
 }
 
 /// alice with a new key and a file sealed under it.
@@ -374,7 +373,7 @@ fn administrators_take_away_and_never_reach_the_key() {
         vec!["-m".to_owned(), format!("{admins}:g")],
         vec!["-m".to_owned(), format!("{admins}:p")],
         vec!["-m".to_owned(), format!("{admins}:s")],
-        vec!["--owner".to_owned(), admins.clone()],
+        vec!["--owner".to_owned(), admins],
     ] {
         let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
         words.push(key_id);

@@ -226,8 +226,8 @@ fn fault_of(store: &str, held: &Result<RecordHeld, StoreFault>) -> StoreFault {
         Err(fault) => fault.reason.clone(),
     };
     StoreFault {
-        store: store.to_owned(),
-        reason,
+        credential_refused: held.as_ref().is_err_and(|fault| fault.credential_refused),
+        ..StoreFault::new(store, reason)
     }
 }
 
@@ -497,9 +497,7 @@ pub fn change_failure(error: ChangeError) -> Failure {
         }
         ChangeError::NotAllowed { key_id, faults } => Failure::new(Code::NotAllowed, Because::faults(text, &faults))
             .advise(format!("eds-getacl {} and eds-whoami", quoted(key_id.as_str()))),
-        ChangeError::TooFew { faults, .. } if refuse_credential(&faults) => {
-            Failure::new(Code::Config, Because::faults(text, &faults)).advise("eds-check")
-        }
+        ChangeError::TooFew { faults, .. } if refuse_credential(&faults) => failure::no_answers(text, &faults),
         ChangeError::TooFew { key_id, faults, .. } => Failure::new(Code::TryLater, Because::faults(text, &faults))
             .advise(format!("eds-key-status {}", quoted(key_id.as_str()))),
         ChangeError::Disagree {
@@ -534,8 +532,8 @@ pub fn change_failure(error: ChangeError) -> Failure {
 }
 
 fn held_fault(held: &RecordHeld) -> StoreFault {
-    StoreFault {
-        store: held.store.clone(),
-        reason: format!("holds version {} ({})", held.record.version, held.record.change_id),
-    }
+    StoreFault::new(
+        &held.store,
+        format!("holds version {} ({})", held.record.version, held.record.change_id),
+    )
 }

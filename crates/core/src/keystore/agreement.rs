@@ -245,10 +245,7 @@ impl PermissionsReport {
                         return (store.store, Err(fault));
                     }
                 };
-                let nothing = || StoreFault {
-                    store: store.store.clone(),
-                    reason: "has no such key, or does not show it to you".to_owned(),
-                };
+                let nothing = || StoreFault::new(&store.store, "has no such key, or does not show it to you");
                 (store.store.clone(), held.ok_or_else(nothing))
             })
             .collect();

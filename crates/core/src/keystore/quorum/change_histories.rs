@@ -404,9 +404,7 @@ impl World {
 }
 
 fn silence() -> Silence {
-    Silence {
-        reason: "gave no answer".into(),
-    }
+    Silence::new("gave no answer")
 }
 
 fn seeds() -> std::ops::Range<u64> {
