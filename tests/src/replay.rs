@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
-use hydra_core::ids::StoreId;
+use hydra_core::ids::{ChangeId, StoreId};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::wire::{self, Answers, Batch};
-use hydra_core::permissions::Permissions;
+use hydra_core::permissions::text::{AclEdit, Listing, Mode, principal_to_remove, read_list};
+use hydra_core::permissions::{AclEntry, PermissionRecord, Permissions};
 use hydra_core::sealed::{Header, Input, RangeReader};
 use hydra_core::secret::Key;
 use hydra_core::shamir::{glite, share};
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("services_xml", services_xml),
     ("key_id", key_id),
     ("permissions", permissions),
+    ("permission_texts", permission_texts),
     ("share_text", share_text),
     ("glite_join", glite_join),
     ("certificate_chain", certificate_chain),
@@ -114,6 +116,28 @@ pub fn permissions(data: &[u8]) {
         && let Ok(permissions) = text.parse::<Permissions>()
     {
         assert_eq!(permissions.to_string().parse::<Permissions>().ok(), Some(permissions));
+    }
+}
+
+/// Modes, lines of an ACL and lists of them: what is set is listed, and the listing sets the same.
+pub fn permission_texts(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let mut record = PermissionRecord::new("/CN=owner", None, ChangeId([0; 16]));
+    if let Ok(mode) = text.parse::<Mode>() {
+        record = mode.applied_to(&record);
+        assert_eq!(mode.applied_to(&record).acl, record.acl, "a mode leaves the ACL");
+    }
+    let _ = principal_to_remove(text);
+    if let Ok(entry) = text.parse::<AclEntry>() {
+        assert_eq!(entry.to_string().parse::<AclEntry>().as_ref(), Ok(&entry));
+    }
+    if let Ok(lines) = read_list(text, str::parse::<AclEntry>) {
+        let record = AclEdit::exact(lines).applied_to(&record);
+        let listed = Listing(&record).to_string();
+        let again = read_list(&listed, str::parse::<AclEntry>).expect("a listing is a list");
+        assert_eq!(AclEdit::exact(again).applied_to(&record), record);
     }
 }
 

@@ -329,6 +329,90 @@ mod tests {
         }
     }
 
+    /// The parts of a record that can grant something.
+    const PARTS: [&str; 5] = ["owner", "group", "other", "acl by DN", "acl by FQAN"];
+
+    /// A record in which `parts` grant `letters` and nothing else grants anything.
+    fn granting(parts: &[&str], letters: &str) -> PermissionRecord {
+        let of = |part: &str| set(if parts.contains(&part) { letters } else { "" });
+        let line = |principal: &str, permissions| AclEntry {
+            principal: principal.into(),
+            permissions,
+        };
+        PermissionRecord {
+            user: of("owner"),
+            group_permissions: of("group"),
+            other: of("other"),
+            acl: vec![
+                line("/CN=nobody", set("pdrwlxgs")),
+                line("/CN=named", of("acl by DN")),
+                line("/myvo/Role=named", of("acl by FQAN")),
+                line("/myvo/Role=nobody", set("pdrwlxgs")),
+            ],
+            ..PermissionRecord::new("/CN=owner", Some("/myvo"), ChangeId([0; 16]))
+        }
+    }
+
+    /// Who matches which parts.
+    fn callers() -> [(Caller, &'static [&'static str]); 9] {
+        [
+            (caller("/CN=owner", &[]), &["owner", "other"]),
+            (caller("/CN=member", &["/other", "/myvo"]), &["group", "other"]),
+            (caller("/CN=named", &[]), &["acl by DN", "other"]),
+            (caller("/CN=x", &["/myvo/Role=named"]), &["acl by FQAN", "other"]),
+            (caller("/CN=stranger", &["/Myvo", "/myvo/", "/CN=owner"]), &["other"]),
+            (caller("/myvo", &[]), &["other"]),
+            (caller("/CN=owner", &["/myvo"]), &["owner", "group", "other"]),
+            (
+                caller("/CN=named", &["/myvo/Role=named", "/myvo"]),
+                &["acl by DN", "acl by FQAN", "group", "other"],
+            ),
+            (caller("/CN=owne", &["/myv", "/myvo/Role=name"]), &["other"]),
+        ]
+    }
+
+    #[test]
+    fn the_whole_table_of_decisions() {
+        for bit in LETTERS.map(|(letter, _)| letter.to_string()) {
+            for first in PARTS {
+                for second in PARTS {
+                    let record = granting(&[first, second], &bit);
+                    for (who, matches) in callers() {
+                        let expected = matches.contains(&first) || matches.contains(&second);
+                        let expected = if expected { set(&bit) } else { Permissions::NONE };
+                        let granted = granted(&record, &who, false);
+                        assert_eq!(granted, expected, "{bit} by {first} and {second} for {who:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn different_bits_of_different_parts_add_up() {
+        for (place, first) in PARTS.iter().enumerate() {
+            for second in &PARTS[place + 1..] {
+                let mut record = granting(&[first], "l");
+                let more = granting(&[second], "g");
+                record.user = record.user.union(more.user);
+                record.group_permissions = record.group_permissions.union(more.group_permissions);
+                record.other = record.other.union(more.other);
+                for (line, more) in record.acl.iter_mut().zip(more.acl) {
+                    line.permissions = line.permissions.union(more.permissions);
+                }
+                for (who, matches) in callers() {
+                    let mut expected = Permissions::NONE;
+                    for (part, bit) in [(first, "l"), (second, "g")] {
+                        if matches.contains(part) {
+                            expected = expected.union(set(bit));
+                        }
+                    }
+                    assert_eq!(granted(&record, &who, false), expected, "{first}, {second}: {who:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_denying_owner_entry_does_not_stop_a_granting_one() {
         let mut record = PermissionRecord::new("/CN=alice", None, ChangeId([0; 16]));

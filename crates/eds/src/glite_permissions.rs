@@ -58,7 +58,8 @@ impl Command {
         let (operands, extra) = match self {
             Self::GetAcl => ("ID [ID...]", ""),
             Self::SetAcl => (
-                "[-m PRINCIPAL:PERMS]... [-d PRINCIPAL]... | -x PRINCIPAL:PERMS... | -M FILE | -D FILE | -X FILE ID [ID...]",
+                "[-m PRINCIPAL:PERMS]... [-d PRINCIPAL]... | -x PRINCIPAL:PERMS... | \
+                 -M FILE | -D FILE | -X FILE ID [ID...]",
                 " -m PRINCIPAL:PERMS  set the permissions of a principal, may be repeated\n\
                  \x20-d PRINCIPAL        remove a principal, may be repeated\n\
                  \x20-x PRINCIPAL:PERMS  make the ACL exactly this, may be repeated; NONE empties it\n\
@@ -67,7 +68,8 @@ impl Command {
             ),
             Self::Chmod => (
                 "MODE ID [ID...]",
-                " MODE        [ugoa][+-=][pdrwlxgs-], more of them with commas between\n -b NUM      ids in one request, default 100\n",
+                " MODE        [ugoa][+-=][pdrwlxgs-], more of them with commas between\n\
+                 \x20-b NUM      ids in one request, default 100\n",
             ),
         };
         format!(
@@ -271,16 +273,18 @@ fn mode(line: &Line) -> Result<(Mode, &[OsString]), Trouble> {
 fn session(line: &Line) -> Result<Session, Trouble> {
     let around = Surroundings::of_process();
     let opened = match &line.service {
-        None => Session::with(&overrides(Vec::new()), &around),
+        None => Session::with(&overrides(), &around),
         Some(service) => {
             let service = utf8(service)?;
             if ["http://", "https://", "httpg://"]
                 .iter()
                 .any(|scheme| service.starts_with(scheme))
             {
+                // what is named here comes before services.xml
                 let alone = Overrides {
+                    stores: vec![service.to_owned()],
                     threshold: Some(1),
-                    ..overrides(vec![service.to_owned()])
+                    services_first: false,
                 };
                 Session::with(&alone, &around)
             } else {
@@ -297,9 +301,8 @@ fn session(line: &Line) -> Result<Session, Trouble> {
     Ok(session)
 }
 
-fn overrides(stores: Vec<String>) -> Overrides {
+fn overrides() -> Overrides {
     Overrides {
-        stores,
         services_first: true,
         ..Overrides::default()
     }
@@ -308,7 +311,7 @@ fn overrides(stores: Vec<String>) -> Overrides {
 /// A session with the one configured store of this name.
 fn named(service: &str, around: &Surroundings) -> Result<Result<Session, SessionError>, Trouble> {
     let plain = |error: SessionError| Trouble::plain(&Failure::from(error));
-    let mut config = load::load(&overrides(Vec::new()), around).map_err(|error| plain(error.into()))?;
+    let mut config = load::load(&overrides(), around).map_err(|error| plain(error.into()))?;
     config.stores.retain(|store| store.name == service);
     if config.stores.len() != 1 {
         let words = format!("ERROR Service not found: {}", printable(service));

@@ -648,6 +648,117 @@ fn change_needs_the_record_that_it_names() {
     );
 }
 
+/// Changes the record of a confirmed entry into `to`, and what is said to that.
+fn changing(context: &Context, from: &PermissionRecord, to: PermissionRecord) -> String {
+    let mut held = confirmed();
+    held.entry.as_mut().unwrap().record = from.clone();
+    let message = Change {
+        key_id: key_id(),
+        registration_id: R1,
+        if_version: from.version,
+        if_change_id: from.change_id,
+        permissions: PermissionRecord {
+            version: from.version + 1,
+            change_id: ChangeId([8; 16]),
+            ..to
+        },
+    };
+    said(&change(&mut held, context, message))
+}
+
+#[test]
+fn only_the_owner_gives_an_entry_away() {
+    let from = record_with(BOB, "pl");
+    let bobs = PermissionRecord {
+        owner: BOB.into(),
+        ..from.clone()
+    };
+    let groups = PermissionRecord {
+        group: "/other".into(),
+        ..from.clone()
+    };
+    let bits = PermissionRecord {
+        other: "g".parse().unwrap(),
+        ..from.clone()
+    };
+    for to in [&bobs, &groups] {
+        assert_eq!(changing(&alice(), &from, to.clone()), "ok");
+        assert_eq!(changing(&who(BOB, false), &from, to.clone()), "!invalid");
+    }
+    assert_eq!(changing(&who(BOB, false), &from, bits), "ok");
+    // an owner who may not change permissions may not do this either
+    let powerless = PermissionRecord {
+        user: "lgs".parse().unwrap(),
+        ..record()
+    };
+    assert_eq!(changing(&alice(), &powerless, bobs), "!not-found");
+}
+
+#[test]
+fn an_administrator_takes_away_and_gives_nobody_what_leads_to_the_key() {
+    let administrator = |recovery| Context {
+        caller: Caller {
+            administrator: true,
+            ..who(EVE, false).caller
+        },
+        recovery,
+        ..who(EVE, false)
+    };
+    let from = record_with(BOB, "lg");
+    for letters in ["p", "g", "s"] {
+        let to = record_with(EVE, letters);
+        assert_eq!(
+            changing(&administrator(false), &from, to.clone()),
+            "!invalid",
+            "{letters}"
+        );
+        assert_eq!(changing(&administrator(true), &from, to), "ok", "{letters}");
+    }
+    let mine = PermissionRecord {
+        owner: EVE.into(),
+        ..from.clone()
+    };
+    assert_eq!(changing(&administrator(false), &from, mine.clone()), "!invalid");
+    // an entry may be given to somebody who can remove it and nothing else
+    let orphan = PermissionRecord {
+        user: "dl".parse().unwrap(),
+        ..mine
+    };
+    assert_eq!(changing(&administrator(false), &from, orphan), "ok");
+    assert_eq!(changing(&administrator(false), &from, record()), "ok");
+    // who holds `p` by the record is no administrator in this
+    let own = record_with(EVE, "p");
+    assert_eq!(changing(&administrator(false), &own, record_with(EVE, "pg")), "ok");
+}
+
+#[test]
+fn a_change_asked_again_is_known_also_by_whoever_gave_the_right_to_it_away() {
+    let to = PermissionRecord {
+        user: "l".parse().unwrap(),
+        version: 2,
+        change_id: ChangeId([8; 16]),
+        ..record()
+    };
+    let message = || Change {
+        key_id: key_id(),
+        registration_id: R1,
+        if_version: 1,
+        if_change_id: ChangeId([7; 16]),
+        permissions: to.clone(),
+    };
+    let mut held = confirmed();
+    assert_eq!(said(&change(&mut held, &alice(), message())), "ok");
+    assert_eq!(said(&change(&mut held, &alice(), message())), "ok");
+    // but nothing more
+    let more = Change {
+        if_version: 2,
+        if_change_id: ChangeId([8; 16]),
+        permissions: PermissionRecord { version: 3, ..record() },
+        ..message()
+    };
+    assert_eq!(said(&change(&mut held, &alice(), more)), "!not-found");
+}
+
 /// What each operation says to `context`, as JSON, on an entry that is there and where there is none.
 fn all_answers(make: fn() -> Held, context: &Context) -> Vec<String> {
     let item = OfKeyId { key_id: key_id() };
