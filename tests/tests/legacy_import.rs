@@ -80,6 +80,7 @@ fn imported_keys_open_are_unverified_and_belong_to_their_owner() {
             crl: CrlPolicy::Require,
         },
         timeouts: Timeouts::default(),
+        defaults: hydra_core::config::defaults::Defaults::default(),
         sources: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -11,4 +11,7 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("glite-eds-key-unregister", "eds-key-unregister"),
     ("glite-eds-encrypt", "eds-encrypt"),
     ("glite-eds-decrypt", "eds-decrypt"),
+    ("glite-eds-getacl", "eds-getacl"),
+    ("glite-eds-setacl", "eds-setacl"),
+    ("glite-eds-chmod", "eds-chmod"),
 ];
