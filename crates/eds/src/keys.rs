@@ -267,7 +267,7 @@ pub fn repair(args: &args::Repair) -> Result<(), Failure> {
     let session = Session::open(&args.stores)?;
     let mut result = None;
     for key_id in &key_ids {
-        let repaired = session.wait(session.hydra.repair(key_id, RepairOptions { now: args.now }));
+        let repaired = session.wait(session.hydra.repair(key_id, RepairOptions { now: args.now, ..RepairOptions::default() }));
         let known = !matches!(repaired, Err(hydra_core::keystore::hydra::RepairError::NotFound { .. }));
         if known || result.is_none() {
             result = Some((key_id, repaired));

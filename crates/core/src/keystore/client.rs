@@ -79,6 +79,8 @@ impl StoreClient {
                 self.entry(Operation::Describe, &item.key_id, item, said).await
             }
             Message::Change(item) => self.change(Operation::Change, &item.key_id, item).await,
+            Message::Put(item) => self.change(Operation::Put, &item.key_id, item).await,
+            Message::Drop(item) => self.change(Operation::Drop, &item.key_id, item).await,
         }
     }
 

@@ -176,8 +176,6 @@ fn copy_create(create: &Create) -> Create {
 enum Sent {
     About,
     Create(Box<Create>),
-    Put(Box<Put>),
-    Drop(DropBelow),
     Other(Message),
 }
 
@@ -194,18 +192,6 @@ impl Sent {
         match self {
             Self::About => Self::About,
             Self::Create(create) => Self::Create(Box::new(copy_create(create))),
-            Self::Put(put) => Self::Put(Box::new(Put {
-                key_id: put.key_id.clone(),
-                registration_id: put.registration_id,
-                cipher: put.cipher.clone(),
-                key_bits: put.key_bits,
-                iv: put.iv.clone(),
-                sharing: put.sharing.clone(),
-                share: put.share.copy(),
-                state: put.state,
-                permissions: put.permissions.clone(),
-            })),
-            Self::Drop(drop) => Self::Drop(drop.clone()),
             Self::Other(message) => Self::Other(message.again().unwrap()),
         }
     }
@@ -214,8 +200,6 @@ impl Sent {
         match self {
             Self::About => "about".into(),
             Self::Create(create) => format!("create {}", create.registration_id),
-            Self::Put(put) => format!("put {}", put.registration_id),
-            Self::Drop(drop) => format!("drop {}", drop.registration_id),
             Self::Other(message) => format!("{message:?}"),
         }
     }
@@ -225,8 +209,6 @@ impl Sent {
         Some(match self {
             Self::About => return None,
             Self::Create(create) => store::Message::Create(*create),
-            Self::Put(put) => store::Message::Put(*put),
-            Self::Drop(drop) => store::Message::Drop(drop),
             Self::Other(message) => match message {
                 Message::Confirm(confirm) => store::Message::Confirm(confirm),
                 Message::Stop(stop) => store::Message::Stop(stop),
@@ -235,6 +217,8 @@ impl Sent {
                 Message::Read(read) => store::Message::Read(read),
                 Message::Describe(describe) => store::Message::Describe(describe),
                 Message::Change(change) => store::Message::Change(*change),
+                Message::Put(put) => store::Message::Put(*put),
+                Message::Drop(drop) => store::Message::Drop(drop),
                 Message::About | Message::Create(_) => return None,
             },
         })
@@ -366,7 +350,7 @@ impl Reshare {
         for place in 0..self.n {
             let (key_id, registration_id, sharing) = (key_id(), self.registration, self.sharing.clone());
             let sent = match self.phase {
-                0 => Sent::Put(Box::new(Put {
+                0 => Sent::Other(Message::Put(Box::new(Put {
                     key_id,
                     registration_id,
                     cipher: CIPHER_EDS1.into(),
@@ -376,18 +360,18 @@ impl Reshare {
                     share: shares.as_mut().and_then(Iterator::next).unwrap(),
                     state: State::Pending,
                     permissions: record(),
-                })),
+                }))),
                 1 => Sent::Other(Message::Confirm(Confirm {
                     key_id,
                     registration_id,
                     sharing,
                     force: false,
                 })),
-                _ => Sent::Drop(DropBelow {
+                _ => Sent::Other(Message::Drop(DropBelow {
                     key_id,
                     registration_id,
                     below: sharing,
-                }),
+                })),
             };
             self.next += 1;
             self.waiting.insert(self.next);
@@ -633,6 +617,7 @@ impl World {
     fn start_repair(&mut self, reliable: bool) {
         let options = RepairOptions {
             now: reliable || self.random.chance(50),
+            ..RepairOptions::default()
         };
         let machine = Repair::new(self.names(), TOTAL, key_id(), self.m, options).without(self.rule());
         self.client(Repairing(machine), reliable, Rc::default());

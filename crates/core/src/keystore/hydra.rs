@@ -19,7 +19,8 @@ use crate::keystore::client::{self, StoreClient};
 use crate::keystore::fanout::{self, Network};
 pub use crate::keystore::outcome::*;
 use crate::keystore::quorum::{
-    AskStatus, Dealt, Heard, Message, Place, Read, ReadOptions, Register, Remove, Repair, Silence, Stores,
+    AskStatus, Dealt, Heard, Message, NewSharing, Place, Read, ReadOptions, Register, Remove, Repair, Reshare, Retire,
+    Silence, Stores,
 };
 use crate::keystore::sharing;
 use crate::keystore::wire::{CIPHER_EDS1, Constants, Create, List};
@@ -200,14 +201,50 @@ impl Hydra {
         Ok(status)
     }
 
-    /// Finishes a registration that some store has confirmed, or a removal that enough stores remember; takes back a
-    /// registration that nobody confirmed.
+    /// Makes a key whole: finishes what a client left half-done or takes it back, and brings stores that lost something or
+    /// have it from an old backup up to date.
     ///
     /// # Errors
     /// What [`RepairError`] tells apart.
     pub async fn repair(&self, key_id: &KeyId, options: RepairOptions) -> Result<RepairReport, RepairError> {
+        for over in &options.over {
+            self.place_named(over)?;
+        }
         let (total, least) = (self.config.timeouts.total, self.config.min_threshold);
         let mut machine = Repair::new(self.names(), total, key_id.clone(), least, options);
+        let outcome = fanout::run(&mut machine, self).await;
+        self.learn(machine.stores());
+        outcome
+    }
+
+    /// Splits the key anew over all configured stores but those that leave, and drops the old shares.
+    ///
+    /// # Errors
+    /// What [`ReshareError`] tells apart; only [`ReshareError::Unfinished`] has changed something, which a repair goes on with.
+    pub async fn reshare(&self, key_id: &KeyId, options: ReshareOptions) -> Result<Reshared, ReshareError> {
+        for leaver in &options.leave {
+            self.place_named(leaver)?;
+        }
+        let (total, least) = (self.config.timeouts.total, self.config.min_threshold);
+        let deal = |new: &NewSharing<'_>| {
+            let key = new.key.expose();
+            let split = sharing::split(key_id, new.constants, new.generation, new.m, new.stores, key);
+            split.map_err(split_error)
+        };
+        let mut machine = Reshare::new(self.names(), total, key_id.clone(), least, options, deal);
+        let outcome = fanout::run(&mut machine, self).await;
+        self.learn(machine.stores());
+        outcome
+    }
+
+    /// Deletes what a store that left keeps of a key, once the stores of its sharing have it all.
+    ///
+    /// # Errors
+    /// What [`ReshareError`] tells apart; nothing has changed then.
+    pub async fn retire(&self, key_id: &KeyId, store: &str) -> Result<RegistrationId, ReshareError> {
+        let place = self.place_named(store)?;
+        let (total, least) = (self.config.timeouts.total, self.config.min_threshold);
+        let mut machine = Retire::new(self.names(), total, key_id.clone(), least, place);
         let outcome = fanout::run(&mut machine, self).await;
         self.learn(machine.stores());
         outcome
@@ -270,6 +307,11 @@ impl Hydra {
         let mut checks = join_all(checks).await;
         name_twins(&mut checks, &self.config);
         checks
+    }
+
+    fn place_named(&self, name: &str) -> Result<Place, LocalError> {
+        let named = self.config.stores.iter().position(|store| store.name == name);
+        named.ok_or_else(|| LocalError::Config(format!("no configured store is named `{name}`")))
     }
 
     fn names(&self) -> Stores {
@@ -408,10 +450,7 @@ fn deal(
         key_bits: bits,
         iv,
     };
-    let split = sharing::split(key_id, &constants, 1, m, stores, key.expose()).map_err(|error| match error {
-        sharing::SplitError::Random(_) => LocalError::Random(IdError::Random),
-        other => LocalError::Config(other.to_string()),
-    })?;
+    let split = sharing::split(key_id, &constants, 1, m, stores, key.expose()).map_err(split_error)?;
     let create = |share| Create {
         key_id: key_id.clone(),
         registration_id: constants.registration_id,
@@ -427,6 +466,13 @@ fn deal(
         creates: split.shares.into_iter().map(create).collect(),
         sharing: split.sharing,
     })
+}
+
+fn split_error(error: sharing::SplitError) -> LocalError {
+    match error {
+        sharing::SplitError::Random(_) => LocalError::Random(IdError::Random),
+        other => LocalError::Config(other.to_string()),
+    }
 }
 
 async fn list_all(store: &StoreClient, last_component: &str) -> Result<Vec<OwnKey>, Silence> {

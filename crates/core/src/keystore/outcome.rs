@@ -345,24 +345,34 @@ pub struct KeyStatus {
 }
 
 /// How to repair.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RepairOptions {
     /// Does not leave a pending registration to whoever began it for a quarter of an hour.
     pub now: bool,
+    /// Only tells what would be done: nothing is changed anywhere.
+    pub dry_run: bool,
+    /// Labels of stores whose permission record gives way to that of the majority though it is of a later version.
+    pub over: Vec<String>,
 }
 
-/// What a repair did.
+/// What a repair did, or in a dry run would do.
 #[derive(Debug, Default)]
 pub struct RepairReport {
     /// Store label and what was done there, in order.
     pub done: Vec<(String, String)>,
     /// What could not be done, by store.
     pub faults: Vec<StoreFault>,
-    /// Whether every store of the sharing holds it confirmed now.
+    /// Whether every store of the sharing holds it confirmed now, and nothing is wrong at any store.
     pub whole: bool,
     /// Whether nothing is left under the key id: a removal was finished, or a registration that nobody confirmed taken
     /// back.
     pub free: bool,
+    /// The key is confirmed, and no m good shares are left: it is lost unless these stores come back, or are opened.
+    pub lost: Option<Vec<String>>,
+    /// Shares could not be looked at, at some store at least: the caller may not read them.
+    pub unchecked: bool,
+    /// It was imported and has no check value.
+    pub unverified: bool,
 }
 
 /// Why nothing could be repaired.
@@ -383,6 +393,103 @@ pub enum RepairError {
         /// The key id.
         key_id: KeyId,
         /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// So few stores remember its removal that they may all lie: only its owner can say it again.
+    #[error("the removal of `{key_id}` is not finished")]
+    HalfRemoved {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// Before anybody was asked.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+/// How to reshare.
+#[derive(Debug, Clone, Default)]
+pub struct ReshareOptions {
+    /// How many of the new shares join; as many as before where it is not said.
+    pub threshold: Option<u8>,
+    /// Labels of stores that get no new share.
+    pub leave: Vec<String>,
+}
+
+/// A key that every store of the new sharing has, and none has by an earlier one.
+#[derive(Debug, Clone)]
+pub struct Reshared {
+    /// The registration, which stays.
+    pub registration_id: RegistrationId,
+    /// Of the new sharing.
+    pub generation: u32,
+    /// How many shares join now.
+    pub m: u8,
+    /// Labels of the stores that have one.
+    pub stores: Vec<String>,
+    /// Stores that may still keep a share of an earlier sharing, and are in no new one.
+    pub left: Vec<String>,
+    /// It had a check value before: a key imported from the original had none.
+    pub was_verified: bool,
+}
+
+/// Why a key was not reshared, or not everywhere.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReshareError {
+    /// No such key, or not allowed.
+    #[error("no key `{key_id}`, or not allowed to reshare it")]
+    NotFound {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// Some store remembers its removal.
+    #[error("key `{key_id}` is being removed")]
+    Removed {
+        /// The key id.
+        key_id: KeyId,
+    },
+    /// The shares that the caller got do not join.
+    #[error("the shares of `{key_id}` do not join")]
+    Unreadable {
+        /// The key id.
+        key_id: KeyId,
+        /// Who said what.
+        faults: Vec<StoreFault>,
+    },
+    /// A store of the new sharing does not answer, or does not have the key as it should be: nothing was changed.
+    #[error("`{key_id}` was not reshared: not every store is ready")]
+    NotReady {
+        /// The key id.
+        key_id: KeyId,
+        /// What each of the others is.
+        faults: Vec<StoreFault>,
+    },
+    /// No record is held by more than half of the stores, or one has a later one: nothing was changed.
+    #[error("`{key_id}` was not reshared: the stores do not agree on its permissions")]
+    Permissions {
+        /// The key id.
+        key_id: KeyId,
+    },
+    /// A store did not take its new share: what the others took was taken back.
+    #[error("`{key_id}` was not reshared: not every store took its new share")]
+    Refused {
+        /// The key id.
+        key_id: KeyId,
+        /// Some store says that there is no such key, or that it is not allowed.
+        denied: bool,
+        /// What each of them said.
+        faults: Vec<StoreFault>,
+    },
+    /// Some stores confirmed the new sharing or dropped the old ones, and others did not: repair goes on.
+    #[error("`{key_id}` is reshared at some stores only")]
+    Unfinished {
+        /// The key id.
+        key_id: KeyId,
+        /// What was wrong with the others.
         faults: Vec<StoreFault>,
     },
     /// Before anybody was asked.

@@ -8,6 +8,8 @@ pub mod change;
 mod read;
 mod register;
 mod repair;
+mod reshare;
+mod survey;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,14 +18,15 @@ use std::time::Duration;
 use crate::ids::StoreId;
 use crate::keystore::outcome::StoreFault;
 use crate::keystore::wire::{
-    About, Change, Changed, Confirm, Create, DescribeAnswer, OfKeyId, OfRegistration, Problem, ProblemKind, ReadAnswer,
-    Status, Undo,
+    About, Change, Changed, Confirm, Create, DescribeAnswer, DropBelow, OfKeyId, OfRegistration, Problem, ProblemKind, Put,
+    ReadAnswer, Status, Undo,
 };
 
 pub use change::Change as ChangePermissions;
 pub use read::{Read, ReadOptions};
 pub use register::{Dealt, Register};
 pub use repair::Repair;
+pub use reshare::{NewSharing, Reshare, Retire};
 pub use whole::{AskStatus, Remove, verdict};
 
 /// A store: its place in the configuration, from 0.
@@ -52,6 +55,10 @@ pub enum Message {
     Describe(OfKeyId),
     /// Replaces the permission record that it names.
     Change(Box<Change>),
+    /// Adds or replaces one sharing, or brings back an entry.
+    Put(Box<Put>),
+    /// Deletes sharings below a confirmed one.
+    Drop(DropBelow),
 }
 
 impl Message {
@@ -68,6 +75,8 @@ impl Message {
             Self::Describe(describe) => Self::Describe(describe.clone()),
             // A store that has done it already knows it by its change id.
             Self::Change(change) => Self::Change(change.clone()),
+            Self::Put(put) => Self::Put(Box::new(put.copy())),
+            Self::Drop(drop) => Self::Drop(drop.clone()),
         })
     }
 }
@@ -277,12 +286,26 @@ pub(crate) enum Rule {
     TombstoneCount,
     /// A repair stops a registration at all stores before it takes it back.
     StopFirst,
+    /// Shares are made again only from so many that the polynomial is proven.
+    ProveShares,
+    /// Sharings of one registration that join to different keys are left alone.
+    OneKey,
+    /// Earlier sharings are dropped only when the highest one is everywhere.
+    DropAfterAll,
+    /// A repair spreads only the permission record that more than half of all stores hold.
+    PermissionMajority,
+    /// A later permission record is never overwritten unasked.
+    PermissionLater,
+    /// What was restored from a backup is opened only with the permissions of now.
+    RestoredPermissions,
+    /// A reshare goes on only when all stores took their new share.
+    ReshareAll,
 }
 
 #[cfg(test)]
 impl Rule {
     /// All of them.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Majority,
         Self::Clash,
         Self::NeverUndo,
@@ -299,6 +322,13 @@ impl Rule {
         Self::RepairTombstone,
         Self::TombstoneCount,
         Self::StopFirst,
+        Self::ProveShares,
+        Self::OneKey,
+        Self::DropAfterAll,
+        Self::PermissionMajority,
+        Self::PermissionLater,
+        Self::RestoredPermissions,
+        Self::ReshareAll,
     ];
 }
 
@@ -435,6 +465,11 @@ impl Round {
                 }
             }
         }
+    }
+
+    /// Whether this request is one of the round's, still without an answer.
+    fn awaits(&self, request: RequestNo) -> bool {
+        self.waiting.contains_key(&request)
     }
 
     fn over(&self) -> bool {

@@ -133,6 +133,8 @@ pub struct Joined {
     pub verified: bool,
     /// Whose shares made it: `from` of m offers.
     pub by: Vec<usize>,
+    /// Whose shares lie on one polynomial with those: `from` of each offer.
+    pub on: Vec<usize>,
     /// Whose shares are wrong: `from` of each offer that cannot be what its index must have.
     pub wrong: Vec<usize>,
     /// More shares may tell more: some share is wrong and nobody can be named for it, or there is no check value and
@@ -219,6 +221,8 @@ fn join_checked(
     let found = choices.find_map(|choice| passes(&choice).map(|(chosen, secret)| (choice, chosen, secret)));
     let (choice, chosen, secret) = found.ok_or(JoinError::Check)?;
     let off = off_the_line(offers, &chosen);
+    let on = (0..offers.len()).filter(|at| !off.contains(at));
+    let on = on.map(|at| offers[at].from).collect();
     let (wrong, unclear) = blame(sharing, offers.len(), off, || {
         let others = choices.by_ref().filter_map(|choice| passes(&choice));
         let all = others.map(|(chosen, _)| off_the_line(offers, &chosen)).collect();
@@ -229,6 +233,7 @@ fn join_checked(
         key: SecretBytes::new(key.to_vec()),
         verified: true,
         by: choice.iter().map(|at| offers[*at].from).collect(),
+        on,
         wrong: wrong.into_iter().map(|at| offers[at].from).collect(),
         unclear,
     })
@@ -260,9 +265,8 @@ fn blame(
     if off.is_empty() {
         return (off, false);
     }
-    let m = usize::from(sharing.m);
-    let liars = (m - 1).min(usize::from(sharing.n.saturating_sub(sharing.m)));
-    if offers - off.len() + 1 >= m + liars {
+    let (m, liars) = (usize::from(sharing.m), most_liars(sharing));
+    if is_true(sharing, offers - off.len()) {
         return (off, false);
     }
     if offers >= m + liars
@@ -275,6 +279,30 @@ fn blame(
         return (named, unclear);
     }
     (BTreeSet::new(), true)
+}
+
+/// e: so many stores of a sharing may lie.
+fn most_liars(sharing: &Sharing) -> usize {
+    usize::from(sharing.m.saturating_sub(1).min(sharing.n.saturating_sub(sharing.m)))
+}
+
+/// Whether a polynomial that `on` shares lie on, and whose value at 0 passes, is the true one for certain ([`blame`]).
+fn is_true(sharing: &Sharing, on: usize) -> bool {
+    on + 1 >= usize::from(sharing.m) + most_liars(sharing)
+}
+
+impl Joined {
+    /// Whether the shares that it was joined from lie on the polynomial that the key was split by, so that other shares
+    /// can be made again from them ([`recompute`]).
+    ///
+    /// The check value proves the key alone: colluding liars can join the right key on a polynomial of their own, and a
+    /// share made from that one would be wrong. Without a check value, m honest shares must be among those that agree.
+    pub fn proves_shares(&self, sharing: &Sharing) -> bool {
+        match self.verified {
+            true => is_true(sharing, self.on.len()),
+            false => self.on.len() >= usize::from(sharing.m) + most_liars(sharing),
+        }
+    }
 }
 
 /// Keys of the original have no check value: all that is at hand must agree, and nobody can be named.
@@ -298,6 +326,7 @@ fn join_imported(constants: &Constants, sharing: &Sharing, offers: &[&Offer<'_>]
         key,
         verified: false,
         by: offers.iter().map(|offer| offer.from).collect(),
+        on: offers.iter().map(|offer| offer.from).collect(),
         wrong: Vec::new(),
         unclear: offers.len() < usize::from(sharing.n),
     })
@@ -321,15 +350,26 @@ fn proves(key_id: &KeyId, constants: &Constants, sharing: &Sharing, secret: &Sec
 
 /// The share that belongs at `index`, made again from shares of one sharing that joined: for a store that lost its own.
 ///
-/// `offers` are those in [`Joined::by`]. None where they are no m shares at different indices.
+/// `offers` are m of those in [`Joined::on`], and [`Joined::proves_shares`]. None where they are no m shares of one scheme
+/// at different indices.
 pub fn recompute(sharing: &Sharing, offers: &[Offer<'_>], index: u8) -> Option<Share> {
-    let points: Vec<(u8, &[u8])> = offers.iter().map(point).collect();
-    let right_number = points.len() == usize::from(sharing.m) && (1..=sharing.n).contains(&index);
-    let data = right_number
-        .then(|| gf256::interpolate(&points, index).ok())
-        .flatten()?;
+    let scheme = offers.first()?.share.scheme;
+    let same = offers.iter().all(|offer| offer.share.scheme == scheme);
+    if !same || offers.len() != usize::from(sharing.m) || !(1..=sharing.n).contains(&index) {
+        return None;
+    }
+    let data = match scheme {
+        Scheme::Gf256 => {
+            let points: Vec<(u8, &[u8])> = offers.iter().map(point).collect();
+            gf256::interpolate(&points, index).ok()?
+        }
+        Scheme::Gf65521 => {
+            let points: Vec<(u16, &[u8])> = offers.iter().map(point).map(|(x, bytes)| (x.into(), bytes)).collect();
+            glite::interpolate_bytes(&points, index.into()).ok()?
+        }
+    };
     Some(Share {
-        scheme: Scheme::Gf256,
+        scheme,
         index,
         m: sharing.m,
         n: sharing.n,

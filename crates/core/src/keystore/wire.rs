@@ -532,6 +532,24 @@ pub struct Put {
     pub permissions: PermissionRecord,
 }
 
+impl Put {
+    /// A second copy, for a store that stayed silent at first.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            key_id: self.key_id.clone(),
+            registration_id: self.registration_id,
+            cipher: self.cipher.clone(),
+            key_bits: self.key_bits,
+            iv: self.iv.clone(),
+            sharing: self.sharing.clone(),
+            share: self.share.copy(),
+            state: self.state,
+            permissions: self.permissions.clone(),
+        }
+    }
+}
+
 /// `confirm`: entry and sharing become confirmed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -1,6 +1,8 @@
 //! What each rule is there for: a short history for every one, which keeps its promise with the rule and breaks it
 //! without. Nothing here is random.
 
+mod repairing;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -198,7 +200,18 @@ impl Ground {
         now: bool,
         fate: impl FnMut(&mut Self, Place, &Message) -> Fate,
     ) -> Result<RepairReport, RepairError> {
-        let options = RepairOptions { now };
+        let options = RepairOptions {
+            now,
+            ..RepairOptions::default()
+        };
+        self.repair_with(options, fate)
+    }
+
+    fn repair_with(
+        &mut self,
+        options: RepairOptions,
+        fate: impl FnMut(&mut Self, Place, &Message) -> Fate,
+    ) -> Result<RepairReport, RepairError> {
         let mut machine = Repair::new(self.names(), TOTAL, key_id(), self.m, options).without(self.rule());
         self.run(&mut machine, fate).unwrap()
     }
@@ -332,6 +345,12 @@ fn history(of: Off, off: Option<Off>) -> Option<&'static str> {
         Rule::RepairTombstone => repair_tombstone(three()),
         Rule::TombstoneCount => tombstone_count(three()),
         Rule::StopFirst => stop_first(three()),
+        Rule::ProveShares => repairing::prove_shares(Ground::new(5, 3, off)),
+        Rule::OneKey => repairing::one_key(three()),
+        Rule::DropAfterAll => repairing::drop_after_all(three()),
+        Rule::PermissionMajority => repairing::permission_majority(three()),
+        Rule::PermissionLater => repairing::permission_later(three()),
+        Rule::RestoredPermissions => repairing::restored_permissions(three()),
     }
 }
 

@@ -513,6 +513,7 @@ fn unchecked(sharing: &Sharing, offers: &[Offer<'_>]) -> Result<Joined, JoinErro
         key: crate::secret::SecretBytes::new(key),
         verified: false,
         by: offers.iter().map(|offer| offer.from).collect(),
+        on: Vec::new(),
         wrong: Vec::new(),
         unclear: false,
     })
