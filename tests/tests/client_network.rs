@@ -605,10 +605,14 @@ fn a_registration_that_nobody_confirmed_is_taken_back_by_a_repair() {
     assert_eq!(promptly(hydra.status(&key_id())).unwrap().verdict, Verdict::Pending);
     let young = promptly(hydra.repair(&key_id(), RepairOptions::default())).unwrap_err();
     assert!(matches!(young, RepairError::NotConfirmed { .. }), "{young:?}");
-    let report = promptly(hydra.repair(&key_id(), RepairOptions {
-        now: true,
-        ..RepairOptions::default()
-    })).unwrap();
+    let report = promptly(hydra.repair(
+        &key_id(),
+        RepairOptions {
+            now: true,
+            ..RepairOptions::default()
+        },
+    ))
+    .unwrap();
     assert!(report.free && report.done.len() == 3, "{report:?}");
     register(&hydra);
 }

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Bytes done, of a known whole or not. Clears itself when dropped, so that results stand alone.
+/// Bytes or things done, of a known whole or not. Clears itself when dropped, so that results stand alone.
 pub struct Progress(ProgressBar);
 
 impl Progress {
@@ -27,7 +27,16 @@ impl Progress {
         Self(bar)
     }
 
-    /// Says how many bytes are done by now; may be called from any thread.
+    /// A bar of things that are counted, `total` of them.
+    pub fn count(name: &str, total: u64, quiet: bool) -> Self {
+        let bar = Self::bytes(name, Some(total), quiet);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+            bar.0.set_style(style);
+        }
+        bar
+    }
+
+    /// Says how many bytes, or things, are done by now; may be called from any thread.
     pub fn set(&self, done_bytes: u64) {
         self.0.set_position(done_bytes);
     }

@@ -32,6 +32,10 @@ pub enum Command {
     Register(Register),
     /// `eds-key-repair`
     Repair(Repair),
+    /// `eds-key-reshare`
+    Reshare(Reshare),
+    /// `eds-key-rotate`
+    Rotate(Rotate),
     /// `eds-key-status`
     Status(Status),
     /// `eds-key-unregister`
@@ -251,13 +255,33 @@ pub struct Unregister {
     pub manners: Manners,
 }
 
+/// One key, or many.
+#[derive(Debug, Clone, Default, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true)))]
+pub struct Keys {
+    /// The name of the key
+    #[arg(value_name = "KEY_ID", group = "which")]
+    pub key_id: Option<String>,
+    /// Every key whose name begins so
+    #[arg(long, value_name = "PREFIX", group = "which")]
+    pub prefix: Option<String>,
+    /// Every key that is yours
+    #[arg(long, group = "which")]
+    pub all_owned: bool,
+    /// Of many keys, only those after this one, in byte order: to go on where a run ended
+    #[arg(long, value_name = "KEY_ID", conflicts_with = "key_id")]
+    pub after: Option<String>,
+}
+
 /// Show what each key store holds of a key
+///
+/// Of many keys, the stores are told only where a key is not as it should be.
 #[derive(Debug, Parser)]
 #[command(name = "eds-key-status")]
 pub struct Status {
-    /// The name of the key
-    #[arg(value_name = "KEY_ID")]
-    pub key_id: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub keys: Keys,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
@@ -266,16 +290,86 @@ pub struct Status {
     pub manners: Manners,
 }
 
-/// Finish a registration or a removal that reached some key stores only, or take back what none has confirmed
+/// Make keys whole again at all key stores
+///
+/// Finishes a registration, a reshare or a removal that reached some stores only, or takes back what none has confirmed;
+/// gives stores that lost their share, or were restored from a backup, the share and the permissions of now. It never
+/// deletes a share that is needed, and is run again wherever something is left.
 #[derive(Debug, Parser)]
 #[command(name = "eds-key-repair")]
 pub struct Repair {
-    /// The name of the key
-    #[arg(value_name = "KEY_ID")]
-    pub key_id: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub keys: Keys,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Take back a pending registration also in its first 15 minutes
     #[arg(long)]
     pub now: bool,
+    /// Replace the permissions at this store by those of most stores, though they are of a later change
+    #[arg(long, value_name = "STORE")]
+    pub over: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Split a key anew over the key stores; files stay as they are
+///
+/// Every configured store gets a new share, and the old shares go. So a store joins, a store leaves, or more shares than
+/// before are needed; and old shares that got into wrong hands are of no more use. All stores must answer.
+#[derive(Debug, Parser)]
+#[command(name = "eds-key-reshare")]
+pub struct Reshare {
+    /// The name of the key
+    #[arg(value_name = "KEY_ID")]
+    pub key_id: String,
+    /// How many of the new shares join; as many as before where it is not said
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u8).range(1..))]
+    pub threshold: Option<u8>,
+    /// Give this store no new share; once for each
+    #[arg(long, value_name = "STORE")]
+    pub leave: Vec<String>,
+    /// Delete what this store, which left before, still has of the key, and do nothing else
+    #[arg(long, value_name = "STORE", conflicts_with_all = ["threshold", "leave"])]
+    pub retire: Option<String>,
+    /// A key store to use instead of the configured ones; once for each
+    #[arg(long = "store", value_name = "URL", help_heading = "Stores")]
+    pub stores: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Seal files anew under a new key
+///
+/// NEW is registered, each FILE is sealed under it, opened again and compared; only then the old file is replaced. Nothing
+/// unsealed touches a disk. A run that was broken off goes on with --go-on.
+#[derive(Debug, Parser)]
+#[command(name = "eds-key-rotate")]
+pub struct Rotate {
+    /// The key that the files are sealed under
+    #[arg(value_name = "OLD")]
+    pub old: String,
+    /// The name of the new key
+    #[arg(value_name = "NEW")]
+    pub new: String,
+    /// Sealed files
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Put the new files into this folder, and leave the old ones
+    #[arg(long, value_name = "DIR")]
+    pub out_dir: Option<PathBuf>,
+    /// NEW is registered already; files that are sealed under it are passed over
+    #[arg(long)]
+    pub go_on: bool,
+    /// Remove the old key in the end, if every file was sealed anew: other files under it can never be opened again
+    #[arg(long)]
+    pub remove_old: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
@@ -410,17 +504,49 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "eds-key-repair",
+        &[
+            Example {
+                says: "Make one key whole",
+                command: "eds-key-repair /myvo/scans/17",
+            },
+            Example {
+                says: "See what a store that came back from a backup lacks",
+                command: "eds-key-repair --dry-run --all-owned",
+            },
+        ],
+    ),
+    (
+        "eds-key-reshare",
+        &[
+            Example {
+                says: "Give every configured store a new share, a store that is new among them",
+                command: "eds-key-reshare /myvo/scans/17",
+            },
+            Example {
+                says: "From now on three shares are needed",
+                command: "eds-key-reshare --threshold 3 /myvo/scans/17",
+            },
+        ],
+    ),
+    (
+        "eds-key-rotate",
         &[Example {
-            says: "Finish the registration",
-            command: "eds-key-repair /myvo/scans/17",
+            says: "Seal two files under a new key",
+            command: "eds-key-rotate /myvo/scans/17 /myvo/scans/17-b a.eds b.eds",
         }],
     ),
     (
         "eds-key-status",
-        &[Example {
-            says: "See whether every store has the key",
-            command: "eds-key-status /myvo/scans/17",
-        }],
+        &[
+            Example {
+                says: "See whether every store has the key",
+                command: "eds-key-status /myvo/scans/17",
+            },
+            Example {
+                says: "Look after all keys of a folder",
+                command: "eds-key-status --prefix /myvo/scans/",
+            },
+        ],
     ),
     (
         "eds-key-unregister",
@@ -465,6 +591,8 @@ pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Option<Command>, Fa
         "eds-key-export" => one(arguments, examples, Command::Export),
         "eds-key-register" => one(arguments, examples, Command::Register),
         "eds-key-repair" => one(arguments, examples, Command::Repair),
+        "eds-key-reshare" => one(arguments, examples, Command::Reshare),
+        "eds-key-rotate" => one(arguments, examples, Command::Rotate),
         "eds-key-status" => one(arguments, examples, Command::Status),
         "eds-key-unregister" => one(arguments, examples, Command::Unregister),
         _ => one(arguments, examples, Command::Whoami),
@@ -486,6 +614,8 @@ mod tests {
         Unregister::command().debug_assert();
         Status::command().debug_assert();
         Repair::command().debug_assert();
+        Reshare::command().debug_assert();
+        Rotate::command().debug_assert();
         Export::command().debug_assert();
         Whoami::command().debug_assert();
         Check::command().debug_assert();

@@ -172,6 +172,8 @@ pub fn repair(error: RepairError) -> Failure {
                 "eds-key-repair --now {}, if nobody is registering it now",
                 quoted(key_id.as_str())
             )),
+        RepairError::HalfRemoved { key_id, faults } => Failure::new(Code::TryLater, Because::faults(text, &faults))
+            .advise(format!("eds-key-unregister {} again", quoted(key_id.as_str()))),
         RepairError::Local(error) => local(error),
         _ => Failure::new(Code::Failed, text),
     }

@@ -5,6 +5,10 @@
 //! [`permissions`] (getacl, setacl, chmod), [`check`] (check, whoami); [`legacy`] is about keys and files of the original.
 //! [`glite`] and [`glite_permissions`] speak the original's operands, words and exit codes over the same verbs. The
 //! commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
+//! programs call the same verb: [`keys`] (register, unregister, export), [`status`], [`repair`] (repair, reshare),
+//! [`rotate`], [`encrypt`], [`decrypt`], [`check`] (check, whoami). [`glite`] speaks the original's operands, words and
+//! exit codes over the same verbs. The commands are described in `docs/src/commands/eds.md` and
+//! `docs/src/commands/glite.md`.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -23,11 +27,15 @@ pub mod glite_permissions;
 pub mod key_file;
 pub mod keys;
 pub mod legacy;
+mod many;
 pub mod operands;
 pub mod permission_args;
 pub mod permissions;
+pub mod repair;
+pub mod rotate;
 pub mod session;
 pub mod slice;
+pub mod status;
 pub mod voice;
 mod work;
 
@@ -42,6 +50,8 @@ pub const NAMES: &[&str] = &[
     "eds-key-export",
     "eds-key-register",
     "eds-key-repair",
+    "eds-key-reshare",
+    "eds-key-rotate",
     "eds-key-status",
     "eds-key-unregister",
     "eds-setacl",
@@ -112,8 +122,10 @@ fn dispatch(command: args::Command) -> Result<(), Failure> {
         args::Command::SetAcl(args) => permissions::setacl(&args),
         args::Command::Export(args) => keys::export(&args),
         args::Command::Register(args) => keys::register(&args),
-        args::Command::Repair(args) => keys::repair(&args),
-        args::Command::Status(args) => keys::status(&args),
+        args::Command::Repair(args) => repair::repair(&args),
+        args::Command::Reshare(args) => repair::reshare(&args),
+        args::Command::Rotate(args) => rotate::rotate(&args),
+        args::Command::Status(args) => status::status(&args),
         args::Command::Unregister(args) => keys::unregister(&args),
         args::Command::Whoami(args) => check::whoami(&args),
     }

@@ -16,6 +16,8 @@ pub const PROGRAMS: &[&str] = &[
     "eds-key-export",
     "eds-key-register",
     "eds-key-repair",
+    "eds-key-reshare",
+    "eds-key-rotate",
     "eds-key-status",
     "eds-key-unregister",
     "eds-setacl",

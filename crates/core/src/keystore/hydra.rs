@@ -258,7 +258,12 @@ impl Hydra {
     /// # Errors
     /// So few answers that a key may be missed.
     pub async fn list_own(&self, last_component: &str) -> Result<Vec<OwnKey>, ListError> {
-        let lists = join_all(self.clients.iter().map(|store| list_all(store, last_component))).await;
+        let list = List {
+            last_component: Some(last_component.to_owned()),
+            owned_by_me: true,
+            ..List::default()
+        };
+        let lists = join_all(self.clients.iter().map(|store| list_all(store, list.clone()))).await;
         let n = lists.len();
         let votes = usize::from(self.config.min_threshold.max(1)).min(n);
         let need = votes.max(n + 1 - votes);
@@ -275,6 +280,48 @@ impl Hydra {
             return Err(ListError::TooFew { have, need, faults });
         }
         Ok(vouched_for(told, votes, &self.caller.dn, last_component))
+    }
+
+    /// All keys that some store shows to the caller, in byte order of key id: to repair them, so one store's word is enough.
+    ///
+    /// # Errors
+    /// Where no store answered; those that did not, where others did, stand beside the keys.
+    pub async fn list(&self, which: &Which) -> Result<Listed, ListError> {
+        let list = List {
+            prefix: which.prefix.clone(),
+            owned_by_me: which.owned,
+            ..List::default()
+        };
+        let lists = join_all(self.clients.iter().map(|store| list_all(store, list.clone()))).await;
+        let mut listed = Listed::default();
+        let mut answered = 0;
+        for (place, list) in lists.into_iter().enumerate() {
+            match list {
+                Ok(entries) => {
+                    answered += 1;
+                    let begins = |entry: &OwnKey| {
+                        let prefix = which.prefix.as_deref().unwrap_or_default();
+                        entry.key_id.as_str().starts_with(prefix)
+                    };
+                    listed
+                        .keys
+                        .extend(entries.into_iter().filter(begins).map(|entry| entry.key_id));
+                }
+                Err(Silence { reason }) => listed.faults.push(StoreFault {
+                    store: self.config.stores[place].name.clone(),
+                    reason,
+                }),
+            }
+        }
+        if answered == 0 {
+            let faults = listed.faults;
+            return Err(ListError::TooFew {
+                have: 0,
+                need: 1,
+                faults,
+            });
+        }
+        Ok(listed)
     }
 
     /// Asks each store who it is and whom it sees.
@@ -475,13 +522,8 @@ fn split_error(error: sharing::SplitError) -> LocalError {
     }
 }
 
-async fn list_all(store: &StoreClient, last_component: &str) -> Result<Vec<OwnKey>, Silence> {
+async fn list_all(store: &StoreClient, mut list: List) -> Result<Vec<OwnKey>, Silence> {
     let mut found = Vec::new();
-    let mut list = List {
-        last_component: Some(last_component.to_owned()),
-        owned_by_me: true,
-        ..List::default()
-    };
     for _ in 0..MAX_PAGES {
         let page = store.list(&list).await?;
         found.extend(page.entries);

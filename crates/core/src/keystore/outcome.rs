@@ -2,6 +2,7 @@
 //!
 //! Made by the state machines of [`super::quorum`]; `docs/src/protocol-walkthrough.md` tells when each comes about.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::{RegistrationId, StoreId};
@@ -527,6 +528,24 @@ pub enum ListError {
     /// Before anybody was asked.
     #[error(transparent)]
     Local(#[from] LocalError),
+}
+
+/// Which keys to list.
+#[derive(Debug, Clone, Default)]
+pub struct Which {
+    /// Key ids that begin so.
+    pub prefix: Option<String>,
+    /// Only the caller's own.
+    pub owned: bool,
+}
+
+/// Keys that some store showed.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// In byte order.
+    pub keys: BTreeSet<KeyId>,
+    /// Stores that did not answer.
+    pub faults: Vec<StoreFault>,
 }
 
 /// One of the caller's own keys, as `list` finds it at any store.

@@ -18,8 +18,8 @@ use std::time::Duration;
 use crate::ids::StoreId;
 use crate::keystore::outcome::StoreFault;
 use crate::keystore::wire::{
-    About, Change, Changed, Confirm, Create, DescribeAnswer, DropBelow, OfKeyId, OfRegistration, Problem, ProblemKind, Put,
-    ReadAnswer, Status, Undo,
+    About, Change, Changed, Confirm, Create, DescribeAnswer, DropBelow, OfKeyId, OfRegistration, Problem, ProblemKind,
+    Put, ReadAnswer, Status, Undo,
 };
 
 pub use change::Change as ChangePermissions;

@@ -2,6 +2,7 @@
 //! without. Nothing here is random.
 
 mod repairing;
+mod resharing;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -350,6 +351,7 @@ fn history(of: Off, off: Option<Off>) -> Option<&'static str> {
         Rule::DropAfterAll => repairing::drop_after_all(three()),
         Rule::PermissionMajority => repairing::permission_majority(three()),
         Rule::PermissionLater => repairing::permission_later(three()),
+        Rule::ReshareAll => resharing::reshare_all(three()),
         Rule::RestoredPermissions => repairing::restored_permissions(three()),
     }
 }

@@ -293,7 +293,9 @@ impl Repair {
                 self.min_threshold
             );
             let entries = self.survey.entries(self.task.registration);
-            self.found.faults.extend(entries.map(|(place, _)| (place, reason.clone())));
+            self.found
+                .faults
+                .extend(entries.map(|(place, _)| (place, reason.clone())));
             return;
         }
         let stores = &self.desk.stores;

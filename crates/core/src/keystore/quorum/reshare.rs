@@ -171,7 +171,9 @@ impl<D: FnMut(&NewSharing<'_>) -> Result<Split, LocalError>> Reshare<D> {
                 faults,
             });
         }
-        let records = survey.entries(registration).filter_map(|(_, view)| view.record.as_ref());
+        let records = survey
+            .entries(registration)
+            .filter_map(|(_, view)| view.record.as_ref());
         let record = match base(self.desk.stores.count(), records) {
             Base::Settled(record) => record.clone(),
             Base::Overtaken { .. } | Base::Split => {
@@ -315,7 +317,10 @@ impl<D: FnMut(&NewSharing<'_>) -> Result<Split, LocalError>> Reshare<D> {
         if faults.is_empty() || !self.desk.rules.hold(Rule::ReshareAll) {
             return self.confirm(actions);
         }
-        let denied = round.results.values().any(|result| problem_of(result) == Some(ProblemKind::NotFound));
+        let denied = round
+            .results
+            .values()
+            .any(|result| problem_of(result) == Some(ProblemKind::NotFound));
         let error = ReshareError::Refused {
             key_id: self.key_id.clone(),
             denied,
@@ -409,7 +414,8 @@ impl<D: FnMut(&NewSharing<'_>) -> Result<Split, LocalError>> Reshare<D> {
 fn next_generation(survey: &Survey, highest: &Highest) -> Option<u32> {
     let joined = highest.sharing.generation;
     let views = survey.entries(highest.constants.registration_id);
-    let generations = views.flat_map(|(_, view): (Place, &View)| view.sharings.iter().map(|held| held.sharing.generation));
+    let generations =
+        views.flat_map(|(_, view): (Place, &View)| view.sharings.iter().map(|held| held.sharing.generation));
     let near = generations.filter(|generation| *generation <= joined.saturating_add(FAR));
     near.max().unwrap_or(joined).max(joined).checked_add(1)
 }

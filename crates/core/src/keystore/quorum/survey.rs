@@ -117,7 +117,10 @@ impl Survey {
     /// Puts together what was answered.
     pub(super) fn of(desk: &Desk, look: Look) -> Self {
         let mut survey = Self::default();
-        let Look { mut describes, mut reads } = look;
+        let Look {
+            mut describes,
+            mut reads,
+        } = look;
         for place in 0..desk.stores.count() {
             let none = || Err("was not asked".to_owned());
             let described = describes.results.remove(&place).unwrap_or_else(none);
@@ -139,12 +142,18 @@ impl Survey {
                 self.reads |= answer.entry.is_some();
                 (Ok(answer.entry), false)
             }
-            other => (Err(describe_said(&other)), problem_of(&other) == Some(ProblemKind::Restored)),
+            other => (
+                Err(describe_said(&other)),
+                problem_of(&other) == Some(ProblemKind::Restored),
+            ),
         };
         self.reads |= restored;
         match (described, handed_out) {
             (Ok(Said::Describe(answer)), handed_out) => {
-                self.remember(place, answer.tombstones.iter().map(|tombstone| tombstone.registration_id));
+                self.remember(
+                    place,
+                    answer.tombstones.iter().map(|tombstone| tombstone.registration_id),
+                );
                 let shares = handed_out.ok().flatten();
                 match (answer.entry, shares) {
                     (Some(entry), shares) => Held::Entry(Box::new(View::of(entry, shares))),
@@ -202,18 +211,17 @@ impl Survey {
     }
 
     /// Shares of one sharing, whatever their state: that some store has it confirmed says that all were given one.
-    pub(super) fn offers<'s>(
-        &'s self,
-        stores: &'s Stores,
-        constants: &Constants,
-        sharing: &Sharing,
-    ) -> Vec<Offer<'s>> {
+    pub(super) fn offers<'s>(&'s self, stores: &'s Stores, constants: &Constants, sharing: &Sharing) -> Vec<Offer<'s>> {
         let of_it = self.entries(constants.registration_id);
         let of_it = of_it.filter(|(_, view)| view.constants == *constants);
         let offer = |(place, view): (Place, &'s View)| {
             let share: &Share = view.sharing(sharing)?.share.as_ref()?;
             let store: &StoreId = stores.id(place)?;
-            Some(Offer { from: place, store, share })
+            Some(Offer {
+                from: place,
+                store,
+                share,
+            })
         };
         of_it.filter_map(offer).collect()
     }

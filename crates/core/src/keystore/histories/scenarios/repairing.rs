@@ -115,8 +115,17 @@ pub(super) fn one_key(mut ground: Ground) -> Option<&'static str> {
         ground.tell(place, ToStore::Put(confirmed));
     }
     let _ = ground.repair(false, arrives);
-    let first = |place| ground.entry(place).sharings.iter().any(|held| held.sharing.generation == 1);
-    breach(!(0..3).all(first), "a repair dropped the key that files were sealed with")
+    let first = |place| {
+        ground
+            .entry(place)
+            .sharings
+            .iter()
+            .any(|held| held.sharing.generation == 1)
+    };
+    breach(
+        !(0..3).all(first),
+        "a repair dropped the key that files were sealed with",
+    )
 }
 
 /// A reshare that died when two of three stores had confirmed; the third cannot be given its share now.
@@ -196,7 +205,10 @@ fn a_store_that_lost_everything_gets_its_share_and_the_permissions_back() {
     ground.held[1] = Held::default();
     let report = ground.repair(false, arrives).unwrap();
     assert!(report.whole && report.faults.is_empty(), "{report:?}");
-    assert_eq!(report.done, [("1".to_owned(), "gave it the share that it lacked".to_owned())]);
+    assert_eq!(
+        report.done,
+        [("1".to_owned(), "gave it the share that it lacked".to_owned())]
+    );
     assert!(ground.is_whole() && ground.share(1).same_as(&right));
     assert!(lets(&ground.entry(1).record, BOB));
     assert!(ground.repair(false, arrives).unwrap().done.is_empty());
@@ -236,7 +248,10 @@ fn a_dry_run_tells_all_and_sends_nothing() {
         ..RepairOptions::default()
     };
     let sends = |_: &mut Ground, _: Place, message: &Message| {
-        assert!(matches!(message, Message::Read(_) | Message::Describe(_)), "{message:?}");
+        assert!(
+            matches!(message, Message::Read(_) | Message::Describe(_)),
+            "{message:?}"
+        );
         Fate::Arrives
     };
     let report = ground.repair_with(options(), sends).unwrap();
@@ -249,7 +264,11 @@ fn a_dry_run_tells_all_and_sends_nothing() {
     ground.entry_mut(2).record.change_id = ChangeId([7; 16]);
     ground.entry_mut(2).record.acl = letting(&[BOB], 1).acl;
     let report = ground.repair_with(options(), sends).unwrap();
-    let words: Vec<String> = report.done.iter().map(|(store, what)| format!("{store} {what}")).collect();
+    let words: Vec<String> = report
+        .done
+        .iter()
+        .map(|(store, what)| format!("{store} {what}"))
+        .collect();
     assert_eq!(
         words,
         [
@@ -330,7 +349,11 @@ fn a_later_record_gives_way_only_where_the_caller_says_so() {
     ground.change(&[0], &letting(&[BOB], 2));
     let report = ground.repair(false, arrives).unwrap();
     assert!(!report.whole && report.done.is_empty());
-    assert!(report.faults[0].reason.starts_with("has other permissions, of version 2"));
+    assert!(
+        report.faults[0]
+            .reason
+            .starts_with("has other permissions, of version 2")
+    );
     let over = RepairOptions {
         over: vec!["0".to_owned()],
         ..RepairOptions::default()
@@ -397,7 +420,10 @@ fn an_imported_key_is_repaired_only_from_shares_that_prove_each_other_and_stays_
     let mut ground = Ground::new(3, 2, None);
     imported(&mut ground, 2);
     let report = ground.repair(false, arrives).unwrap();
-    assert!(report.unverified && !report.whole && report.done.is_empty(), "{report:?}");
+    assert!(
+        report.unverified && !report.whole && report.done.is_empty(),
+        "{report:?}"
+    );
     assert!(report.faults[0].reason.ends_with("reshare the key"), "{report:?}");
 
     let mut ground = Ground::new(5, 2, None);

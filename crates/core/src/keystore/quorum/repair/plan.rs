@@ -416,9 +416,9 @@ pub(super) fn drop_earlier(about: &About<'_>, highest: &Highest) -> Plan {
         let id = about.stores.id(*place);
         id.is_some_and(|id| highest.sharing.stores.contains(id))
     };
-    let old = about.entries().filter(|(place, view)| {
-        listed(place) && view.sharings.iter().any(|held| held.sharing.order() < order)
-    });
+    let old = about
+        .entries()
+        .filter(|(place, view)| listed(place) && view.sharings.iter().any(|held| held.sharing.order() < order));
     Plan {
         acts: old
             .map(|(place, _)| (place, (Deed::Drop, Message::Drop(drop.clone()))))
