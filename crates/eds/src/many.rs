@@ -28,7 +28,7 @@ pub(crate) fn keys<T>(
     which: &Keys,
     voice: Voice,
     what_is_left: &str,
-    verb: impl AsyncFn(&KeyId) -> T,
+    verb: &impl AsyncFn(&KeyId) -> T,
     mut tell: impl FnMut(T) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let options = Which {

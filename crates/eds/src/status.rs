@@ -21,7 +21,7 @@ pub fn status(args: &args::Status) -> Result<(), Failure> {
     let Some(typed) = &args.keys.key_id else {
         let session = Session::open(&args.stores)?;
         let ask = async |key_id: &KeyId| session.hydra.status(key_id).await;
-        return many::keys(&session, &args.keys, voice, "are not whole", ask, |found| {
+        return many::keys(&session, &args.keys, voice, "are not whole", &ask, |found| {
             let status = found.map_err(failure::local)?;
             told(&status, voice, status.verdict != Verdict::Registered)
         });

@@ -158,10 +158,7 @@ impl Repair {
                     None => return Some(self.outcome()),
                     Some(registration) => {
                         self.task = Task::of(registration);
-                        match self.begin(actions) {
-                            Some(begun) => begun,
-                            None => return None,
-                        }
+                        self.begin(actions)?
                     }
                 },
                 Next::Permissions => (self.permissions(), Next::Shares),
