@@ -30,7 +30,7 @@ pub fn repair(args: &args::Repair) -> Result<(), Failure> {
             &args.keys,
             voice,
             "are not whole",
-            verb,
+            &verb,
             |(key_id, repaired)| match repaired {
                 Ok(report) => told(&key_id, &report, args.dry_run, voice),
                 Err(error) => {
