@@ -307,9 +307,9 @@ pub struct Repair {
     /// Take back a pending registration also in its first 15 minutes
     #[arg(long)]
     pub now: bool,
-    /// Replace the permissions at this store by those of most stores, though they are of a later change
+    /// Where stores disagree on permissions, those of this one count
     #[arg(long, value_name = "STORE")]
-    pub over: Vec<String>,
+    pub over: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,

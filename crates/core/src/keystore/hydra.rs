@@ -207,7 +207,7 @@ impl Hydra {
     /// # Errors
     /// What [`RepairError`] tells apart.
     pub async fn repair(&self, key_id: &KeyId, options: RepairOptions) -> Result<RepairReport, RepairError> {
-        for over in &options.over {
+        if let Some(over) = &options.over {
             self.place_named(over)?;
         }
         let (total, least) = (self.config.timeouts.total, self.config.min_threshold);

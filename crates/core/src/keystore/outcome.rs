@@ -352,8 +352,8 @@ pub struct RepairOptions {
     pub now: bool,
     /// Only tells what would be done: nothing is changed anywhere.
     pub dry_run: bool,
-    /// Labels of stores whose permission record gives way to that of the majority though it is of a later version.
-    pub over: Vec<String>,
+    /// Label of the store whose permission record counts where the stores disagree, whatever the others hold.
+    pub over: Option<String>,
 }
 
 /// What a repair did, or in a dry run would do.

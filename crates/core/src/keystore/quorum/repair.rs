@@ -242,7 +242,7 @@ impl Repair {
 
     /// Before the shares: what was restored from a backup is opened only with the permissions of now.
     fn permissions(&mut self) -> Plan {
-        self.task.majority = plan::majority(&self.about());
+        self.task.majority = plan::settled(&self.about(), &self.options);
         plan::even_out(&self.about(), self.task.majority.as_ref(), &self.options)
     }
 

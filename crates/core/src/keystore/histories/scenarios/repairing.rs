@@ -343,23 +343,25 @@ fn no_majority_creates_nothing() {
 }
 
 #[test]
-fn a_later_record_gives_way_only_where_the_caller_says_so() {
-    let mut ground = Ground::new(3, 2, None);
-    ground.registered(FIRST);
-    ground.change(&[0], &letting(&[BOB], 2));
-    let report = ground.repair(false, arrives).unwrap();
-    assert!(!report.whole && report.done.is_empty());
-    assert!(
-        report.faults[0]
-            .reason
-            .starts_with("has other permissions, of version 2")
-    );
-    let over = RepairOptions {
-        over: vec!["0".to_owned()],
-        ..RepairOptions::default()
-    };
-    assert!(ground.repair_with(over, arrives).unwrap().whole);
-    assert!(!lets(&ground.entry(0).record, BOB));
+fn which_of_two_records_counts_is_for_the_caller_to_say() {
+    for (counts, bob) in [("0", true), ("1", false)] {
+        let mut ground = Ground::new(3, 2, None);
+        ground.registered(FIRST);
+        ground.change(&[0], &letting(&[BOB], 2));
+        let report = ground.repair(false, arrives).unwrap();
+        assert!(!report.whole && report.done.is_empty());
+        assert!(
+            report.faults[0]
+                .reason
+                .starts_with("has permissions of version 2 where most have 1")
+        );
+        let over = RepairOptions {
+            over: Some(counts.to_owned()),
+            ..RepairOptions::default()
+        };
+        assert!(ground.repair_with(over, arrives).unwrap().whole);
+        assert!((0..3).all(|place| lets(&ground.entry(place).record, BOB) == bob));
+    }
 }
 
 #[test]

@@ -155,41 +155,49 @@ pub(super) fn undo(about: &About<'_>) -> Plan {
 
 // --- permissions --------------------------------------------------------------------------------------------------------
 
-/// The record that more than half of all stores hold.
-pub(super) fn majority(about: &About<'_>) -> Option<PermissionRecord> {
-    let records = about.entries().filter_map(|(_, view)| view.record.as_ref());
-    if !about.rules.hold(Rule::PermissionMajority) {
-        return records.max_by_key(|record| record.version).cloned();
+/// The record that counts: of the store that the caller names, else the one that more than half of all stores hold.
+pub(super) fn settled(about: &About<'_>, options: &RepairOptions) -> Option<PermissionRecord> {
+    let records = || about.entries().filter_map(|(_, view)| view.record.as_ref());
+    if let Some(over) = &options.over {
+        let mut entries = about.entries();
+        let named = entries.find(|(place, _)| about.stores.label(*place) == over);
+        return named.and_then(|(_, view)| view.record.clone());
     }
-    match base(about.stores.count(), records) {
+    if !about.rules.hold(Rule::PermissionMajority) {
+        return records().max_by_key(|record| record.version).cloned();
+    }
+    match base(about.stores.count(), records()) {
         Base::Settled(record) | Base::Overtaken { majority: record, .. } => Some(record.clone()),
         Base::Split => None,
     }
 }
 
-/// Stores with an earlier record get the one of the majority. A later one may be a revocation that died half-way: it is
-/// told and left, but where the caller said to go over it.
-pub(super) fn even_out(about: &About<'_>, majority: Option<&PermissionRecord>, options: &RepairOptions) -> Plan {
+/// Stores with an earlier record get the one that counts. A later one may be a revocation that died half-way: it is told
+/// and left, but where the caller said which counts.
+pub(super) fn even_out(about: &About<'_>, settled: Option<&PermissionRecord>, options: &RepairOptions) -> Plan {
     let mut plan = Plan::default();
-    let Some(majority) = majority else {
-        plan.faults = disagreeing(about);
+    let Some(majority) = settled else {
+        plan.faults = match &options.over {
+            Some(over) => no_record(about, over),
+            None => disagreeing(about),
+        };
         return plan;
     };
     for (place, view) in about.entries() {
         let Some(record) = &view.record else {
             continue;
         };
-        let over = options.over.iter().any(|store| store == about.stores.label(place));
-        if record == majority || record.version > majority.version && record.says_the_same_as(majority) {
+        if record == majority {
             continue;
         }
-        let later = record.version > majority.version && about.rules.hold(Rule::PermissionLater);
-        if later && !over {
-            let reason = format!(
-                "has other permissions, of version {} where most have {}: set them again, or repair over it",
-                record.version, majority.version
-            );
-            plan.faults.push((place, reason));
+        if record.version > majority.version && options.over.is_none() && about.rules.hold(Rule::PermissionLater) {
+            if !record.says_the_same_as(majority) {
+                let reason = format!(
+                    "has permissions of version {} where most have {}: set them again, or say which store counts",
+                    record.version, majority.version
+                );
+                plan.faults.push((place, reason));
+            }
             continue;
         }
         let change = Change {
@@ -203,6 +211,13 @@ pub(super) fn even_out(about: &About<'_>, majority: Option<&PermissionRecord>, o
             .insert(place, (Deed::Permissions, Message::Change(Box::new(change))));
     }
     plan
+}
+
+fn no_record(about: &About<'_>, over: &str) -> Vec<(Place, String)> {
+    let named = (0..about.stores.count()).filter(|place| about.stores.label(*place) == over);
+    named
+        .map(|place| (place, "does not show the permissions that are to count".to_owned()))
+        .collect()
 }
 
 fn disagreeing(about: &About<'_>) -> Vec<(Place, String)> {
