@@ -7,10 +7,9 @@ mod resharing;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::outcome::{RemoveError, RepairError, RepairOptions, RepairReport};
-use super::super::quorum::AskStatus;
+use super::super::outcome::{RemoveError, RepairError, RepairReport};
 use super::super::store::Message as ToStore;
-use super::super::wire::{ReadAnswer, Share, Tombstone};
+use super::super::wire::ReadAnswer;
 use super::*;
 
 type Registering = Result<Registered, RegisterError>;
@@ -129,7 +128,7 @@ impl Ground {
             _ if !self.up[place] => return silence("refused the connection"),
             Fate::Arrives | Fate::AnswerLost => {}
         }
-        let message = Sent::of(message).for_store().unwrap();
+        let message = for_store(message).unwrap();
         let honest = self.tell(place, message);
         if matches!(fate, Fate::AnswerLost) {
             return silence("gave no answer in 5 s");
@@ -798,7 +797,6 @@ fn status_tells_unfinished_from_pending() {
         let mut machine = AskStatus::new(ground.names(), TOTAL, key_id(), 2);
         ground.run(&mut machine, arrives).unwrap().verdict
     };
-    use super::super::outcome::Verdict;
     assert_eq!(verdict_after(Some(0)), Verdict::Pending);
     assert_eq!(verdict_after(Some(1)), Verdict::Unfinished);
     assert_eq!(verdict_after(Some(2)), Verdict::Unfinished);

@@ -1,10 +1,6 @@
 //! Repairs: what stores lost or have from an old backup comes back, and nothing gets worse.
 
 use super::*;
-use crate::keystore::wire::{Change, Scheme, Sharing};
-use crate::permissions::AclEntry;
-
-const BOB: &str = "/CN=bob";
 
 /// A record that lets these read too, of this version.
 fn letting(who: &[&str], version: u64) -> PermissionRecord {

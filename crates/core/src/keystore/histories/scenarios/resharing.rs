@@ -1,8 +1,8 @@
 //! Reshares: every store gets a share of a new sharing, and only then the old ones go.
 
 use super::*;
-use crate::keystore::outcome::{ReshareError, ReshareOptions, Reshared};
-use crate::keystore::quorum::{NewSharing, Reshare, Retire};
+use crate::keystore::outcome::ReshareError;
+use crate::keystore::quorum::Retire;
 
 type Resharing = Result<Reshared, ReshareError>;
 
