@@ -8,7 +8,7 @@ use futures_util::stream;
 use hydra_cli::progress::Progress;
 use hydra_cli::{Code, Failure};
 use hydra_core::key_id::KeyId;
-use hydra_core::keystore::hydra::{ListError, StoreFault, Which};
+use hydra_core::keystore::hydra::{ListError, Which};
 
 use crate::args::Keys;
 use crate::failure::{Because, severity};
@@ -88,14 +88,7 @@ pub(crate) fn keys<T>(
 fn list_failure(error: ListError) -> Failure {
     let text = error.to_string();
     match error {
-        ListError::TooFew { faults, .. } => {
-            let faults: Vec<StoreFault> = faults;
-            let code = match crate::failure::refuse_credential(&faults) {
-                true => Code::Config,
-                false => Code::TryLater,
-            };
-            Failure::new(code, Because::faults(text, &faults)).advise("eds-check")
-        }
+        ListError::TooFew { faults, .. } => crate::failure::no_answers(text, &faults),
         ListError::Local(error) => crate::failure::local(error),
         _ => Failure::new(Code::Failed, text),
     }

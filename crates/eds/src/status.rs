@@ -2,11 +2,11 @@
 
 use hydra_cli::{Code, Failure};
 use hydra_core::key_id::KeyId;
-use hydra_core::keystore::hydra::{EntryStatus, HeldStatus, KeyStatus, StoreFault, StoreStatus, Verdict};
+use hydra_core::keystore::hydra::{EntryStatus, HeldStatus, KeyStatus, StoreStatus, Verdict};
 use hydra_core::keystore::wire::{State, Tombstone};
 use serde_json::{Value, json};
 
-use crate::failure::{self, Because, quoted};
+use crate::failure::{self, quoted};
 use crate::operands::{bad_key_id, meant_key_ids};
 use crate::session::Session;
 use crate::voice::Voice;
@@ -81,18 +81,11 @@ fn verdict_failure(status: &KeyStatus) -> Result<(), Failure> {
                 .stores
                 .iter()
                 .filter_map(|store| store.held.as_ref().err())
-                .map(copy)
+                .cloned()
                 .collect();
             let text = format!("too few stores answered to tell about `{}`", status.key_id);
-            Err(Failure::new(Code::TryLater, Because::faults(text, &faults)).advise("eds-check"))
+            Err(failure::no_answers(text, &faults))
         }
-    }
-}
-
-fn copy(fault: &StoreFault) -> StoreFault {
-    StoreFault {
-        store: fault.store.clone(),
-        reason: fault.reason.clone(),
     }
 }
 

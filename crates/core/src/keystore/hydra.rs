@@ -307,10 +307,10 @@ impl Hydra {
                         .keys
                         .extend(entries.into_iter().filter(begins).map(|entry| entry.key_id));
                 }
-                Err(Silence { reason }) => listed.faults.push(StoreFault {
-                    store: self.config.stores[place].name.clone(),
-                    reason,
-                }),
+                Err(silence) => {
+                    let name = &self.config.stores[place].name;
+                    listed.faults.push(StoreFault::silent(name, silence));
+                }
             }
         }
         if answered == 0 {

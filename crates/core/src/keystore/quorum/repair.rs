@@ -444,10 +444,10 @@ impl Repair {
         faults.sort_by_key(|(place, _)| *place);
         let stores = &self.desk.stores;
         let named = faults.into_iter().map(|(place, reason)| stores.fault(place, reason));
-        let strangers = found.strangers.into_iter().map(|store| StoreFault {
-            store,
-            reason: "should have a share of it and is no store of the configuration".to_owned(),
-        });
+        let strangers = found
+            .strangers
+            .into_iter()
+            .map(|store| StoreFault::new(store, "should have a share of it and is no store of the configuration"));
         let faults: Vec<StoreFault> = named.chain(strangers).collect();
         if !found.confirmed && found.done.is_empty() {
             return Err(match found.seen {

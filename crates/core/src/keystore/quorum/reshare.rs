@@ -573,10 +573,7 @@ impl Retire {
         };
         let missing = highest.sharing.stores.iter().filter(|id| !holds(id));
         let faults: Vec<StoreFault> = missing
-            .map(|id| StoreFault {
-                store: id.to_string(),
-                reason: "does not show that it has the sharing of now".to_owned(),
-            })
+            .map(|id| StoreFault::new(id.to_string(), "does not show that it has the sharing of now"))
             .collect();
         match faults.is_empty() {
             true => Ok(registration),
