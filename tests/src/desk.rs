@@ -102,18 +102,9 @@ impl Broken<'_> {
         self.stopped.push(number);
     }
 
-    /// The folder of a store: its configuration and its database.
-    pub fn store_directory(&self, number: usize) -> PathBuf {
-        self.grid.store_directory(number)
-    }
-
-    /// The DN of a user.
-    ///
-    /// # Panics
-    /// If the grid has no such user.
-    pub fn dn(&self, user: &str) -> String {
-        let pki = self.grid.pki().expect("certificates");
-        pki.user_dn(user).expect("a user of the grid").to_owned()
+    /// The grid itself.
+    pub fn grid(&self) -> &Grid {
+        &self.grid
     }
 
     /// Kills a store.
