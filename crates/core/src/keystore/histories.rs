@@ -345,7 +345,8 @@ impl World {
     /// a check value. Nobody lies then: nothing would tell.
     fn import(&mut self) {
         let registration_id = RegistrationId(self.random.bytes());
-        let key: [u8; 32] = self.random.bytes();
+        // the original's groups of two bytes stay below its prime
+        let key: [u8; 32] = self.random.bytes::<32>().map(|byte| byte & 0x7f);
         let n = u8::try_from(self.n).unwrap();
         let sharing = Sharing {
             generation: 0,
