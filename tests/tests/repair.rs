@@ -242,9 +242,7 @@ fn an_old_backup_brings_back_neither_permissions_nor_keys() {
     broken.kill(2);
     copy_database(&broken.grid().store_directory(2), &desk.path("copy"));
     broken.start_again();
-    let _ = desk
-        .run_words("eds-setacl", &["--delete", &dn, "/repair/shared"])
-        .exits(0);
+    let_bob_read(&broken, "/repair/shared", false);
     let _ = desk.run("eds-key-unregister /repair/removed").exits(0);
     let _ = desk.run("eds-key-unregister /repair/again").exits(0);
     let _ = desk.run("eds-key-register /repair/again").exits(0);
