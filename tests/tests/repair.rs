@@ -6,15 +6,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use grid_identity::Credential;
-use hydra_core::config::{ClientConfig, CrlPolicy, StoreEndpoint, Timeouts, Trust, TrustAnchors};
-use hydra_core::ids::ChangeId;
-use hydra_core::key_id::KeyId;
-use hydra_core::keystore::fanout::Network;
-use hydra_core::keystore::hydra::Hydra;
-use hydra_core::keystore::quorum::{Message, Said};
-use hydra_core::keystore::wire::{Change, OfKeyId, Status};
-use hydra_core::permissions::AclEntry;
 use hydra_tests::Ended;
 use hydra_tests::desk::{Broken, Desk, SharedGrid};
 use testgrid::GridOptions;
@@ -91,63 +82,6 @@ fn generations(status: &Ended) -> Vec<Vec<u64>> {
             .collect()
     };
     stores.iter().map(of).collect()
-}
-
-/// Lets bob use a key, or not, at every store.
-fn let_bob_read(broken: &Broken<'_>, key_id: &str, may: bool) {
-    let pki = broken.grid().pki().unwrap();
-    let credential = Credential::from_file(&pki.proxy("alice-plain"), None).unwrap();
-    let endpoint = |url: String| StoreEndpoint {
-        name: url.clone(),
-        url,
-        id: None,
-    };
-    let config = ClientConfig {
-        stores: broken.grid().urls().into_iter().map(endpoint).collect(),
-        threshold: 2,
-        min_threshold: 2,
-        trust: Trust {
-            anchors: TrustAnchors::Directory(pki.certificates()),
-            crl: CrlPolicy::Require,
-        },
-        timeouts: Timeouts::default(),
-        sources: Vec::new(),
-    };
-    let key_id = KeyId::new(key_id).unwrap();
-    let change_id = ChangeId::random().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let hydra = Hydra::new(config, &credential).unwrap();
-        for place in 0..broken.grid().urls().len() {
-            let describe = Message::Describe(OfKeyId { key_id: key_id.clone() });
-            let Said::Describe(answer) = hydra.ask(place, describe).await.unwrap().said else {
-                panic!("a store described nothing");
-            };
-            let entry = answer.entry.unwrap();
-            let mut permissions = entry.permissions.clone();
-            permissions.version += 1;
-            permissions.change_id = change_id;
-            permissions.acl = Vec::new();
-            if may {
-                permissions.acl.push(AclEntry {
-                    principal: pki.user_dn("bob").unwrap().to_owned(),
-                    permissions: "lg".parse().unwrap(),
-                });
-            }
-            let change = Change {
-                key_id: key_id.clone(),
-                registration_id: entry.constants.registration_id,
-                if_version: entry.permissions.version,
-                if_change_id: entry.permissions.change_id,
-                permissions,
-            };
-            let said = hydra.ask(place, Message::Change(Box::new(change))).await.unwrap().said;
-            assert!(matches!(said, Said::Changed(changed) if changed.status == Status::Ok));
-        }
-    });
 }
 
 #[test]
@@ -236,13 +170,18 @@ fn an_old_backup_brings_back_neither_permissions_nor_keys() {
     }
     let _ = desk.run("eds-encrypt /repair/shared plain sealed.eds").exits(0);
     bob.write("sealed.eds", desk.read("sealed.eds"));
-    let_bob_read(&broken, "/repair/shared", true);
+    let dn = broken.grid().pki().unwrap().user_dn("bob").unwrap().to_owned();
+    let _ = desk
+        .run_words("eds-setacl", &["--modify", &format!("{dn}:lg"), "/repair/shared"])
+        .exits(0);
     opens(&bob, "sealed.eds");
     back_up(&desk, &broken, 1, "backup");
     broken.kill(2);
     copy_database(&broken.grid().store_directory(2), &desk.path("copy"));
     broken.start_again();
-    let_bob_read(&broken, "/repair/shared", false);
+    let _ = desk
+        .run_words("eds-setacl", &["--delete", &dn, "/repair/shared"])
+        .exits(0);
     let _ = desk.run("eds-key-unregister /repair/removed").exits(0);
     let _ = desk.run("eds-key-unregister /repair/again").exits(0);
     let _ = desk.run("eds-key-register /repair/again").exits(0);
