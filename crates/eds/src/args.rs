@@ -10,6 +10,7 @@ use hydra_cli::verbosity::Verbosity;
 
 use crate::permission_args::{CHMOD_EXAMPLES, Chmod, GETACL_EXAMPLES, GetAcl, SETACL_EXAMPLES, SetAcl};
 use crate::slice::ByteRange;
+use crate::storage::args as storage;
 
 /// A command with its arguments.
 #[derive(Debug)]
@@ -28,8 +29,14 @@ pub enum Command {
     GetAcl(GetAcl),
     /// `eds-key-export`
     Export(Export),
+    /// `eds-get`
+    Get(storage::Get),
+    /// `eds-put`
+    Put(storage::Put),
     /// `eds-key-register`
     Register(Register),
+    /// `eds-rm`
+    Remove(storage::Remove),
     /// `eds-key-repair`
     Repair(Repair),
     /// `eds-key-reshare`
@@ -482,6 +489,7 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
             },
         ],
     ),
+    ("eds-get", storage::GET_EXAMPLES),
     (
         "eds-key-export",
         &[
@@ -555,6 +563,8 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
             command: "eds-key-unregister /myvo/scans/17",
         }],
     ),
+    ("eds-put", storage::PUT_EXAMPLES),
+    ("eds-rm", storage::REMOVE_EXAMPLES),
     (
         "eds-whoami",
         &[Example {
@@ -588,6 +598,7 @@ pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Option<Command>, Fa
         "eds-setacl" => one(arguments, examples, Command::SetAcl),
         "eds-decrypt" => one(arguments, examples, Command::Decrypt),
         "eds-encrypt" => one(arguments, examples, Command::Encrypt),
+        "eds-get" => one(arguments, examples, Command::Get),
         "eds-key-export" => one(arguments, examples, Command::Export),
         "eds-key-register" => one(arguments, examples, Command::Register),
         "eds-key-repair" => one(arguments, examples, Command::Repair),
@@ -595,6 +606,8 @@ pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Option<Command>, Fa
         "eds-key-rotate" => one(arguments, examples, Command::Rotate),
         "eds-key-status" => one(arguments, examples, Command::Status),
         "eds-key-unregister" => one(arguments, examples, Command::Unregister),
+        "eds-put" => one(arguments, examples, Command::Put),
+        "eds-rm" => one(arguments, examples, Command::Remove),
         _ => one(arguments, examples, Command::Whoami),
     }
 }

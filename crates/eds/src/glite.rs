@@ -93,19 +93,22 @@ impl Command {
 
 /// A command line of the original, read.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Line {
-    help: bool,
-    version: bool,
-    quiet: bool,
-    verbose: bool,
-    cipher: Option<OsString>,
-    bits: Option<OsString>,
-    operands: Vec<OsString>,
+pub(crate) struct Line {
+    pub(crate) help: bool,
+    pub(crate) version: bool,
+    pub(crate) quiet: bool,
+    pub(crate) verbose: bool,
+    pub(crate) cipher: Option<OsString>,
+    pub(crate) bits: Option<OsString>,
+    pub(crate) key_id: Option<OsString>,
+    /// `-u`: not encrypted.
+    pub(crate) plain: bool,
+    pub(crate) operands: Vec<OsString>,
 }
 
 /// Reads options as GNU getopt does: they may follow operands, and `--` ends them. None where an option is unknown or
 /// lacks its value.
-fn read_line(arguments: &[OsString], known: &str) -> Option<Line> {
+pub(crate) fn read_line(arguments: &[OsString], known: &str) -> Option<Line> {
     let mut line = Line::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -139,6 +142,8 @@ fn read_line(arguments: &[OsString], known: &str) -> Option<Line> {
                 b'v' => (line.quiet, line.verbose) = (false, true),
                 b'c' => line.cipher = value,
                 b'k' => line.bits = value,
+                b'i' => line.key_id = value,
+                b'u' => line.plain = true,
                 _ => {}
             }
             // the original stops right there
@@ -154,13 +159,13 @@ fn read_line(arguments: &[OsString], known: &str) -> Option<Line> {
 }
 
 /// Why a command of the original failed: its own words, and what we know besides.
-struct Trouble {
-    words: String,
-    more: Vec<String>,
+pub(crate) struct Trouble {
+    pub(crate) words: String,
+    pub(crate) more: Vec<String>,
 }
 
 impl Trouble {
-    fn new(words: impl Into<String>) -> Self {
+    pub(crate) fn new(words: impl Into<String>) -> Self {
         Self {
             words: words.into(),
             more: Vec::new(),
@@ -168,7 +173,7 @@ impl Trouble {
     }
 
     /// `Error during FUNCTION: REASON`, then causes and advice.
-    fn during(function: &str, reason: impl fmt::Display, failure: &Failure) -> Self {
+    pub(crate) fn during(function: &str, reason: impl fmt::Display, failure: &Failure) -> Self {
         let more = failure.lines().into_iter().skip(1).collect();
         Self {
             words: format!("Error during {function}: {reason}"),
@@ -177,28 +182,26 @@ impl Trouble {
     }
 
     /// The same, in the words of the failure itself.
-    fn plain(function: &str, failure: &Failure) -> Self {
+    pub(crate) fn plain(function: &str, failure: &Failure) -> Self {
         Self::during(function, &failure.error, failure)
     }
 }
 
 /// Runs a command under its original name.
 pub fn run(command: Command, name: &str, arguments: &[OsString]) -> ExitCode {
+    let usage = command.usage(name);
     let Some(line) = read_line(arguments, command.options()) else {
-        return wrong_usage(command, name);
+        return wrong_usage(&usage);
     };
-    if line.help {
-        return printed(&command.usage(name));
-    }
-    if line.version {
-        return printed(&format!("{name} Version {} by (C) EGEE\n", hydra_core::VERSION));
+    if let Some(told) = introduced(&line, name, &usage) {
+        return told;
     }
     let counts = match command {
         Command::Register | Command::Unregister => 1..=1,
         Command::Encrypt | Command::Decrypt => 2..=3,
     };
     if !counts.contains(&line.operands.len()) {
-        return wrong_usage(command, name);
+        return wrong_usage(&usage);
     }
     Verbosity {
         verbose: u8::from(line.verbose),
@@ -211,12 +214,25 @@ pub fn run(command: Command, name: &str, arguments: &[OsString]) -> ExitCode {
         Command::Encrypt => seal(&line),
         Command::Decrypt => open(&line),
     };
-    match done {
-        Ok(words) if line.quiet => drop(words),
-        Ok(words) => return printed(&words),
-        Err(trouble) => return failed(&trouble),
+    end(done, line.quiet)
+}
+
+/// Prints usage or version, where that was asked for.
+pub(crate) fn introduced(line: &Line, name: &str, usage: &str) -> Option<ExitCode> {
+    if line.help {
+        return Some(printed(usage));
     }
-    ExitCode::SUCCESS
+    let version = || printed(&format!("{name} Version {} by (C) EGEE\n", hydra_core::VERSION));
+    line.version.then(version)
+}
+
+/// Prints what came of a command.
+pub(crate) fn end(done: Result<String, Trouble>, quiet: bool) -> ExitCode {
+    match done {
+        Ok(_) if quiet => ExitCode::SUCCESS,
+        Ok(words) => printed(&words),
+        Err(trouble) => failed(&trouble),
+    }
 }
 
 fn printed(text: &str) -> ExitCode {
@@ -229,8 +245,8 @@ fn printed(text: &str) -> ExitCode {
     }
 }
 
-fn wrong_usage(command: Command, name: &str) -> ExitCode {
-    let _ = io::stderr().lock().write_all(command.usage(name).as_bytes());
+pub(crate) fn wrong_usage(usage: &str) -> ExitCode {
+    let _ = io::stderr().lock().write_all(usage.as_bytes());
     ExitCode::from(Code::Glite as u8)
 }
 
@@ -372,7 +388,7 @@ fn done(verb: &str, key_id: &str, from: &OsStr, to: &OsStr) -> String {
     format!("\nFile '{from}' has been {verb} \n\twith key '{key_id}' \n\tand written to '{to}'.\n")
 }
 
-fn text<'a>(operand: &'a OsStr, function: &str) -> Result<&'a str, Trouble> {
+pub(crate) fn text<'a>(operand: &'a OsStr, function: &str) -> Result<&'a str, Trouble> {
     operand
         .to_str()
         .ok_or_else(|| Trouble::new(format!("Error during {function}: the ID is not UTF-8")))
@@ -450,7 +466,7 @@ fn file_named_like(key_id: &str) -> Result<PathBuf, Trouble> {
     Err(Trouble { words, more })
 }
 
-fn register_reason(error: &RegisterError) -> String {
+pub(crate) fn register_reason(error: &RegisterError) -> String {
     match error {
         RegisterError::Exists { .. } => "Key already exists.".into(),
         RegisterError::NotAllowed { .. } => "User not authorized.".into(),
@@ -459,7 +475,7 @@ fn register_reason(error: &RegisterError) -> String {
     }
 }
 
-fn remove_reason(error: &RemoveError) -> String {
+pub(crate) fn remove_reason(error: &RemoveError) -> String {
     match error {
         RemoveError::NotFound { .. } => missing_key(),
         RemoveError::Incomplete { .. } => format!("HTTP error: {error}"),
@@ -576,8 +592,10 @@ mod tests {
     #[test]
     fn every_alias_is_a_command_here_and_names_a_binary() {
         for (alias, binary) in crate::GLITE_NAMES {
-            let known = Command::called(alias).is_some() || crate::glite_permissions::Command::called(alias).is_some();
-            assert!(known, "{alias}");
+            let is_known = Command::called(alias).is_some()
+                || crate::glite_permissions::Command::called(alias).is_some()
+                || crate::storage::glite::Command::called(alias).is_some();
+            assert!(is_known, "{alias}");
             assert!(crate::NAMES.contains(binary), "{binary}");
         }
         assert_eq!(Command::called("eds-encrypt"), None);

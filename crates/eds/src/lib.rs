@@ -2,9 +2,9 @@
 //!
 //! Each binary's `main` is one call of [`run`]. What a command does lies in a module of its own, so that tests and other
 //! programs call the same verb: [`keys`] (register, unregister, export), [`status`], [`repair`] (repair, reshare),
-//! [`rotate`], [`encrypt`], [`decrypt`], [`permissions`] (getacl, setacl, chmod), [`check`] (check, whoami); [`legacy`] is
-//! about keys and files of the original. [`glite`] and [`glite_permissions`] speak the original's operands, words and exit
-//! codes over the same verbs. The commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
+//! [`rotate`], [`encrypt`], [`decrypt`], [`permissions`] (getacl, setacl, chmod), [`storage`] (put, get, rm), [`check`]
+//! (check, whoami); [`legacy`] is about keys and files of the original. [`glite`] and [`glite_permissions`] speak the
+//! original's operands, words and exit codes over the same verbs. The commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -32,6 +32,7 @@ pub mod rotate;
 pub mod session;
 pub mod slice;
 pub mod status;
+pub mod storage;
 pub mod voice;
 mod work;
 
@@ -43,6 +44,7 @@ pub const NAMES: &[&str] = &[
     "eds-decrypt",
     "eds-encrypt",
     "eds-getacl",
+    "eds-get",
     "eds-key-export",
     "eds-key-register",
     "eds-key-repair",
@@ -51,6 +53,8 @@ pub const NAMES: &[&str] = &[
     "eds-key-status",
     "eds-key-unregister",
     "eds-setacl",
+    "eds-put",
+    "eds-rm",
     "eds-whoami",
 ];
 
@@ -63,6 +67,9 @@ pub const GLITE_NAMES: &[(&str, &str)] = &[
     ("glite-eds-key-register", "eds-key-register"),
     ("glite-eds-key-unregister", "eds-key-unregister"),
     ("glite-eds-setacl", "eds-setacl"),
+    ("glite-eds-get", "eds-get"),
+    ("glite-eds-put", "eds-put"),
+    ("glite-eds-rm", "eds-rm"),
 ];
 
 /// Runs the command `name`, or its alias where the process was called by one. For `main`, and nothing else.
@@ -80,6 +87,9 @@ pub fn run(name: &str) -> ExitCode {
     }
     if let Some(command) = glite_permissions::Command::called(&called) {
         return glite_permissions::run(command, &called, arguments.get(1..).unwrap_or_default());
+    }
+    if let Some(command) = storage::glite::Command::called(&called) {
+        return storage::glite::run(command, &called, arguments.get(1..).unwrap_or_default());
     }
     hydra_cli::exit(args::parse(name, arguments).and_then(|command| command.map_or(Ok(()), dispatch)))
 }
@@ -117,7 +127,10 @@ fn dispatch(command: args::Command) -> Result<(), Failure> {
         args::Command::GetAcl(args) => permissions::getacl(&args),
         args::Command::SetAcl(args) => permissions::setacl(&args),
         args::Command::Export(args) => keys::export(&args),
+        args::Command::Get(args) => storage::get::get(&args),
+        args::Command::Put(args) => storage::put::put(&args),
         args::Command::Register(args) => keys::register(&args),
+        args::Command::Remove(args) => storage::remove::remove(&args),
         args::Command::Repair(args) => repair::repair(&args),
         args::Command::Reshare(args) => repair::reshare(&args),
         args::Command::Rotate(args) => rotate::rotate(&args),

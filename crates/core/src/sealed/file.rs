@@ -348,24 +348,36 @@ pub fn seal(
     output: &Output,
     options: &SealOptions<'_>,
 ) -> Result<Report, SealError> {
+    let opened = OpenInput::open(input).map_err(SealError::Input)?;
+    let destination = OpenOutput::open(output, Some(&opened), options.overwrite, options.mode);
+    let destination = destination.map_err(SealError::Output)?;
+    let report = seal_opened(key, header, &opened, output, &destination, options)?;
+    finish(destination, options.batch, options.sync).map_err(SealError::Output)?;
+    Ok(report)
+}
+
+/// Seals what is open. `output` is what errors call the destination.
+pub(super) fn seal_opened(
+    key: &Key,
+    header: &Header,
+    input: &OpenInput,
+    output: &Output,
+    destination: &OpenOutput,
+    options: &SealOptions<'_>,
+) -> Result<Report, SealError> {
     let header = header.encode().map_err(|source| SealError::Header {
         output: output.clone(),
         source,
     })?;
-    let opened = OpenInput::open(input).map_err(SealError::Input)?;
-    let destination = OpenOutput::open(output, Some(&opened), options.overwrite, options.mode);
-    let destination = destination.map_err(SealError::Output)?;
     let sealing = Sealing {
         key,
         header,
-        input: &opened,
+        input,
         output,
         options,
         chunks: Chunks::of(Layout::SUITE_1),
     };
-    let report = sealing.write_to(&destination)?;
-    finish(destination, options.batch, options.sync).map_err(SealError::Output)?;
-    Ok(report)
+    sealing.write_to(destination)
 }
 
 pub(super) fn finish(destination: OpenOutput, batch: Option<&Batch>, sync: bool) -> Result<(), OutputError> {
@@ -677,15 +689,18 @@ impl Opened {
     /// # Errors
     /// As for [`SealedInput::open`], where there is that mark.
     pub fn open(input: &Input) -> Result<Self, OpenError> {
-        let opened = OpenInput::open(input).map_err(OpenError::Input)?;
+        Self::of(OpenInput::open(input).map_err(OpenError::Input)?)
+    }
+
+    fn of(opened: OpenInput) -> Result<Self, OpenError> {
         let mut start = [0; PRELUDE_LENGTH];
         let filled = opened.read_start(&mut start).map_err(OpenError::Input)?;
-        let (bytes, header, stream) = match read_prelude(input, &start[..filled]) {
+        let (bytes, header, stream) = match read_prelude(&opened.input, &start[..filled]) {
             Err(error) if error.is_not_sealed() => return Ok(Self::Raw(RawInput::new(opened, &start[..filled]))),
             prelude => prelude?,
         };
         if let Some(size) = opened.size() {
-            check_size(input, size)?;
+            check_size(&opened.input, size)?;
         }
         Ok(Self::Sealed(Box::new(SealedInput {
             input: opened,
@@ -702,7 +717,12 @@ impl SealedInput {
     /// # Errors
     /// Among the [`OpenError`]s, those that need no key.
     pub fn open(input: &Input) -> Result<Self, OpenError> {
-        match Opened::open(input)? {
+        Self::of(OpenInput::open(input).map_err(OpenError::Input)?)
+    }
+
+    /// The same of an input that is open.
+    pub(super) fn of(opened: OpenInput) -> Result<Self, OpenError> {
+        match Opened::of(opened)? {
             Opened::Sealed(sealed) => Ok(*sealed),
             Opened::Raw(raw) => Err(raw.not_sealed()),
         }

@@ -7,6 +7,7 @@
 
 mod engine;
 mod file;
+mod flow;
 pub mod header;
 pub mod legacy_cbc;
 pub mod place;
@@ -16,6 +17,7 @@ pub mod stream;
 mod synthetic;
 
 pub use file::{OpenError, OpenOptions, Opened, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal};
+pub use flow::{Pipe, seal_into};
 pub use header::{Header, HeaderError};
 pub use place::{Batch, Input, InputError, Output, OutputError, remove_temporary_files};
 pub use range::{RangeReader, ReadAt};

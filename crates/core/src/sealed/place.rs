@@ -200,6 +200,17 @@ impl OpenInput {
         })
     }
 
+    /// A pipe that is open, read in turn. `input` is what errors call it.
+    pub(super) fn pipe(input: Input, file: File) -> io::Result<Self> {
+        let id = FileId::of(&file.metadata()?);
+        Ok(Self {
+            input,
+            file,
+            id,
+            stamp: None,
+        })
+    }
+
     /// The size of an input that is read at offsets.
     pub(super) fn size(&self) -> Option<u64> {
         self.stamp.map(|stamp| stamp.bytes)

@@ -1,0 +1,214 @@
+//! The command lines of `eds-put`, `eds-get` and `eds-rm`.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser};
+use hydra_cli::Failure;
+use hydra_cli::command::{Example, usage_error};
+
+use crate::args::{Manners, Stores};
+
+/// How long to wait for a storage element.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Storage elements")]
+pub struct Patience {
+    /// Give a transfer up when nothing moves for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = storage_url::IDLE.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub idle_timeout: u64,
+}
+
+impl Patience {
+    /// As a span of time.
+    pub fn idle(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout)
+    }
+}
+
+/// Seal a file and put it on a storage element, under a new key of its own
+///
+/// The key is registered first; if the file does not get there whole, the key is removed again and so is what was sent.
+/// URL begins with https:, davs:, root:, gsiftp:, srm: or file:. LOCAL may be `-`, standard input.
+#[derive(Debug, Parser)]
+#[command(name = "eds-put")]
+pub struct Put {
+    /// The file to seal
+    #[arg(value_name = "LOCAL")]
+    pub local: OsString,
+    /// Where to put it
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// The name of the key; without it, the path in the URL
+    #[arg(short = 'i', long, value_name = "KEY_ID")]
+    pub key_id: Option<String>,
+    /// KEY_ID is registered already: use it, and register nothing
+    #[arg(long, requires = "key_id")]
+    pub existing_key: bool,
+    /// Replace a file that is there; a failure may cost the old one
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    #[allow(
+        missing_docs,
+        reason = "a doc comment would become the help of every option in the group"
+    )]
+    pub patience: Patience,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Get a sealed file from a storage element and open it on the way
+///
+/// The file's header names its key. Nothing that does not verify is ever handed out; LOCAL appears whole or not at all.
+/// `-` is standard output.
+#[derive(Debug, Parser)]
+#[command(name = "eds-get")]
+pub struct Get {
+    /// Where the file is
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// The opened file
+    #[arg(value_name = "LOCAL")]
+    pub local: OsString,
+    /// The name of the key, where the file's header has an old one
+    #[arg(short = 'i', long, value_name = "KEY_ID")]
+    pub key_id: Option<String>,
+    /// Only these bytes of the opened file: the first, from 0, and the last (`100-199`, `100-`)
+    #[arg(long, value_name = "A-B")]
+    pub range: Option<String>,
+    /// Replace LOCAL if it exists
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub patience: Patience,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Remove a sealed file from a storage element, and then its key
+///
+/// The file goes first: if the key cannot be removed after it, the command says so and nothing is unreadable. A key that
+/// other files are sealed under must stay: --keep-key.
+#[derive(Debug, Parser)]
+#[command(name = "eds-rm")]
+pub struct Remove {
+    /// Where the file is
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// The name of the key, where the file's header has an old one
+    #[arg(short = 'i', long, value_name = "KEY_ID", conflicts_with = "keep_key")]
+    pub key_id: Option<String>,
+    /// Remove the file alone
+    #[arg(long)]
+    pub keep_key: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub patience: Patience,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub stores: Stores,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
+    pub manners: Manners,
+}
+
+/// Uses of `eds-put`.
+pub const PUT_EXAMPLES: &[Example] = &[
+    Example {
+        says: "Seal a file into a storage element; its key is called /myvo/scans/17",
+        command: "eds-put scan.dcm https://se.example.org/myvo/scans/17",
+    },
+    Example {
+        says: "The same by XRootD, under a name of your own for the key",
+        command: "eds-put --key-id /myvo/keys/17 scan.dcm root://se.example.org//myvo/scans/17",
+    },
+];
+
+/// Uses of `eds-get`.
+pub const GET_EXAMPLES: &[Example] = &[
+    Example {
+        says: "Get a file and open it",
+        command: "eds-get https://se.example.org/myvo/scans/17 scan.dcm",
+    },
+    Example {
+        says: "Only its first 132 bytes, to standard output",
+        command: "eds-get --range 0-131 https://se.example.org/myvo/scans/17 -",
+    },
+];
+
+/// Uses of `eds-rm`.
+pub const REMOVE_EXAMPLES: &[Example] = &[
+    Example {
+        says: "Remove a file and its key, for ever",
+        command: "eds-rm https://se.example.org/myvo/scans/17",
+    },
+    Example {
+        says: "Remove a file whose key other files need",
+        command: "eds-rm --keep-key https://se.example.org/myvo/scans/17",
+    },
+];
+
+/// A range of bytes: the first, and the last where it is given.
+///
+/// # Errors
+/// Wrong usage.
+pub fn range(text: &str) -> Result<(u64, Option<u64>), Failure> {
+    let number = |text: &str| {
+        let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_plain.then(|| text.parse::<u64>().ok()).flatten()
+    };
+    let parsed = text.split_once('-').and_then(|(first, last)| {
+        let first = number(first)?;
+        match last {
+            "" => Some((first, None)),
+            last => number(last)
+                .filter(|last| *last >= first)
+                .map(|last| (first, Some(last))),
+        }
+    });
+    parsed.ok_or_else(|| usage_error(format!("`{text}` is no range of bytes, which is A-B or A-")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_line_is_sound() {
+        Put::command().debug_assert();
+        Get::command().debug_assert();
+        Remove::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_are_first_and_last_byte() {
+        assert_eq!(range("0-0").unwrap(), (0, Some(0)));
+        assert_eq!(range("5-").unwrap(), (5, None));
+        assert_eq!(range("18446744073709551615-").unwrap(), (u64::MAX, None));
+        for wrong in [
+            "",
+            "-",
+            "-5",
+            "5",
+            "9-8",
+            "+1-2",
+            "1-2-3",
+            "a-b",
+            "18446744073709551616-",
+        ] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+}
