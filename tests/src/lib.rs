@@ -5,8 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub mod desk;
+pub mod door;
 pub mod fake;
 pub mod replay;
+pub mod site;
 
 /// Far more than any command takes: only one that hangs reaches it.
 pub const DEADLINE: Duration = Duration::from_secs(90);

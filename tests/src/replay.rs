@@ -14,6 +14,7 @@ use hydra_core::sealed::{Header, Input, RangeReader};
 use hydra_core::secret::Key;
 use hydra_core::shamir::{glite, share};
 use rustls_pki_types::CertificateDer;
+use storage_url::{Scheme, StorageUrl};
 
 /// A target: its name, which is also that of its corpus folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("config_toml", config_toml),
     ("services_xml", services_xml),
     ("key_id", key_id),
+    ("storage_url", storage_url),
     ("permissions", permissions),
     ("permission_texts", permission_texts),
     ("share_text", share_text),
@@ -108,6 +110,24 @@ pub fn key_id(data: &[u8]) {
     }
     let canonical = hydra_core::key_id::canonical(text);
     assert_eq!(hydra_core::key_id::canonical(&canonical), canonical);
+}
+
+/// A storage URL: written out it is the same, and what is shown of it has no query but the name of a file.
+pub fn storage_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(url) = StorageUrl::parse(text) else {
+        return;
+    };
+    if url.scheme() != Scheme::File {
+        let again = StorageUrl::parse(&url.expose()).expect("what was read can be read again");
+        assert_eq!(again, url);
+    }
+    let name = url.name();
+    assert!(name.starts_with('/') && name.len() > 1, "{name}");
+    let shown = url.to_string();
+    assert!(!shown.contains('?') || shown.contains("?SFN="), "{shown}");
 }
 
 /// Permissions as eight letters, and as people type them.

@@ -54,7 +54,7 @@ impl FromStr for ByteRange {
 
 impl ByteRange {
     /// Where it begins and ends (exclusive) in so many bytes.
-    fn within(self, bytes: u64) -> (u64, u64) {
+    pub(crate) fn within(self, bytes: u64) -> (u64, u64) {
         match self {
             Self::Last(count) => (bytes.saturating_sub(count), bytes),
             Self::From(first, last) => {

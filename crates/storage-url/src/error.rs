@@ -179,8 +179,6 @@ pub enum Remains {
     Nothing,
     /// Perhaps a part of the file: why it could not be taken away.
     Perhaps(Box<StorageError>),
-    /// Perhaps a part of the file, which was left because a file of somebody else may have been there before.
-    Unknown,
 }
 
 /// Why a file was not stored, and what is left of it.
@@ -203,7 +201,8 @@ fn seconds(time: Duration) -> String {
 /// What a server says, as one line that is not too long.
 pub(crate) fn shortened(text: &str) -> String {
     const MOST: usize = 300;
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).collect();
+    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
     let line = words.join(" ");
     match line.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -105,8 +105,6 @@ pub enum Before {
     Absent,
     /// A file that is to be replaced.
     There,
-    /// The server does not let it be looked at; it may be written all the same.
-    Unseen,
 }
 
 /// A source of bytes. Where it ends with an error the file is not stored, however much of it was sent.
@@ -126,13 +124,13 @@ impl Storage {
     /// Looks whether a file may be put at a URL.
     ///
     /// # Errors
-    /// There is a file and it is not to be replaced, or the server cannot be asked.
+    /// There is a file and it is not to be replaced, or the server cannot be asked or does not let us look: what could
+    /// not be seen before could not be taken away after a failure either.
     pub async fn look(&self, url: &StorageUrl, overwrite: bool) -> Result<Before, StorageError> {
         match self.stat(url).await {
             Ok(_) if !overwrite => Err(StorageError::Exists { url: url.to_string() }),
             Ok(_) => Ok(Before::There),
             Err(StorageError::NotFound { .. }) => Ok(Before::Absent),
-            Err(StorageError::Refused { .. }) => Ok(Before::Unseen),
             Err(error) => Err(error),
         }
     }
@@ -164,12 +162,12 @@ impl Storage {
             Ok(stored) => return Ok(stored),
             Err(error) => error,
         };
-        let remains = match (url.scheme(), before) {
-            // a local file appears whole or not at all
-            (Scheme::File, _) => Remains::Nothing,
-            _ if error.changed_nothing() => Remains::Nothing,
-            (_, Before::Unseen) if !options.overwrite => Remains::Unknown,
-            _ => self.undo(url).await,
+        let may_undo = before == Before::Absent || options.overwrite;
+        // a local file appears whole or not at all
+        let remains = if error.changed_nothing() || url.scheme() == Scheme::File || !may_undo {
+            Remains::Nothing
+        } else {
+            self.undo(url).await
         };
         Err(PutError { error, remains })
     }

@@ -113,7 +113,21 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 
 fn in_words(error: &(dyn Error + 'static)) -> BoxError {
     let Some(tls) = tls_error(error) else {
-        return Reason::of(error);
+        // the words of rustls for a connection that ended are for programmers
+        let kinds = [
+            io::ErrorKind::UnexpectedEof,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::BrokenPipe,
+        ];
+        let mut causes = std::iter::successors(Some(error), |error| (*error).source());
+        let is_closed = causes.any(|cause| {
+            let error = cause.downcast_ref::<io::Error>();
+            error.is_some_and(|error| kinds.contains(&error.kind()))
+        });
+        return match is_closed {
+            true => Reason::boxed("the server closed the connection"),
+            false => Reason::of(error),
+        };
     };
     let words = match (grid_identity::tls::refusal(tls), tls) {
         (Some(refusal), _) => format!("its certificate cannot be trusted: {refusal}"),

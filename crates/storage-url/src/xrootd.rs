@@ -78,7 +78,7 @@ fn adler32(text: &str) -> Option<u32> {
 /// The protocol's error codes stand in brackets in what the programs say.
 fn explain(url: &StorageUrl, ended: &Ended) -> StorageError {
     let said = format!("{} {}", ended.stderr, ended.stdout);
-    let words = shortened(&said.replace("[ERROR]", "").replace("[FATAL]", ""));
+    let words = shortened(&said.replace("Run: ", "").replace("[ERROR]", "").replace("[FATAL]", ""));
     let has = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
     let (url, source) = (url.to_string(), Reason::boxed(words.clone()));
     if has(&["[3011]", "no such file"]) {

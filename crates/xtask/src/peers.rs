@@ -16,6 +16,14 @@ const DEBIAN: &[(&str, &str)] = &[
     ("dcmdump", "dcmtk"),
     ("dciodvfy", "dicom3tools"),
     ("python3", "python3-venv"),
+    ("xrootd", "xrootd-server"),
+    ("xrootd", "xrootd-plugins"),
+    ("xrdcp", "xrootd-client"),
+    ("globus-gridftp-server", "globus-gridftp-server-progs"),
+    ("gfal-copy", "gfal2-util-scripts"),
+    ("gfal-copy", "python3-gfal2-util"),
+    ("gfal-copy", "gfal2-plugin-gridftp"),
+    ("gfal-copy", "gfal2-plugin-file"),
 ];
 
 /// What comes from PyPI: the licence checker as a prebuilt program, and the second implementation of sealed files.

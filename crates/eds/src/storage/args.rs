@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use hydra_cli::Failure;
-use hydra_cli::command::{Example, usage_error};
+use hydra_cli::command::Example;
 
 use crate::args::{Manners, Stores};
+use crate::slice::ByteRange;
 
 /// How long to wait for a storage element.
 #[derive(Debug, Clone, Args)]
@@ -78,9 +78,9 @@ pub struct Get {
     /// The name of the key, where the file's header has an old one
     #[arg(short = 'i', long, value_name = "KEY_ID")]
     pub key_id: Option<String>,
-    /// Only these bytes of the opened file: the first, from 0, and the last (`100-199`, `100-`)
-    #[arg(long, value_name = "A-B")]
-    pub range: Option<String>,
+    /// Only these bytes of the opened file: FIRST-LAST, FIRST- or -COUNT, from 0
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    pub range: Option<ByteRange>,
     /// Replace LOCAL if it exists
     #[arg(short, long)]
     pub force: bool,
@@ -158,27 +158,6 @@ pub const REMOVE_EXAMPLES: &[Example] = &[
     },
 ];
 
-/// A range of bytes: the first, and the last where it is given.
-///
-/// # Errors
-/// Wrong usage.
-pub fn range(text: &str) -> Result<(u64, Option<u64>), Failure> {
-    let number = |text: &str| {
-        let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_plain.then(|| text.parse::<u64>().ok()).flatten()
-    };
-    let parsed = text.split_once('-').and_then(|(first, last)| {
-        let first = number(first)?;
-        match last {
-            "" => Some((first, None)),
-            last => number(last)
-                .filter(|last| *last >= first)
-                .map(|last| (first, Some(last))),
-        }
-    });
-    parsed.ok_or_else(|| usage_error(format!("`{text}` is no range of bytes, which is A-B or A-")))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -190,25 +169,5 @@ mod tests {
         Put::command().debug_assert();
         Get::command().debug_assert();
         Remove::command().debug_assert();
-    }
-
-    #[test]
-    fn ranges_are_first_and_last_byte() {
-        assert_eq!(range("0-0").unwrap(), (0, Some(0)));
-        assert_eq!(range("5-").unwrap(), (5, None));
-        assert_eq!(range("18446744073709551615-").unwrap(), (u64::MAX, None));
-        for wrong in [
-            "",
-            "-",
-            "-5",
-            "5",
-            "9-8",
-            "+1-2",
-            "1-2-3",
-            "a-b",
-            "18446744073709551616-",
-        ] {
-            assert!(range(wrong).is_err(), "{wrong}");
-        }
     }
 }

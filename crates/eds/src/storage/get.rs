@@ -27,6 +27,7 @@ use crate::decrypt::{fetch_for_opening, suite1};
 use crate::failure::Because;
 use crate::operands::{bad_key_id, meant_key_ids, output};
 use crate::session::overrides;
+use crate::slice::ByteRange;
 use crate::voice::Voice;
 use crate::work::{clean_up_on_signal, open_failure};
 
@@ -65,7 +66,6 @@ pub fn get(args: &args::Get) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
     let url = storage_url(&args.url)?;
     let output = output(&args.local);
-    let range = args.range.as_deref().map(args::range).transpose()?;
     if output == Output::Stdout && voice.json {
         return Err(usage_error("--json and the file cannot both go to standard output"));
     }
@@ -81,7 +81,7 @@ pub fn get(args: &args::Get) -> Result<(), Failure> {
     };
     order.check()?;
     let remote = Remote::open(&overrides(&args.stores), args.patience.idle())?;
-    let (header, plaintext_bytes) = match range {
+    let (header, plaintext_bytes) = match args.range {
         None => {
             let done = order.carry_out(&remote, voice)?;
             (done.header, done.report.plaintext_bytes)
@@ -168,7 +168,7 @@ impl Order<'_> {
     }
 
     /// Gets the segments that hold a range of the opened file. Answers the header and how many bytes there were.
-    fn range(&self, remote: &Remote, range: (u64, Option<u64>), voice: Voice) -> Result<(Header, u64), Failure> {
+    fn range(&self, remote: &Remote, range: ByteRange, voice: Voice) -> Result<(Header, u64), Failure> {
         let stat = remote
             .session
             .wait(remote.storage.stat(self.url))
@@ -190,11 +190,8 @@ impl Order<'_> {
         Ok((header, written))
     }
 
-    fn write_range<R: ReadAt>(&self, reader: &RangeReader<R>, range: (u64, Option<u64>)) -> Result<u64, Failure> {
-        let (first, last) = range;
-        let end = last.map_or(reader.plaintext_bytes(), |last| {
-            last.saturating_add(1).min(reader.plaintext_bytes())
-        });
+    fn write_range<R: ReadAt>(&self, reader: &RangeReader<R>, range: ByteRange) -> Result<u64, Failure> {
+        let (first, end) = range.within(reader.plaintext_bytes());
         let mut sink = RangeSink::open(self.output).map_err(|error| self.no_output(error))?;
         let mut at = first;
         loop {

@@ -270,11 +270,8 @@ impl Order<'_> {
 }
 
 fn told_remains(remains: &Remains, url: &StorageUrl, voice: Voice) {
-    let what = match remains {
-        Remains::Perhaps(error) => format!("a part of the file may be left at `{url}`: {error}"),
-        Remains::Unknown => format!("a part of the file may be left at `{url}`, which could not be looked at before"),
-        _ => return,
-    };
+    let Remains::Perhaps(error) = remains else { return };
+    let what = format!("a part of the file may be left at `{url}`: {error}");
     voice.warning(&what);
     voice.note(&format!("  try: eds-rm --keep-key {}", quoted(&url.to_string())));
 }

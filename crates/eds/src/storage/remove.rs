@@ -80,11 +80,14 @@ pub fn remove(args: &args::Remove) -> Result<(), Failure> {
         RemovalFailure::FileOnly { key_id, error } => {
             let failure = failure::remove(error);
             let text = format!("`{url}` is removed, but its key `{key_id}` is not");
-            Failure {
+            let unregister = format!("eds-key-unregister {}", quoted(key_id.as_str()));
+            let is_advised = failure.advice.iter().any(|line| line.starts_with(&unregister));
+            let advice = (!is_advised).then_some(unregister);
+            let failure = Failure {
                 error: Box::new(Because::new(text, failure.error)),
                 ..failure
-            }
-            .advise(format!("eds-key-unregister {}", quoted(key_id.as_str())))
+            };
+            advice.into_iter().fold(failure, Failure::advise)
         }
     })?;
     let (line, removed) = match &key {
@@ -199,8 +202,6 @@ fn removable(status: &KeyStatus, registration_id: RegistrationId) -> Result<Opti
         .flat_map(|held| &held.tombstones)
         .any(|tombstone| tombstone.registration_id == registration_id);
     match status.verdict {
-        // one that some stores have removed is to be removed at the others too
-        _ if is_there => Ok(Some(Key::Removed(key_id, registration_id))),
         Verdict::Unclear => {
             let faults = status.stores.iter().filter_map(|store| store.held.as_ref().err());
             let faults: Vec<StoreFault> = faults
@@ -212,6 +213,8 @@ fn removable(status: &KeyStatus, registration_id: RegistrationId) -> Result<Opti
             let text = format!("too few stores answered to tell about `{key_id}`; nothing was removed");
             Err(Failure::new(Code::TryLater, Because::faults(text, &faults)).advise("eds-check"))
         }
+        // one that some stores have removed is to be removed at the others too
+        _ if is_there => Ok(Some(Key::Removed(key_id, registration_id))),
         Verdict::Unknown => Ok(None),
         _ if was_removed => Ok(Some(Key::WasRemoved(key_id))),
         Verdict::Removed => Ok(Some(Key::WasRemoved(key_id))),
