@@ -189,7 +189,7 @@ fn what_is_not_stored_leaves_neither_key_nor_part() {
     let (desk, door) = (desk(), door());
     let _whole = GRID.whole();
     for (number, way, code, says) in [
-        (1, Way::Refuse, 77, "You may not, says the door."),
+        (1, Way::Refuse, 77, "is refused to you"),
         (2, Way::Full, 74, "there is no room"),
         (3, Way::CutUploadAfter(200_000), 74, "broke off"),
         (4, Way::HangAfter(200_000), 74, "nothing moved for 1 s"),
@@ -365,11 +365,7 @@ fn a_removal_that_cannot_be_whole_does_not_take_the_key_first() {
         door.behave(Way::Honest);
         let _ = desk.run(&format!("eds-get {url} opened")).exits(0);
         // bob may remove files there, and knows nothing of the key
-        let _ = GRID
-            .desk("bob")
-            .run(&format!("eds-rm {url}"))
-            .exits(77)
-            .says("nothing was removed");
+        let _ = bob.run(&format!("eds-rm {url}")).exits(77).says("nothing was removed");
         assert!(door.file("/rm/1").is_some());
     }
     {

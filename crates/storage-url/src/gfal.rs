@@ -58,7 +58,7 @@ pub(crate) async fn remove(access: &Access, url: &StorageUrl) -> Result<(), Stor
     program(access, url, "gfal-rm", &[&url.expose()]).run().await.map(drop)
 }
 
-/// The line `  Size: 3000000	regular file` of `gfal-stat`.
+/// The line with `Size: 3000000` of `gfal-stat`.
 fn size(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.trim().strip_prefix("Size:"))?;
     line.split_whitespace().next()?.parse().ok()

@@ -206,8 +206,8 @@ impl Storage {
                 let (body, skip) = web::get(&self.access, url, offset).await?;
                 (Origin::Web(body), skip)
             }
-            Scheme::Root => (Origin::Program(xrootd::get(&self.access, url)?), offset),
-            Scheme::Gsiftp | Scheme::Srm => (Origin::Program(gfal::get(&self.access, url)?), offset),
+            Scheme::Root => (Origin::Program(Box::new(xrootd::get(&self.access, url)?)), offset),
+            Scheme::Gsiftp | Scheme::Srm => (Origin::Program(Box::new(gfal::get(&self.access, url)?)), offset),
         };
         Ok(Download { from, skip })
     }
@@ -249,7 +249,7 @@ pub struct Download {
 enum Origin {
     Local(local::Reading),
     Web(web::Receiving),
-    Program(program::Reading),
+    Program(Box<program::Reading>),
 }
 
 impl Download {

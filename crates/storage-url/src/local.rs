@@ -99,7 +99,7 @@ pub(crate) async fn put(url: &StorageUrl, mut source: Source, overwrite: bool) -
 pub(crate) async fn stat(url: &StorageUrl) -> Result<Stat, StorageError> {
     let metadata = tokio::fs::metadata(path(url)).await.map_err(failed(url, "look at"))?;
     Ok(Stat {
-        bytes: metadata.is_file().then(|| metadata.len()),
+        bytes: metadata.is_file().then_some(metadata.len()),
     })
 }
 

@@ -167,11 +167,10 @@ impl Order<'_> {
         let registration_id = sealing.key.header.registration_id;
         let key_id = sealing.key_id.clone();
         let sent = self.send(remote, sealing.key, before, &undoing, voice);
-        let sent = sent.map_err(|failure| {
+        let sent = sent.inspect_err(|_| {
             if sealing.is_new {
                 take_back(remote, &key_id, registration_id, voice);
             }
-            failure
         });
         let (report, stored) = undoing.end(sent)?;
         Ok(Done {
@@ -265,7 +264,7 @@ impl Order<'_> {
     fn plaintext_bytes(&self) -> Option<u64> {
         let Input::File(path) = self.input else { return None };
         let metadata = std::fs::metadata(path).ok()?;
-        (metadata.is_file() && metadata.len() > 0).then(|| metadata.len())
+        (metadata.is_file() && metadata.len() > 0).then_some(metadata.len())
     }
 }
 

@@ -128,7 +128,7 @@ impl Order<'_> {
     pub fn carry_out(&self, remote: &Remote) -> Result<Key, RemovalFailure> {
         let key = self.key(remote)?;
         let removed = remote.session.wait(remote.storage.remove(self.url));
-        removed.map_err(|error| super::failed(error))?;
+        removed.map_err(super::failed)?;
         let Key::Removed(key_id, registration_id) = key else {
             return Ok(key);
         };
@@ -204,12 +204,7 @@ fn removable(status: &KeyStatus, registration_id: RegistrationId) -> Result<Opti
     match status.verdict {
         Verdict::Unclear => {
             let faults = status.stores.iter().filter_map(|store| store.held.as_ref().err());
-            let faults: Vec<StoreFault> = faults
-                .map(|fault| StoreFault {
-                    store: fault.store.clone(),
-                    reason: fault.reason.clone(),
-                })
-                .collect();
+            let faults: Vec<StoreFault> = faults.cloned().collect();
             let text = format!("too few stores answered to tell about `{key_id}`; nothing was removed");
             Err(Failure::new(Code::TryLater, Because::faults(text, &faults)).advise("eds-check"))
         }
