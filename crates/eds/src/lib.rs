@@ -4,7 +4,8 @@
 //! programs call the same verb: [`keys`] (register, unregister, export), [`status`], [`repair`] (repair, reshare),
 //! [`rotate`], [`encrypt`], [`decrypt`], [`permissions`] (getacl, setacl, chmod), [`storage`] (put, get, rm), [`check`]
 //! (check, whoami); [`legacy`] is about keys and files of the original. [`glite`] and [`glite_permissions`] speak the
-//! original's operands, words and exit codes over the same verbs. The commands are described in `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
+//! original's operands, words and exit codes over the same verbs. The commands are described in
+//! `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
