@@ -143,10 +143,10 @@ pub fn write(path: &Path, key: &Key, form: Form) -> Result<(), WriteError> {
     })
 }
 
-/// Writes the bytes of any key, as [`write`] does.
+/// Writes the bytes of any key, as [`write()`] does.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_bytes(path: &Path, key: &SecretBytes) -> Result<(), WriteError> {
     write_with(path, |file| file.write_all(key.expose()))
 }

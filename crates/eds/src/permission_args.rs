@@ -77,8 +77,8 @@ pub struct SetAcl {
 
 /// Change what owner, group and everybody else may do with keys
 ///
-/// MODE is as for chmod, with other letters: clauses [ugoa][+-=][pdrwlxgs-] with commas between them, applied from left
-/// to right. The ACL stays as it is.
+/// MODE is as for chmod, with other letters: clauses with commas between them, each some of ugoa, then +, - or =, then
+/// some of pdrwlxgs-, applied from left to right. The ACL stays as it is.
 #[derive(Debug, Parser)]
 #[command(name = "eds-chmod")]
 pub struct Chmod {
