@@ -122,6 +122,9 @@ pub struct Lock {
     _file: File,
 }
 
+/// A store that was killed while it flushed has the lock until the disk has answered; its successor may be quicker.
+const LOCK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl Lock {
     /// Takes the lock of the database at `path`.
     ///
@@ -136,8 +139,13 @@ impl Lock {
             path: path.clone(),
             source,
         })?;
-        let taken = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
-        taken.map_err(|_| DatabaseError::Locked { path })?;
+        let start = std::time::Instant::now();
+        while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            if start.elapsed() > LOCK_PATIENCE {
+                return Err(DatabaseError::Locked { path });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         Ok(Self { _file: file })
     }
 }
