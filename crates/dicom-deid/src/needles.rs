@@ -1,0 +1,572 @@
+//! This patient's own values, and the search for them in whatever the profile keeps: names of everybody in the object,
+//! identifiers, dates, addresses; in any spelling, character set and order.
+
+use std::collections::{BTreeSet, HashMap};
+
+use memchr::memmem;
+
+use crate::dates;
+use crate::element::{Element, Tag, Value, Vr};
+use crate::options::{Options, ProfileOption};
+use crate::text::{Charset, alphanumeric, fold, words};
+
+const PATIENT_GROUP: u16 = 0x0010;
+pub(crate) const PATIENT_ID: Tag = Tag(0x0010, 0x0020);
+
+/// Attributes whose values are identifiers, telephone numbers or addresses, at any depth.
+const IDENTIFIERS: &[Tag] = &[
+    Tag(0x0008, 0x0050),
+    PATIENT_ID,
+    Tag(0x0010, 0x1000),
+    Tag(0x0010, 0x1040),
+    Tag(0x0010, 0x1090),
+    Tag(0x0010, 0x2154),
+    Tag(0x0010, 0x2155),
+    Tag(0x0012, 0x0040),
+    Tag(0x0012, 0x0042),
+    Tag(0x0020, 0x0010),
+    Tag(0x0038, 0x0010),
+    Tag(0x0038, 0x0060),
+    Tag(0x0040, 0x0009),
+    Tag(0x0040, 0x0253),
+    Tag(0x0040, 0x1001),
+    Tag(0x0040, 0x2016),
+    Tag(0x0040, 0x2017),
+];
+
+const INSTITUTION: &[Tag] = &[Tag(0x0008, 0x0080), Tag(0x0008, 0x0081)];
+const UIDS: &[Tag] = &[
+    Tag(0x0008, 0x0018),
+    Tag(0x0020, 0x000d),
+    Tag(0x0020, 0x000e),
+    Tag(0x0020, 0x0052),
+];
+
+/// What stands in fields for names and names nobody.
+const NOBODY: &[&str] = &[
+    "and",
+    "anon",
+    "anonymized",
+    "anonymous",
+    "def",
+    "der",
+    "die",
+    "doc",
+    "dr",
+    "frau",
+    "herr",
+    "ii",
+    "iii",
+    "jr",
+    "md",
+    "mr",
+    "mrs",
+    "ms",
+    "name",
+    "no",
+    "none",
+    "null",
+    "of",
+    "patient",
+    "phd",
+    "prof",
+    "removed",
+    "sr",
+    "system",
+    "test",
+    "the",
+    "unknown",
+    "van",
+    "von",
+    "xx",
+    "xxx",
+];
+
+/// Terms that code strings have of right, though somebody may be called so (PS3.3 defined terms; PS3.16, annex L).
+const DEFINED_TERMS: &[&str] = &[
+    "ABDOMEN",
+    "ANKLE",
+    "ARM",
+    "AXIAL",
+    "BACK",
+    "BRAIN",
+    "BREAST",
+    "BUTTOCK",
+    "CHEEK",
+    "CHEST",
+    "CORONAL",
+    "DERIVED",
+    "EAR",
+    "ELBOW",
+    "EXTREMITY",
+    "EYE",
+    "FACE",
+    "FEMALE",
+    "FEMUR",
+    "FINGER",
+    "FOOT",
+    "HAND",
+    "HEAD",
+    "HEART",
+    "HIP",
+    "JAW",
+    "KIDNEY",
+    "KNEE",
+    "LEFT",
+    "LEG",
+    "LIVER",
+    "LOCALIZER",
+    "LUNG",
+    "MALE",
+    "MONOCHROME1",
+    "MONOCHROME2",
+    "NECK",
+    "NONE",
+    "NORM",
+    "NOSE",
+    "ORIGINAL",
+    "OTHER",
+    "PALETTE",
+    "PELVIS",
+    "PRIMARY",
+    "PROSTATE",
+    "RECON",
+    "RGB",
+    "RIGHT",
+    "SAGITTAL",
+    "SCALP",
+    "SECONDARY",
+    "SHOULDER",
+    "SKULL",
+    "SPINE",
+    "SPLEEN",
+    "STERNUM",
+    "STOMACH",
+    "TEST",
+    "THIGH",
+    "THORAX",
+    "THUMB",
+    "TOE",
+    "TONGUE",
+    "UNKNOWN",
+    "UTERUS",
+    "VOLUME",
+    "WRIST",
+    "YES",
+];
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    /// Long enough to be itself inside other words too.
+    Anywhere(String),
+    /// Short: as a word alone.
+    Word(String),
+}
+
+/// What is searched for. Never printed.
+#[derive(Default)]
+pub(crate) struct Needles {
+    names: BTreeSet<Name>,
+    /// Letters and digits alone.
+    identifiers: BTreeSet<String>,
+    dates: BTreeSet<(i32, u32, u32)>,
+    /// Lower-case ASCII, for values that are no text.
+    raw: BTreeSet<Vec<u8>>,
+    known: HashMap<String, bool>,
+}
+
+impl Needles {
+    /// Collects the values of a whole data set.
+    pub(crate) fn of(elements: &[Element], options: &Options) -> Self {
+        let mut needles = Self::default();
+        needles.collect(elements, Charset::default(), options);
+        needles
+    }
+
+    fn collect(&mut self, elements: &[Element], outer: Charset, options: &Options) {
+        let charset = Charset::of(elements, outer);
+        for element in elements {
+            let bytes = match &element.value {
+                Value::Bytes(bytes) => bytes,
+                Value::Items(items) => {
+                    for item in &items.items {
+                        self.collect(&item.elements, charset, options);
+                    }
+                    continue;
+                }
+                Value::Fragments => continue,
+            };
+            let tag = element.tag;
+            if tag.dictionary_vr() == Some(Vr::PN) || element.vr == Vr::PN {
+                self.add_names(&charset.decode(bytes), tag.0 == PATIENT_GROUP);
+            } else if IDENTIFIERS.contains(&tag)
+                || INSTITUTION.contains(&tag) && !options.has(ProfileOption::RetainInstitutionIdentity)
+                || UIDS.contains(&tag) && !options.has(ProfileOption::RetainUids)
+            {
+                let split: &[char] = if UIDS.contains(&tag) {
+                    &['\\']
+                } else {
+                    &['\\', ',', ';', '\n', '\r', '^']
+                };
+                charset
+                    .decode(bytes)
+                    .split(split)
+                    .for_each(|value| self.add_identifier(value));
+            } else if self.is_date(tag, element.vr, options) {
+                self.add_dates(&String::from_utf8_lossy(bytes));
+            }
+        }
+    }
+
+    /// Dates of the object are the patient's too, but not where they are kept on purpose.
+    fn is_date(&self, tag: Tag, vr: Vr, options: &Options) -> bool {
+        let vr = tag.dictionary_vr().unwrap_or(vr);
+        let born = tag.0 == PATIENT_GROUP && vr == Vr::DA;
+        born || matches!(tag, Tag(0x0008, 0x0020..=0x002a)) && !options.has(ProfileOption::RetainFullDates)
+    }
+
+    fn add_names(&mut self, value: &str, of_patient: bool) {
+        for group in value.split(['\\', '=']) {
+            let components: Vec<&str> = group.split('^').collect();
+            // family, given and middle names; what comes before and after them names nobody
+            for component in components.iter().take(3) {
+                for part in
+                    component.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '\u{300}'..='\u{36f}'))
+                {
+                    self.add_name(&alphanumeric(&fold(part)), of_patient);
+                }
+            }
+            // scripts that are written without spaces
+            if !group.is_ascii() {
+                self.add_name(
+                    &alphanumeric(&fold(&components[..components.len().min(2)].concat())),
+                    of_patient,
+                );
+            }
+        }
+    }
+
+    fn add_name(&mut self, folded: &str, of_patient: bool) {
+        let length = folded.chars().count();
+        if NOBODY.contains(&folded) {
+            return;
+        }
+        let has_letters = folded.chars().any(char::is_alphabetic);
+        let name = match (folded.is_ascii(), length) {
+            (false, 2..) | (true, 5..) => Name::Anywhere(folded.to_owned()),
+            (true, 3..=4) if has_letters => Name::Word(folded.to_owned()),
+            (true, 2) if has_letters && of_patient => Name::Word(folded.to_owned()),
+            _ => return,
+        };
+        if folded.is_ascii() && length >= 5 {
+            self.raw.insert(folded.as_bytes().to_vec());
+        }
+        self.names.insert(name);
+    }
+
+    fn add_identifier(&mut self, value: &str) {
+        let folded = alphanumeric(&fold(value));
+        if folded.chars().count() < 4 || NOBODY.contains(&folded.as_str()) || folded.chars().all(|c| c == '0') {
+            return;
+        }
+        let plain = value.trim_matches([' ', '\0']).to_ascii_lowercase();
+        if plain.is_ascii() && plain.len() >= 6 {
+            self.raw.insert(plain.into_bytes());
+        }
+        self.identifiers.insert(folded);
+    }
+
+    fn add_dates(&mut self, value: &str) {
+        for text in value.split('\\') {
+            let day = text.trim_matches([' ', '\0']);
+            self.dates.extend(day.get(..day.len().min(8)).and_then(dates::parse));
+            self.dates.extend(dates::parse(day));
+        }
+    }
+
+    /// Whether a text has one of them.
+    pub(crate) fn are_in(&mut self, text: &str) -> bool {
+        const MEMORY: usize = 100_000;
+        if let Some(known) = self.known.get(text) {
+            return *known;
+        }
+        let found = self.search(text);
+        if self.known.len() < MEMORY {
+            self.known.insert(text.to_owned(), found);
+        }
+        found
+    }
+
+    /// [`Needles::are_in`] for code strings, whose defined terms are no one's name.
+    pub(crate) fn are_in_code(&mut self, text: &str) -> bool {
+        let mut values = text.split('\\').map(str::trim);
+        values.any(|value| DEFINED_TERMS.binary_search(&value).is_err() && !is_defined(value) && self.are_in(value))
+    }
+
+    fn search(&self, text: &str) -> bool {
+        let folded = fold(text);
+        if folded.trim().is_empty() {
+            return false;
+        }
+        let joined = alphanumeric(&folded);
+        let name = |name: &Name| match name {
+            Name::Anywhere(name) => joined.contains(name.as_str()),
+            Name::Word(name) => words(&folded).any(|word| word == name),
+        };
+        let identifier = |identifier: &String| match identifier.chars().count() {
+            0..=5 => words(&folded).any(|word| word == identifier) || joined == *identifier,
+            _ => joined.contains(identifier.as_str()),
+        };
+        self.names.iter().any(name) || self.identifiers.iter().any(identifier) || self.has_date(&folded)
+    }
+
+    fn has_date(&self, folded: &str) -> bool {
+        if self.dates.is_empty() {
+            return false;
+        }
+        let words = date_words(folded);
+        let one = words.iter().any(|run| match (run.len(), run.is_ascii()) {
+            (8, true) => {
+                self.is_day([&run[..4], &run[4..6], &run[6..]]) || self.is_day([&run[..2], &run[2..4], &run[4..]])
+            }
+            (14, true) => self.is_day([&run[..4], &run[4..6], &run[6..8]]),
+            _ => false,
+        });
+        one || words
+            .windows(3)
+            .any(|three| self.is_day([three[0], three[1], three[2]]))
+    }
+
+    /// Whether three words are one of the dates: in any order that people use, months as numbers or names.
+    fn is_day(&self, [a, b, c]: [&str; 3]) -> bool {
+        let reads = |year: &str, month: &str, day: &str| {
+            let (Some(month), Some(day)) = (month_of(month), number(day)) else {
+                return false;
+            };
+            self.dates
+                .iter()
+                .any(|(y, m, d)| (*m, *d) == (month, day) && is_year(year, *y))
+        };
+        reads(a, b, c) || reads(c, b, a) || reads(c, a, b)
+    }
+
+    /// Whether a number is one of the identifiers or dates, and nothing else.
+    pub(crate) fn is_number(&self, text: &str) -> bool {
+        let plain = text.trim_matches([' ', '\0']);
+        plain.len() >= 6
+            && (self.identifiers.contains(plain)
+                || dates::parse(plain).is_some_and(|day| !plain.contains('.') && self.dates.contains(&day)))
+    }
+
+    /// Whether bytes that are no text have one of them.
+    pub(crate) fn are_in_bytes(&self, bytes: &[u8]) -> bool {
+        if self.raw.is_empty() || bytes.len() < 5 {
+            return false;
+        }
+        let lower = bytes.to_ascii_lowercase();
+        self.raw.iter().any(|needle| memmem::find(&lower, needle).is_some())
+    }
+}
+
+fn is_defined(value: &str) -> bool {
+    // modalities and the like: two letters of a name say nothing in a code string
+    value.len() <= 2
+}
+
+fn digit_runs(word: &str) -> impl Iterator<Item = &str> {
+    word.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty())
+}
+
+/// Runs of digits and runs of letters, without the endings of "1st", "2nd", "3rd", "4th".
+fn date_words(folded: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for word in words(folded) {
+        let mut rest = word;
+        while let Some(first) = rest.chars().next() {
+            let digit = first.is_ascii_digit();
+            let end = rest.find(|c: char| c.is_ascii_digit() != digit).unwrap_or(rest.len());
+            let (run, after) = rest.split_at(end);
+            if !matches!(run, "st" | "nd" | "rd" | "th") {
+                found.push(run);
+            }
+            rest = after;
+        }
+    }
+    found
+}
+
+fn number(text: &str) -> Option<u32> {
+    let plain = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+fn is_year(text: &str, year: i32) -> bool {
+    match text.len() {
+        4 => text.parse() == Ok(year),
+        2 => text.parse() == Ok(year.rem_euclid(100)),
+        _ => false,
+    }
+}
+
+/// A month by number, or by its first letters in English, German, French, Spanish or Italian.
+fn month_of(text: &str) -> Option<u32> {
+    const MONTHS: [&[&str]; 12] = [
+        &["jan", "ene", "gen"],
+        &["feb", "fev"],
+        &["mar", "mrz"],
+        &["apr", "avr", "abr"],
+        &["may", "mai", "mag"],
+        &["jun", "juin", "giu"],
+        &["jul", "juil", "lug"],
+        &["aug", "aou", "ago", "aout"],
+        &["sep", "set"],
+        &["oct", "okt", "ott"],
+        &["nov"],
+        &["dec", "dez", "dic"],
+    ];
+    if let Some(number) = number(text) {
+        return Some(number);
+    }
+    let month = MONTHS
+        .iter()
+        .position(|names| names.iter().any(|name| text.starts_with(name)))?;
+    u32::try_from(month + 1).ok()
+}
+
+/// Whether a description may name somebody who is not known from this object: numbers that could identify, titles,
+/// addresses of mail. What is cleaned and has none of them and no value of the patient is kept.
+pub(crate) fn is_suspicious(text: &str) -> bool {
+    const TITLES: &[&str] = &[
+        "born", "dob", "doctor", "dr", "frau", "geb", "geboren", "herr", "mr", "mrn", "mrs", "ms", "patient", "phone",
+        "pid", "prof", "ssn", "tel",
+    ];
+    let folded = fold(text);
+    text.contains(['@', '^'])
+        || words(&folded).any(|word| TITLES.binary_search(&word).is_ok() || digit_runs(word).any(|run| run.len() >= 5))
+        || date_words(&folded).windows(3).any(|three| {
+            let year = |word: &str| word.len() == 4 && word.bytes().all(|byte| byte.is_ascii_digit());
+            let [a, b, c] = [three[0], three[1], three[2]];
+            year(a) && month_of(b).is_some() && number(c).is_some()
+                || year(c)
+                    && (month_of(b).is_some() && number(a).is_some() || month_of(a).is_some() && number(b).is_some())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needles(elements: &[(Tag, Vr, &str)]) -> Needles {
+        let elements: Vec<_> = elements
+            .iter()
+            .map(|(tag, vr, value)| Element::new(*tag, *vr, *value))
+            .collect();
+        Needles::of(&elements, &Options::default())
+    }
+
+    const NAME: Tag = Tag(0x0010, 0x0010);
+    const BORN: Tag = Tag(0x0010, 0x0030);
+
+    #[test]
+    fn the_lists_are_sorted_where_they_are_searched() {
+        let mut terms = DEFINED_TERMS.to_vec();
+        terms.sort_unstable();
+        assert!(NOBODY.is_sorted());
+        assert_eq!(terms, DEFINED_TERMS);
+    }
+
+    #[test]
+    fn names_are_found_in_any_spelling_and_order() {
+        let mut needles = needles(&[
+            (Tag(0x0008, 0x0005), Vr::CS, "ISO_IR 192"),
+            (NAME, Vr::PN, "Müller^Jörg Li^^Dr"),
+        ]);
+        for text in [
+            "scan of MUELLER",
+            "muller_joerg",
+            "J\u{d6}RG",
+            "for Li, again",
+            "xMULLERx",
+        ] {
+            assert!(needles.are_in(text), "{text}");
+        }
+        for text in ["Liver", "Dr. Who", "", "jor"] {
+            assert!(!needles.are_in(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn identifiers_are_found_however_they_are_separated() {
+        let mut needles = needles(&[
+            (PATIENT_ID, Vr::LO, "KH-0047-1961"),
+            (Tag(0x0008, 0x0050), Vr::SH, "4711"),
+        ]);
+        for text in ["see kh00471961", "KH 0047/1961b", "no 4711 again"] {
+            assert!(needles.are_in(text), "{text}");
+        }
+        for text in ["KH-0047", "147110", "0.4711001"] {
+            assert!(!needles.are_in(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_found_as_people_write_them() {
+        let mut needles = needles(&[(BORN, Vr::DA, "19610228")]);
+        for text in [
+            "19610228",
+            "1961-02-28",
+            "28.02.1961",
+            "28.2.61",
+            "2/28/1961",
+            "28 Feb 1961",
+            "February 28th, 1961",
+            "28. Februar 1961",
+            "born 28FEB1961",
+            "x19610228120000",
+        ] {
+            assert!(needles.are_in(text), "{text}");
+        }
+        for text in ["28.03.1961", "1961", "2.8", "196102280"] {
+            assert!(!needles.are_in(text), "{text}");
+        }
+        assert!(needles.is_number("19610228"));
+        assert!(!needles.is_number("19610229"));
+    }
+
+    #[test]
+    fn a_patient_called_head_costs_no_code_strings() {
+        let mut needles = needles(&[(NAME, Vr::PN, "HEAD^ROSALIND")]);
+        assert!(!needles.are_in_code("HEAD"));
+        assert!(needles.are_in_code("ORIGINAL\\ROSALIND"));
+        assert!(needles.are_in("head"));
+    }
+
+    #[test]
+    fn bytes_are_searched_without_regard_to_case() {
+        let needles = needles(&[(NAME, Vr::PN, "Feldmann^Rosalind")]);
+        assert!(needles.are_in_bytes(b"\x01\x02FELDMANN\xff"));
+        assert!(!needles.are_in_bytes(b"\x01\x02FELD\xff"));
+    }
+
+    #[test]
+    fn plain_descriptions_are_kept_and_others_are_not() {
+        for text in [
+            "THORAX 5.0 B31f",
+            "t2_tse_sag_320",
+            "Abdomen with contrast, arterial phase",
+        ] {
+            assert!(!is_suspicious(text), "{text}");
+        }
+        for text in [
+            "Pat. of Dr. Who",
+            "see 2024-03-01",
+            "call 0551 39123",
+            "a@b.org",
+            "MRN 17",
+            "Smith^J",
+            "1 March 2024",
+        ] {
+            assert!(is_suspicious(text), "{text}");
+        }
+    }
+}
