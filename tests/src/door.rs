@@ -9,10 +9,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use grid_identity::{Policy, TrustStore};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming};
@@ -20,9 +18,10 @@ use hyper::header::{self, HeaderMap};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+
+use crate::listening::Listening;
 
 /// How a door behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +52,8 @@ pub enum Way {
 
 /// One that runs until it is dropped.
 pub struct Door {
-    port: u16,
+    listening: Listening,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -80,9 +77,6 @@ impl Door {
     /// # Panics
     /// Where that is impossible: it is for tests.
     pub fn start(certificate: &Path, key: &Path, anchors: &Path) -> Self {
-        let trust = TrustStore::directory(anchors, Policy::server()).expect("the grid's authorities can be read");
-        let tls = grid_identity::tls::server_config(certificate, key, Arc::new(trust));
-        let tls = Arc::new(tls.expect("the host certificate is good"));
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
                 way: Way::Honest,
@@ -91,33 +85,16 @@ impl Door {
                 taken: 0,
             }),
         });
-        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        socket.set_nonblocking(true).expect("a socket that tokio takes");
-        let port = socket.local_addr().expect("it is bound").port();
-        let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async move {
-                let listener = TcpListener::from_std(socket).expect("a socket that tokio takes");
-                tokio::select! {
-                    () = accept(listener, TlsAcceptor::from(tls), for_thread) => {}
-                    _ = stopped => {}
-                }
-            });
+        let served = Arc::clone(&shared);
+        let listening = Listening::start(certificate, key, anchors, move |socket, tls| {
+            connection(socket, tls, Arc::clone(&served))
         });
-        Self {
-            port,
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { listening, shared }
     }
 
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.port)
+        format!("https://localhost:{}{path}", self.listening.address.port())
     }
 
     /// Changes how it behaves from the next request on.
@@ -146,24 +123,9 @@ impl Door {
     }
 }
 
-impl Drop for Door {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Shared {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
-    while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(connection(socket, tls.clone(), Arc::clone(&shared)));
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 pub mod desk;
 pub mod door;
 pub mod fake;
+mod listening;
 pub mod replay;
 pub mod site;
 

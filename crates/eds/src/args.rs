@@ -1,5 +1,10 @@
 //! The command lines of the `eds-*` commands. What operands mean together is decided in [`crate::operands`].
 
+#![allow(
+    missing_docs,
+    reason = "a doc comment on a flattened group would become the help of the whole command"
+)]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -57,10 +62,6 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Manners {
     #[command(flatten)]
-    #[allow(
-        missing_docs,
-        reason = "a doc comment would become the help of every option in the group"
-    )]
     pub verbosity: Verbosity,
     /// Print the result as JSON
     #[arg(long)]
@@ -133,13 +134,10 @@ pub struct Encrypt {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub many: Many,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -169,16 +167,12 @@ pub struct Decrypt {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub many: Many,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub legacy: Legacy,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -198,13 +192,10 @@ pub struct Cat {
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     pub range: Option<ByteRange>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub legacy: Legacy,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub verbosity: Verbosity,
 }
 
@@ -231,16 +222,12 @@ pub struct Register {
     #[arg(long)]
     pub allow_degraded: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub cipher: Cipher,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub permissions: crate::permission_args::NewPermissions,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -255,10 +242,8 @@ pub struct Unregister {
     #[arg(long, value_name = "ID")]
     pub registration: Option<String>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -287,13 +272,10 @@ pub struct Keys {
 #[command(name = "eds-key-status")]
 pub struct Status {
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub keys: Keys,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -306,7 +288,6 @@ pub struct Status {
 #[command(name = "eds-key-repair")]
 pub struct Repair {
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub keys: Keys,
     /// Tell what would be done, and do nothing
     #[arg(long)]
@@ -318,10 +299,8 @@ pub struct Repair {
     #[arg(long, value_name = "STORE")]
     pub over: Option<String>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -348,7 +327,6 @@ pub struct Reshare {
     #[arg(long = "store", value_name = "URL", help_heading = "Stores")]
     pub stores: Vec<String>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -378,10 +356,8 @@ pub struct Rotate {
     #[arg(long)]
     pub remove_old: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -399,10 +375,8 @@ pub struct Export {
     #[arg(long, value_name = "FILE", group = "form")]
     pub raw: Option<PathBuf>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -411,10 +385,8 @@ pub struct Export {
 #[command(name = "eds-whoami")]
 pub struct Whoami {
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -423,10 +395,8 @@ pub struct Whoami {
 #[command(name = "eds-check")]
 pub struct Check {
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -635,6 +605,9 @@ mod tests {
         GetAcl::command().debug_assert();
         SetAcl::command().debug_assert();
         Chmod::command().debug_assert();
+        storage::Get::command().debug_assert();
+        storage::Put::command().debug_assert();
+        storage::Remove::command().debug_assert();
     }
 
     #[test]

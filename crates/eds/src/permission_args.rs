@@ -1,5 +1,10 @@
 //! The command lines of `eds-getacl`, `eds-setacl` and `eds-chmod`.
 
+#![allow(
+    missing_docs,
+    reason = "a doc comment on a flattened group would become the help of the whole command"
+)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
@@ -20,13 +25,8 @@ pub struct GetAcl {
     #[arg(long)]
     pub each_store: bool,
     #[command(flatten)]
-    #[allow(
-        missing_docs,
-        reason = "a doc comment would become the help of every option in the group"
-    )]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -68,10 +68,8 @@ pub struct SetAcl {
     #[arg(long, value_name = "STORE")]
     pub over: Option<String>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -92,10 +90,8 @@ pub struct Chmod {
     #[arg(long, value_name = "STORE")]
     pub over: Option<String>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 

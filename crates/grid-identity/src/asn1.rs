@@ -117,6 +117,38 @@ pub(crate) fn only(bytes: &[u8], tag: u8) -> Result<Element<'_>, DerError> {
     Ok(element)
 }
 
+/// One of the extensions of a certificate (RFC 5280 4.1) or of an attribute certificate (RFC 5755 4.3).
+#[derive(Debug)]
+pub(crate) struct Extension<'a> {
+    /// Its kind, in dots.
+    pub(crate) oid: String,
+    pub(crate) critical: bool,
+    /// What its OCTET STRING holds.
+    pub(crate) value: &'a [u8],
+}
+
+/// The extensions of the SEQUENCE with this content: none may come twice, and there is a bound to their number.
+pub(crate) fn extensions(list: &[u8]) -> Result<Vec<Extension<'_>>, DerError> {
+    const MOST: usize = 64;
+    let mut found: Vec<Extension<'_>> = Vec::new();
+    let mut reader = Reader::new(list);
+    while !reader.is_empty() {
+        let mut extension = reader.sequence()?;
+        let oid = dotted(extension.expect(OID)?.content)?;
+        let critical = extension.optional_true()?;
+        let value = extension.expect(OCTET_STRING)?.content;
+        extension.end()?;
+        if found.iter().any(|other| other.oid == oid) {
+            return Err(DerError("has an extension twice"));
+        }
+        if found.len() == MOST {
+            return Err(DerError("has too many extensions"));
+        }
+        found.push(Extension { oid, critical, value });
+    }
+    Ok(found)
+}
+
 /// A small INTEGER that is not negative.
 pub(crate) fn small_integer(content: &[u8]) -> Result<u32, DerError> {
     match content {

@@ -5,7 +5,7 @@
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use std::time::SystemTime;
 
-use crate::asn1::{self, BIT_STRING, DerError, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE};
+use crate::asn1::{self, BIT_STRING, DerError, Extension, INTEGER, OID, Reader, SEQUENCE};
 use crate::proxy::{self, ProxyInfo};
 use crate::{dn, time, voms};
 
@@ -212,19 +212,8 @@ fn rsa_bits(public_key: &[u8]) -> Result<Option<usize>, DerError> {
 
 fn extensions(list: &[u8]) -> Result<Extensions, DerError> {
     let mut found = Extensions::default();
-    let mut seen: Vec<&[u8]> = Vec::new();
-    let mut reader = Reader::new(list);
-    while !reader.is_empty() {
-        let mut extension = reader.sequence()?;
-        let oid = extension.expect(OID)?.content;
-        let critical = extension.optional_true()?;
-        let value = extension.expect(OCTET_STRING)?.content;
-        extension.end()?;
-        if seen.contains(&oid) {
-            return Err(DerError("has an extension twice"));
-        }
-        seen.push(oid);
-        match asn1::dotted(oid)?.as_str() {
+    for Extension { oid, critical, value } in asn1::extensions(list)? {
+        match oid.as_str() {
             "2.5.29.19" => found.authority = Reader::new(asn1::only(value, SEQUENCE)?.content).optional_true()?,
             "2.5.29.15" => {
                 let bits = asn1::only(value, BIT_STRING)?.content;

@@ -94,15 +94,7 @@ fn explain(url: &StorageUrl, ended: &Ended) -> StorageError {
             StorageError::Unreachable { url, source }
         }
         Some(ECOMM) => StorageError::Broken { url, source },
-        _ => {
-            let code = ended.code.map_or("a signal".to_owned(), |code| code.to_string());
-            let what = if words.is_empty() {
-                format!("its program ended with {code}")
-            } else {
-                words
-            };
-            StorageError::Failed { url, what }
-        }
+        _ => ended.failed(url, words),
     }
 }
 

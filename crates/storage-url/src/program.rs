@@ -28,6 +28,18 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
+impl Ended {
+    /// A failure that has no name of its own: the program's `words`, or that it said none.
+    pub(crate) fn failed(&self, url: String, words: String) -> StorageError {
+        let what = match (words.is_empty(), self.code) {
+            (false, _) => words,
+            (true, Some(code)) => format!("its program ended with {code}"),
+            (true, None) => "its program ended with a signal".to_owned(),
+        };
+        StorageError::Failed { url, what }
+    }
+}
+
 /// What a program's failure means.
 pub(crate) type Explain = fn(&StorageUrl, &Ended) -> StorageError;
 

@@ -105,13 +105,7 @@ fn explain(url: &StorageUrl, ended: &Ended) -> StorageError {
     } else if has(&["Socket error", "Socket disconnected", "TLS error"]) {
         StorageError::Broken { url, source }
     } else {
-        let code = ended.code.map_or("a signal".to_owned(), |code| code.to_string());
-        let what = if words.is_empty() {
-            format!("its program ended with {code}")
-        } else {
-            words
-        };
-        StorageError::Failed { url, what }
+        ended.failed(url, words)
     }
 }
 

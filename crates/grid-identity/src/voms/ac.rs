@@ -5,7 +5,7 @@
 use super::VomsError;
 use super::error::shown;
 use super::fqan;
-use crate::asn1::{self, BIT_STRING, DerError, Element, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET};
+use crate::asn1::{self, BIT_STRING, DerError, Element, Extension, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET};
 use crate::certificate::Certificate;
 use crate::{dn, time};
 
@@ -290,24 +290,9 @@ struct Extensions<'a> {
 
 impl<'a> Extensions<'a> {
     fn read(list: &'a [u8]) -> Result<Self, DerError> {
-        const MOST: usize = 64;
         let mut found = Self::default();
-        let mut seen: Vec<&[u8]> = Vec::new();
-        let mut reader = Reader::new(list);
-        while !reader.is_empty() {
-            let mut extension = reader.sequence()?;
-            let oid = extension.expect(OID)?.content;
-            let critical = extension.optional_true()?;
-            let value = extension.expect(OCTET_STRING)?.content;
-            extension.end()?;
-            if seen.contains(&oid) {
-                return Err(DerError("has an extension twice"));
-            }
-            if seen.len() == MOST {
-                return Err(DerError("has too many extensions"));
-            }
-            seen.push(oid);
-            match asn1::dotted(oid)?.as_str() {
+        for Extension { oid, critical, value } in asn1::extensions(list)? {
+            match oid.as_str() {
                 SIGNERS => found.signers = Some(value),
                 TARGETS => found.targets = Some(value),
                 GENERIC_ATTRIBUTES | AUTHORITY_KEY | NO_REVOCATION => {}
