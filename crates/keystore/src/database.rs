@@ -13,6 +13,7 @@ use hydra_core::keystore::store::{Effect, Held, SharingKey, StoredEntry, StoredS
 use hydra_core::keystore::wire::{Constants, Scheme, Share, ShareData, Sharing, State};
 use hydra_core::permissions::{Permission, PermissionRecord, Permissions};
 use hydra_core::secret::Key;
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
@@ -252,8 +253,7 @@ pub(crate) fn check_store(connection: &Connection, store: &StoreId) -> Result<()
 pub fn open_reader(path: &Path) -> Result<Connection, DatabaseError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(64);
+    prepare_statements(&connection)?;
     Ok(connection)
 }
 
@@ -263,8 +263,15 @@ fn prepare(connection: &Connection) -> Result<(), DatabaseError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     // Deleted shares are overwritten, not only unlinked.
     connection.pragma_update(None, "secure_delete", true)?;
+    prepare_statements(connection)
+}
+
+/// Statements are kept with their plans. Without the guarantee SQLite plans anew for each value that is bound, which
+/// costs more than the statement.
+fn prepare_statements(connection: &Connection) -> Result<(), DatabaseError> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(64);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 
@@ -1057,4 +1064,32 @@ fn scheme(text: &str) -> Option<Scheme> {
     [Scheme::Gf256, Scheme::Gf65521]
         .into_iter()
         .find(|scheme| scheme.name() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn statements_keep_their_plans_whatever_is_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = "store1".parse().unwrap();
+        let store_key = Key::random().unwrap();
+        create(&path, &store, &store_key, 0).unwrap();
+        let writer = open_writer(&path, &store, 0).unwrap();
+        let keys = data_keys(&writer, &store_key).unwrap();
+        for connection in [writer, open_reader(&path).unwrap()] {
+            for name in ["/a", "/b", "/c"] {
+                let held = load(&connection, &keys, &KeyId::new(name).unwrap(), |_| true).unwrap();
+                assert!(held.entry.is_none());
+            }
+            let sql = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE key_id = ?1");
+            let statement = connection.prepare_cached(&sql).unwrap();
+            assert_eq!(statement.get_status(StatementStatus::Run), 3);
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+        }
+    }
 }

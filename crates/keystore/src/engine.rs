@@ -31,6 +31,8 @@ const READERS: usize = 4;
 const SIGN_EVERY: Duration = Duration::from_secs(60);
 /// How long lines of the audit log wait for a commit that somebody else needs.
 const LINES_WAIT: Duration = Duration::from_millis(100);
+/// Lines that wait; who reads on when there are so many is told to come again.
+const LINES: usize = 100_000;
 /// Refusals of one identity in a minute that are written out; further ones are counted.
 const REFUSALS_WRITTEN: u64 = 100;
 
@@ -39,17 +41,26 @@ pub struct Engine {
     rules: Rules,
     keys: Arc<DataKeys>,
     queue: Mutex<Option<SyncSender<Job>>>,
+    lines: Arc<Mutex<Vec<WaitingLine>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Readers,
     _lock: Lock,
 }
 
-struct Job {
-    caller: Caller,
-    messages: Vec<Message>,
-    /// None for what only leaves lines in the audit log.
-    answer: Option<oneshot::Sender<Vec<Reply>>>,
-    lines: Vec<ReadLine>,
+enum Job {
+    Decide {
+        caller: Caller,
+        messages: Vec<Message>,
+        answer: oneshot::Sender<Vec<Reply>>,
+    },
+    /// Lines of the audit log wait: told with the first of them only, so that a read wakes no other thread.
+    Lines,
+}
+
+/// A line that waits for the next commit, and whose it is.
+struct WaitingLine {
+    dn: String,
+    line: ReadLine,
 }
 
 /// A line of the audit log about something that changed nothing.
@@ -90,6 +101,15 @@ impl ReadLine {
     }
 }
 
+impl Job {
+    fn items(&self) -> usize {
+        match self {
+            Self::Decide { messages, .. } => messages.len().max(1),
+            Self::Lines => 0,
+        }
+    }
+}
+
 impl Engine {
     /// Opens the store of `rules.store` at `path`.
     ///
@@ -105,7 +125,9 @@ impl Engine {
             .collect::<Result<_, _>>()?;
         let (queue, jobs) = sync_channel(QUEUE);
         let signed = audit::last_signed(&connection)?;
+        let lines = Arc::default();
         let writer = Writer {
+            lines: Arc::clone(&lines),
             signed,
             refusals: HashMap::new(),
             connection,
@@ -126,6 +148,7 @@ impl Engine {
             rules,
             keys,
             queue: Mutex::new(Some(queue)),
+            lines,
             writer: Mutex::new(Some(thread)),
             readers: Readers::new(readers),
             _lock: lock,
@@ -155,11 +178,10 @@ impl Engine {
     /// Decides messages that may change something, in order; answers once all of it is on disk.
     pub async fn write(&self, caller: &Caller, messages: Vec<Message>) -> Result<Vec<Reply>, Problem> {
         let (answer, answered) = oneshot::channel();
-        self.send(Job {
+        self.send(Job::Decide {
             caller: caller.clone(),
             messages,
-            answer: Some(answer),
-            lines: Vec::new(),
+            answer,
         })?;
         answered.await.map_err(|_| Problem::new(ProblemKind::Internal))
     }
@@ -169,17 +191,13 @@ impl Engine {
         /// Names of certificates may be long.
         const MOST_CHARACTERS: usize = 500;
         let reason: String = reason.chars().take(MOST_CHARACTERS).collect();
-        let sent = self.send(Job {
-            caller: caller.clone(),
-            messages: Vec::new(),
-            answer: None,
-            lines: vec![ReadLine {
-                at: now(),
-                operation: "voms",
-                key_id: String::new(),
-                outcome: format!("attribute certificate refused: {reason}").into(),
-            }],
-        });
+        let line = ReadLine {
+            at: now(),
+            operation: "voms",
+            key_id: String::new(),
+            outcome: format!("attribute certificate refused: {reason}").into(),
+        };
+        let sent = self.note(caller, vec![line]);
         if let Err(problem) = sent {
             tracing::error!(reason = problem.title, "a refusal is not in the audit log");
         }
@@ -192,6 +210,28 @@ impl Engine {
             TrySendError::Full(_) => busy(),
             TrySendError::Disconnected(_) => Problem::new(ProblemKind::Internal),
         })
+    }
+
+    /// Leaves lines for the next commit.
+    fn note(&self, caller: &Caller, new: Vec<ReadLine>) -> Result<(), Problem> {
+        let mut lines = lock(&self.lines);
+        if lines.len() >= LINES {
+            return Err(Problem::new(ProblemKind::Busy).retry_after(1));
+        }
+        let first = lines.is_empty();
+        lines.extend(new.into_iter().map(|line| WaitingLine {
+            dn: caller.dn.clone(),
+            line,
+        }));
+        drop(lines);
+        if !first {
+            return Ok(());
+        }
+        match self.send(Job::Lines) {
+            // of a full queue the next commit is near, and takes them along
+            Err(problem) if problem.kind != ProblemKind::Busy => Err(problem),
+            _ => Ok(()),
+        }
     }
 
     /// Decides messages that change nothing. Blocks on the database: not for the threads of the network.
@@ -207,12 +247,7 @@ impl Engine {
             messages.into_iter().map(decide).collect()
         });
         if !lines.is_empty() {
-            self.send(Job {
-                caller: caller.clone(),
-                messages: Vec::new(),
-                answer: None,
-                lines,
-            })?;
+            self.note(caller, lines)?;
         }
         Ok(replies)
     }
@@ -374,6 +409,7 @@ impl Readers {
 }
 
 struct Writer {
+    lines: Arc<Mutex<Vec<WaitingLine>>>,
     connection: Connection,
     keys: Arc<DataKeys>,
     rules: Rules,
@@ -393,45 +429,48 @@ impl Writer {
     /// a flush for each read would cost more than the reads.
     fn run(mut self, jobs: &Receiver<Job>) {
         let mut sign_at = Instant::now() + SIGN_EVERY;
-        let mut batch = Vec::new();
-        let mut items = 0;
         let mut lines_until = None;
         loop {
             let until = lines_until.map_or(sign_at, |until| sign_at.min(until));
             match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Job::Lines) => {
+                    lines_until.get_or_insert_with(|| Instant::now() + LINES_WAIT);
+                    continue;
+                }
                 Ok(job) => {
-                    let mut waited_for = job.answer.is_some();
-                    items += job.messages.len().max(1);
-                    batch.push(job);
+                    let mut items = job.items();
+                    let mut batch = vec![job];
                     while items < COMMIT_ITEMS {
                         let Ok(job) = jobs.try_recv() else { break };
-                        waited_for |= job.answer.is_some();
-                        items += job.messages.len().max(1);
+                        items += job.items();
                         batch.push(job);
                     }
-                    let now = Instant::now();
-                    let until = *lines_until.get_or_insert(now + LINES_WAIT);
-                    if !waited_for && items < COMMIT_ITEMS && now < until {
-                        continue;
+                    self.commit(batch);
+                    lines_until = self.lines_wait();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if lines_until.is_some_and(|until| until <= Instant::now()) {
+                        self.commit(Vec::new());
+                        lines_until = self.lines_wait();
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    if !batch.is_empty() {
-                        self.commit(batch);
+                    if !lock(&self.lines).is_empty() {
+                        self.commit(Vec::new());
                     }
                     return self.sign();
                 }
             }
-            if !batch.is_empty() {
-                self.commit(std::mem::take(&mut batch));
-            }
-            (items, lines_until) = (0, None);
             if Instant::now() >= sign_at {
                 self.sign();
                 sign_at = Instant::now() + SIGN_EVERY;
             }
         }
+    }
+
+    /// Until when the lines wait that came after a commit, or that it could not take.
+    fn lines_wait(&self) -> Option<Instant> {
+        (!lock(&self.lines).is_empty()).then(|| Instant::now() + LINES_WAIT)
     }
 
     /// Writes down the refusals that were only counted, and signs the head of the audit log if it is a new one.
@@ -517,32 +556,44 @@ impl Writer {
         let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
         let begun = begun.map_err(DatabaseError::from).and_then(|()| self.catch_up());
         let mut first_error = begun.err();
+        if first_error.is_none() {
+            // before the batch: who read and then asked for a change finds them in this order
+            self.write_waiting_lines();
+        }
         for job in batch {
-            let mut replies = Vec::with_capacity(job.messages.len());
-            for message in job.messages {
+            let Job::Decide {
+                caller,
+                messages,
+                answer,
+            } = job
+            else {
+                continue;
+            };
+            let mut replies = Vec::with_capacity(messages.len());
+            for message in messages {
                 if let Some(error) = &first_error {
                     replies.push(failed(&message, error));
                     continue;
                 }
-                let (reply, error) = self.item(&job.caller, message);
+                let (reply, error) = self.item(&caller, message);
                 replies.push(reply);
                 // SQLite ends the whole transaction by itself on some errors: then nothing of it may be answered as done.
                 first_error = error.filter(|_| self.connection.is_autocommit());
             }
-            if first_error.is_none() {
-                for line in &job.lines {
-                    if let Err(error) = self.read_line(&job.caller.dn, line) {
-                        tracing::error!(reason = %error, "a read is not in the audit log");
-                    }
-                }
-            }
-            if let Some(answer) = job.answer {
-                answers.push((answer, replies));
-            }
+            answers.push((answer, replies));
         }
-        match first_error {
-            Some(error) => Err(error),
-            None => Ok(self.connection.execute_batch("COMMIT")?),
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        Ok(self.connection.execute_batch("COMMIT")?)
+    }
+
+    fn write_waiting_lines(&mut self) {
+        let lines = std::mem::take(&mut *lock(&self.lines));
+        for WaitingLine { dn, line } in lines {
+            if let Err(error) = self.read_line(&dn, &line) {
+                tracing::error!(reason = %error, "a read is not in the audit log");
+            }
         }
     }
 
