@@ -131,19 +131,21 @@ fn commands_in(text: &str) -> BTreeSet<String> {
     named.map(str::to_owned).collect()
 }
 
-#[test]
-fn every_command_that_the_manual_names_exists() {
+/// The names of the programs that the workspace builds.
+fn programs_built() -> BTreeSet<String> {
     let metadata = MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
         .no_deps()
         .exec()
         .unwrap();
-    let targets = metadata
-        .packages
-        .iter()
-        .flat_map(|package| &package.targets)
-        .filter(|target| target.is_bin());
-    let mut there: BTreeSet<String> = targets.map(|target| target.name.clone()).collect();
+    let targets = metadata.packages.iter().flat_map(|package| &package.targets);
+    let programs = targets.filter(|target| target.is_bin());
+    programs.map(|target| target.name.clone()).collect()
+}
+
+#[test]
+fn every_command_that_the_manual_names_exists() {
+    let mut there = programs_built();
     for (alias, program) in ALIASES {
         assert!(
             there.contains(*program),
@@ -183,21 +185,10 @@ fn the_other_names_and_the_programs_are_the_same_everywhere() {
         "what a test grid links is not what the programs answer to"
     );
 
-    let metadata = MetadataCommand::new()
-        .manifest_path(root().join("Cargo.toml"))
-        .no_deps()
-        .exec()
-        .unwrap();
-    let targets = metadata
-        .packages
-        .iter()
-        .flat_map(|package| &package.targets)
-        .filter(|target| target.is_bin());
-    let built: BTreeSet<&str> = targets
-        .map(|target| &*target.name)
-        .filter(|name| *name != "xtask")
-        .collect();
-    assert_eq!(testgrid::PROGRAMS.iter().copied().collect::<BTreeSet<_>>(), built);
+    let mut built = programs_built();
+    built.remove("xtask");
+    let listed: BTreeSet<String> = testgrid::PROGRAMS.iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(listed, built);
 }
 
 #[test]
@@ -215,4 +206,21 @@ fn the_readers_of_this_test_see_what_they_should() {
     assert_eq!(links(text), ["b.md", "d.md#e"]);
     assert_eq!(anchors(text), BTreeSet::from(["one-thing-two".to_owned()]));
     assert_eq!(commands_in(text), BTreeSet::from(["eds-cat".to_owned()]));
+}
+
+#[test]
+fn one_program_answers_to_every_name_of_its_family() {
+    let folder = tempfile::tempdir().unwrap();
+    for (link, program) in [
+        ("eds-decrypt", "eds-cat"),
+        ("ssss-split", "ssss-join"),
+        ("some-name", "eds-cat"),
+    ] {
+        let path = folder.path().join(link);
+        std::os::unix::fs::symlink(hydra_tests::program(program), &path).unwrap();
+        let answer = std::process::Command::new(&path).arg("--version").output().unwrap();
+        let said = String::from_utf8_lossy(&answer.stdout).into_owned();
+        let name = if link == "some-name" { program } else { link };
+        assert!(said.starts_with(&format!("{name} ")), "{link}: {said}");
+    }
 }

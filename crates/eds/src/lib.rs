@@ -73,11 +73,13 @@ pub const GLITE_NAMES: &[(&str, &str)] = &[
     ("glite-eds-rm", "eds-rm"),
 ];
 
-/// Runs the command `name`, or its alias where the process was called by one. For `main`, and nothing else.
+/// Runs what the process was called by: one of the [`NAMES`] or their aliases, so that one binary with links serves as
+/// all of them; `name` where it was called by anything else. For `main`, and nothing else.
 pub fn run(name: &str) -> ExitCode {
     hydra_cli::harden();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let called = hydra_cli::called_as(&arguments);
+    let name = NAMES.iter().find(|known| **known == called).unwrap_or(&name);
     if manual::is_asked_for(&arguments)
         && let Some(page) = glite_manual(&called)
     {

@@ -31,14 +31,21 @@ pub enum Command {
     Join,
 }
 
-/// The whole of a program: reads the arguments, does its work, answers the exit code.
+/// The whole of a program: reads the arguments, does its work, answers the exit code. The name that it was called by
+/// counts, so that one binary with links serves as both; `own` where that is neither.
 pub fn main(own: Command) -> ExitCode {
     hydra_cli::harden();
     let arguments: Vec<_> = std::env::args_os().collect();
-    if let Some(tool) = glite::Tool::named(&hydra_cli::called_as(&arguments)) {
+    let called = hydra_cli::called_as(&arguments);
+    if let Some(tool) = glite::Tool::named(&called) {
         return tool.run(&arguments);
     }
-    match own {
+    let command = match called.as_str() {
+        "ssss-split" => Command::Split,
+        "ssss-join" => Command::Join,
+        _ => own,
+    };
+    match command {
         Command::Split => hydra_cli::command::run(split::EXAMPLES, |arguments| split::run(&arguments)),
         Command::Join => hydra_cli::command::run(join::EXAMPLES, |arguments| join::run(&arguments)),
     }
