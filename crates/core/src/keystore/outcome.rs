@@ -142,8 +142,11 @@ pub enum LocalError {
 /// What a key is fetched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To seal or export: m shares of a confirmed entry.
+    /// To seal or export: m shares of a confirmed entry. A key without a check value is compared with the shares of all
+    /// stores that answer in time, as a wrong one would be noticed only when nobody can open what was sealed.
     Seal,
+    /// To open a file that does not say which registration it needs, as those of the original: a confirmed entry.
+    OpenUnmarked,
     /// To open a file of exactly this registration: pending shares too.
     Open(RegistrationId),
 }

@@ -272,6 +272,8 @@ pub(crate) enum Rule {
     SealConfirmed,
     /// Where none joins, all are asked again.
     AskAgain,
+    /// Sealing with a key that nothing but its shares proves waits for all of them.
+    CompareAll,
     /// Opening takes pending shares too.
     OpenPending,
     /// Opening takes only the file's own registration.
@@ -305,7 +307,7 @@ pub(crate) enum Rule {
 #[cfg(test)]
 impl Rule {
     /// All of them.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Majority,
         Self::Clash,
         Self::NeverUndo,
@@ -315,6 +317,7 @@ impl Rule {
         Self::MinThreshold,
         Self::SealConfirmed,
         Self::AskAgain,
+        Self::CompareAll,
         Self::OpenPending,
         Self::OnlyItsRegistration,
         Self::RemoveAll,

@@ -332,6 +332,27 @@ fn join_imported(constants: &Constants, sharing: &Sharing, offers: &[&Offer<'_>]
     })
 }
 
+/// Whose shares of an imported key are wrong: `from` of those off the one polynomial that so many lie on that m of them
+/// are honest, where there is one. Where there is none nobody can be named.
+pub fn wrong_of_imported(constants: &Constants, sharing: &Sharing, offers: &[Offer<'_>]) -> Vec<usize> {
+    let fitting = offers.iter();
+    let fitting = fitting.filter(|offer| fits(constants, sharing, offer.store, offer.share));
+    let points: Vec<(usize, u16, &[u8])> = fitting
+        .map(|offer| (offer.from, offer.share.index.into(), offer.share.data.0.expose()))
+        .collect();
+    let enough = usize::from(sharing.m) + most_liars(sharing);
+    let off_by = |choice: Vec<usize>| {
+        let chosen: Vec<(u16, &[u8])> = choice.iter().map(|at| (points[*at].1, points[*at].2)).collect();
+        let off = |(_, x, bytes): &&(usize, u16, &[u8])| {
+            !glite::interpolate_bytes(&chosen, *x).is_ok_and(|value| bool::from(value.expose().ct_eq(bytes)))
+        };
+        let off: Vec<usize> = points.iter().filter(off).map(|(from, _, _)| *from).collect();
+        (points.len() - off.len() >= enough).then_some(off)
+    };
+    let mut choices = Choices::new(points.len(), usize::from(sharing.m)).take(MAX_CHOICES);
+    choices.find_map(off_by).unwrap_or_default()
+}
+
 fn point<'a>(offer: &Offer<'a>) -> (u8, &'a [u8]) {
     (offer.share.index, offer.share.data.0.expose())
 }
@@ -662,6 +683,57 @@ mod tests {
         }
     }
 
+    /// Whoever lies in every explanation of the shares with no more than e liars: more nobody can know.
+    fn certain_liars(key_id: &KeyId, constants: &Constants, split: &Split) -> Vec<usize> {
+        let (n, m) = (split.shares.len(), usize::from(split.sharing.m));
+        let most = most_liars(&split.sharing);
+        let all = offers(&split.sharing, &split.shares);
+        let explains = |liars: u32| {
+            let others: Vec<&Offer<'_>> = (0..n).filter(|at| liars & (1 << at) == 0).map(|at| &all[at]).collect();
+            let chosen: Vec<(u8, &[u8])> = others[..m].iter().map(|offer| point(offer)).collect();
+            let secret = gf256::interpolate(&chosen, 0).unwrap();
+            let on =
+                |offer: &&Offer<'_>| gf256::interpolate(&chosen, offer.share.index).unwrap().expose() == point(offer).1;
+            proves(key_id, constants, &split.sharing, &secret) && others.iter().all(on)
+        };
+        let few = (0u32..1 << n).filter(|liars| liars.count_ones() as usize <= most);
+        let certain = few.filter(|liars| explains(*liars)).reduce(|one, other| one & other);
+        let certain = certain.unwrap_or_default();
+        (0..n).filter(|at| certain & (1 << at) != 0).collect()
+    }
+
+    /// Errors of up to e = min(m-1, n-m) stores, of any kind: the key comes back, and those named are all that anybody
+    /// could name. Errors that have nothing to do with each other name all who lie.
+    #[test]
+    fn all_liars_that_anybody_could_name_are_named() {
+        type Spoil = fn(&mut Share);
+        let independent: Spoil = |share| {
+            let mut bytes = share.data.0.expose().to_vec();
+            let index = share.index;
+            bytes.iter_mut().zip(0u8..).for_each(|(byte, at)| {
+                *byte ^= (index.wrapping_mul(37) ^ at).wrapping_mul(index.wrapping_add(at)) | 1;
+            });
+            share.data = ShareData(SecretBytes::new(bytes));
+        };
+        for (m, n) in [(2, 3), (2, 4), (2, 5), (3, 5), (3, 6), (4, 6), (4, 7)] {
+            let most = u32::from((m - 1).min(n - m));
+            for spoilt in (0u32..1 << n).filter(|spoilt| spoilt.count_ones() <= most) {
+                let liars: Vec<usize> = (0..usize::from(n)).filter(|place| spoilt & (1 << place) != 0).collect();
+                for (kind, spoil) in [(0, independent), (1, spoil as Spoil)] {
+                    let (key_id, constants, mut split) = example(m, n);
+                    liars.iter().for_each(|place| spoil(&mut split.shares[*place]));
+                    let all = offers(&split.sharing, &split.shares);
+                    let joined = join(&key_id, &constants, &split.sharing, &all).ok().unwrap();
+                    assert_eq!(joined.key.expose(), [9; 32]);
+                    let certain = certain_liars(&key_id, &constants, &split);
+                    assert_eq!(joined.wrong, certain, "{m} of {n}, {liars:?}");
+                    assert!(certain.iter().all(|named| liars.contains(named)));
+                    assert!(kind == 1 || certain == liars, "{m} of {n}, {liars:?}: {certain:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn two_liars_whose_errors_cancel_do_not_get_an_honest_store_named() {
         // At x = 1, 2, 3 the weights of the first two shares are equal: the same error in both cancels at 0.
@@ -751,6 +823,37 @@ mod tests {
         shares[2].data = ShareData(SecretBytes::new(bytes));
         let refused = join(&key_id, &constants, &sharing, &offers(&sharing, &shares)).err();
         assert_eq!(refused, Some(JoinError::Check));
+        // any one of three may be the wrong one
+        assert!(wrong_of_imported(&constants, &sharing, &offers(&sharing, &shares)).is_empty());
+    }
+
+    #[test]
+    fn a_wrong_share_of_an_imported_key_is_named_where_enough_others_agree() {
+        let (_, mut constants, split) = example(2, 5);
+        constants.key_bits = 128;
+        let sharing = Sharing {
+            generation: 0,
+            check: None,
+            ..split.sharing
+        };
+        let parts = glite::split_bytes(&[0x11; 16], 5, 2).unwrap();
+        let share = |(index, data)| Share {
+            scheme: Scheme::Gf65521,
+            index,
+            m: 2,
+            n: 5,
+            data: ShareData(data),
+        };
+        let mut shares: Vec<Share> = (1..).zip(parts).map(share).collect();
+        let mut bytes = shares[1].data.0.expose().to_vec();
+        bytes[0] = bytes[0].wrapping_add(1) & 0x7f;
+        shares[1].data = ShareData(SecretBytes::new(bytes));
+        let named = |shares: &[Share]| wrong_of_imported(&constants, &sharing, &offers(&sharing, shares));
+        assert_eq!(named(&shares), [1]);
+        assert_eq!(named(&shares[..4]), [1]);
+        // three others must agree
+        assert!(named(&shares[..3]).is_empty());
+        assert!(named(&shares[2..]).is_empty(), "all agree");
     }
 
     #[test]

@@ -31,6 +31,8 @@ struct Ground {
     m: u8,
     held: Vec<Held>,
     up: Vec<bool>,
+    /// It answers, but only when its client waits for nothing else any more.
+    slow: Option<Place>,
     lie: fn(&Self, Place, Said) -> Said,
     off: Option<Off>,
 }
@@ -52,6 +54,7 @@ impl Ground {
             m,
             held: (0..n).map(|_| Held::default()).collect(),
             up: vec![true; n],
+            slow: None,
             lie: |_, _, said| said,
             off,
         }
@@ -101,9 +104,16 @@ impl Ground {
                 }
             }
             now += Duration::from_millis(1);
-            let event = match under_way.pop_front() {
+            let quick = under_way.iter().position(|(_, place, _)| Some(*place) != self.slow);
+            let wake_at = machine.wake_at();
+            let next = match quick {
+                Some(at) => under_way.remove(at),
+                None if wake_at.is_none_or(|at| at < TOTAL) => None,
+                None => under_way.pop_front(),
+            };
+            let event = match next {
                 None => {
-                    now = now.max(machine.wake_at()?);
+                    now = now.max(wake_at?);
                     Event::Woken
                 }
                 Some((request, place, message)) => Event::Heard(request, self.send(place, message, &mut fate)?),
@@ -337,6 +347,7 @@ fn history(of: Off, off: Option<Off>) -> Option<&'static str> {
         Rule::CorrectErrors => correct_errors(three()),
         Rule::MinThreshold => min_threshold(three()),
         Rule::SealConfirmed => seal_confirmed(three()),
+        Rule::CompareAll => compare_all(three()),
         Rule::AskAgain => ask_again(Ground::new(2, 2, off)),
         Rule::OpenPending => open_pending(three()),
         Rule::OnlyItsRegistration => only_its_registration(three()),
@@ -429,6 +440,29 @@ fn min_threshold(mut ground: Ground) -> Option<&'static str> {
 fn seal_confirmed(mut ground: Ground) -> Option<&'static str> {
     assert!(ground.register(FIRST, false, dies_at_confirm(0)).is_none());
     breach(ground.seals(), "sealed under what nobody has confirmed")
+}
+
+/// A key of the original, of which one store gives a wrong share; the one that could tell is slower than the hedge delay.
+fn compare_all(mut ground: Ground) -> Option<&'static str> {
+    let right = repairing::imported(&mut ground, None);
+    ground.lie = first_gives_another_number;
+    ground.slow = Some(2);
+    let sealing = ground.read(Purpose::Seal, arrives);
+    breach(
+        sealing.is_ok_and(|key| key.key.expose() != right),
+        "a wrong key was accepted",
+    )
+}
+
+fn first_gives_another_number(_: &Ground, place: Place, mut said: Said) -> Said {
+    if let (0, Said::Read(ReadAnswer { entry: Some(entry), .. })) = (place, &mut said) {
+        let share = entry.sharings[0].share.as_mut().unwrap();
+        let mut bytes = share.data.0.expose().to_vec();
+        // never one that the field does not have
+        bytes[0] = bytes[0].wrapping_add(1) & 0x7f;
+        share.data = ShareData(SecretBytes::new(bytes));
+    }
+    said
 }
 
 /// A reshare passes between the answers of the two stores.
@@ -578,6 +612,42 @@ fn every_rule_is_needed() {
         assert_eq!(history(of, None), None, "with all rules, in the history for {of:?}");
         assert!(history(of, Some(of)).is_some(), "{of:?} taken away breaks nothing");
     }
+}
+
+/// Who opens waits for no slow store, and who seals for none that never answers: m shares are enough then.
+#[test]
+fn a_key_of_the_original_is_compared_with_a_slow_store_only_to_seal() {
+    let mut ground = Ground::new(3, 2, None);
+    let right = repairing::imported(&mut ground, None);
+    ground.slow = Some(2);
+    for purpose in [Purpose::OpenUnmarked, Purpose::Open(FIRST), Purpose::Seal] {
+        let mut heard_of_slow = false;
+        let key = ground.read(purpose, |_, place, _| {
+            heard_of_slow |= place == 2;
+            if place == 2 { Fate::Lost } else { Fate::Arrives }
+        });
+        assert_eq!(key.unwrap().key.expose(), right);
+        assert_eq!(heard_of_slow, purpose == Purpose::Seal, "{purpose:?}");
+    }
+    ground.slow = None;
+    ground.lie = first_gives_another_number;
+    let refused = ground.read(Purpose::Seal, arrives).map(|_| ()).unwrap_err();
+    assert!(
+        matches!(refused, FetchError::Check { ref faults, .. } if faults.is_empty()),
+        "{refused:?}"
+    );
+    // where so many agree that it is certain who does not, it is told
+    let mut ground = Ground::new(4, 2, None);
+    let _ = repairing::imported(&mut ground, None);
+    ground.lie = first_gives_another_number;
+    let Err(FetchError::Check { faults, .. }) = ground.read(Purpose::Seal, arrives) else {
+        panic!("a key whose shares disagree was taken");
+    };
+    let named: Vec<_> = faults
+        .iter()
+        .map(|fault| (fault.store.as_str(), fault.reason.as_str()))
+        .collect();
+    assert_eq!(named, [("0", "gave a wrong share")]);
 }
 
 #[test]

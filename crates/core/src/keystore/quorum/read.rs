@@ -205,7 +205,7 @@ impl Read {
 
     fn serves(&self, constants: &Constants) -> bool {
         match self.options.purpose {
-            Purpose::Seal => true,
+            Purpose::Seal | Purpose::OpenUnmarked => true,
             Purpose::Open(wanted) => {
                 constants.registration_id == wanted || !self.desk.rules.hold(Rule::OnlyItsRegistration)
             }
@@ -215,7 +215,7 @@ impl Read {
     fn may_use(&self, entry: State, held: State, sharing: &Sharing) -> bool {
         let confirmed = entry == State::Confirmed && held == State::Confirmed;
         let state = match self.options.purpose {
-            Purpose::Seal => confirmed || !self.desk.rules.hold(Rule::SealConfirmed),
+            Purpose::Seal | Purpose::OpenUnmarked => confirmed || !self.desk.rules.hold(Rule::SealConfirmed),
             Purpose::Open(_) => confirmed || self.desk.rules.hold(Rule::OpenPending),
         };
         let enough = sharing.m >= self.options.min_threshold || !self.desk.rules.hold(Rule::MinThreshold);
@@ -334,9 +334,13 @@ impl Read {
     /// What comes after an event: the key, a verdict, or more questions.
     fn advance(&mut self, actions: &mut Vec<Action>) -> Option<Result<FetchedKey, FetchError>> {
         if let Some((key, unclear)) = self.fetched() {
-            // The key is proven. Whose share was wrong is worth one hedge delay, no more.
+            // A proven key is there, and whose share was wrong is worth one hedge delay. But where nothing vouches for
+            // the key except that all shares agree, those who seal wait for every store that may still answer: quick
+            // liars would choose their key.
             while unclear && !self.desk.late() && self.ask_next(actions) {}
-            let soon = self.waiting.values().any(|asked| !asked.slow);
+            let patient =
+                !key.verified && self.options.purpose == Purpose::Seal && self.desk.rules.hold(Rule::CompareAll);
+            let soon = self.waiting.values().any(|asked| patient || !asked.slow);
             return if unclear && soon && !self.desk.late() {
                 None
             } else {
@@ -420,11 +424,25 @@ impl Read {
         let best = groups.iter().max_by_key(|group| group.indices());
         let have = best.map_or(0, Group::indices);
         let need = usize::from(best.map_or(self.options.threshold, |group| group.sharing.m));
-        if self.options.purpose == Purpose::Seal && votes.unconfirmed > 0 && have + votes.unconfirmed >= need {
+        let confirmed_only = !matches!(self.options.purpose, Purpose::Open(_));
+        if confirmed_only && votes.unconfirmed > 0 && have + votes.unconfirmed >= need {
             return FetchError::Unfinished { key_id };
         }
-        let faults = faults();
+        let mut faults = faults();
         if have >= need {
+            let wrong = best.filter(|group| group.sharing.check.is_none()).map(|group| {
+                let Group {
+                    constants,
+                    sharing,
+                    offers,
+                } = group;
+                sharing::wrong_of_imported(constants, sharing, offers)
+            });
+            let wrong = wrong
+                .into_iter()
+                .flatten()
+                .map(|place| (place, "gave a wrong share".to_owned()));
+            faults.extend(self.name(wrong.collect()));
             return FetchError::Check { key_id, faults };
         }
         FetchError::TooFew {
@@ -460,7 +478,7 @@ impl Read {
             let serving = answer.entry.as_ref().filter(|entry| self.serves(&entry.constants));
             let removed = match self.options.purpose {
                 Purpose::Open(wanted) => answer.removed.contains(&wanted),
-                Purpose::Seal => !answer.removed.is_empty(),
+                Purpose::Seal | Purpose::OpenUnmarked => !answer.removed.is_empty(),
             };
             votes.other_here += usize::from(serving.is_none() && answer.entry.is_some());
             match (serving, &answer.entry) {

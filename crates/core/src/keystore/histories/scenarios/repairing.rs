@@ -384,7 +384,7 @@ fn a_reshare_that_some_store_confirmed_is_finished_and_the_old_shares_dropped() 
 }
 
 /// A key of the original, whose shares are of another field and prove nothing.
-fn imported(ground: &mut Ground, missing: Place) -> [u8; 32] {
+pub(super) fn imported(ground: &mut Ground, missing: Option<Place>) -> [u8; 32] {
     let key = [0x42; 32];
     let n = ground.held.len();
     let parts = crate::shamir::glite::split_bytes(&key, u32::try_from(n).unwrap(), ground.m.into()).unwrap();
@@ -395,7 +395,11 @@ fn imported(ground: &mut Ground, missing: Place) -> [u8; 32] {
         stores: ground.ids(),
         check: None,
     };
-    for (place, data) in parts.into_iter().enumerate().filter(|(place, _)| *place != missing) {
+    for (place, data) in parts
+        .into_iter()
+        .enumerate()
+        .filter(|(place, _)| Some(*place) != missing)
+    {
         let share = Share {
             scheme: Scheme::Gf65521,
             index: u8::try_from(place + 1).unwrap(),
@@ -416,7 +420,7 @@ fn imported(ground: &mut Ground, missing: Place) -> [u8; 32] {
 #[test]
 fn an_imported_key_is_repaired_only_from_shares_that_prove_each_other_and_stays_unverified() {
     let mut ground = Ground::new(3, 2, None);
-    imported(&mut ground, 2);
+    imported(&mut ground, Some(2));
     let report = ground.repair(false, arrives).unwrap();
     assert!(
         report.unverified && !report.whole && report.done.is_empty(),
@@ -425,7 +429,7 @@ fn an_imported_key_is_repaired_only_from_shares_that_prove_each_other_and_stays_
     assert!(report.faults[0].reason.ends_with("reshare the key"), "{report:?}");
 
     let mut ground = Ground::new(5, 2, None);
-    let key = imported(&mut ground, 4);
+    let key = imported(&mut ground, Some(4));
     let report = ground.repair(false, arrives).unwrap();
     assert!(report.unverified && report.whole, "{report:?}");
     ground.up = vec![false, false, false, true, true];
