@@ -250,22 +250,28 @@ fn a_file_that_is_there_is_left_alone_unless_forced() {
 
 #[test]
 fn a_signal_undoes_what_was_begun() {
-    let (desk, door) = (desk(), door());
+    use rustix::process::Signal;
+    let desk = desk();
     let _whole = GRID.whole();
-    let url = door.url("/signal/1");
-    let mut command = desk.command("eds-put");
-    command.args(["-", &url]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(&plaintext()).unwrap();
-    wait_for("the transfer to begin", || door.taken() > 0);
-    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let ended = child.wait_with_output().unwrap();
-    assert_eq!(ended.status.signal(), Some(15), "{ended:?}");
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("was stopped"));
-    assert_eq!(door.file("/signal/1"), None);
-    assert_no_key(&desk, "/signal/1");
+    for (path, signal, number) in [("/signal/1", Signal::TERM, 15), ("/signal/2", Signal::INT, 2)] {
+        // what is taken is counted anew
+        let door = door();
+        let url = door.url(path);
+        let mut command = desk.command("eds-put");
+        command.args(["-", &url]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&plaintext()).unwrap();
+        wait_for("the transfer to begin", || door.taken() > 0);
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        // a shell says 128 and the number
+        assert_eq!(ended.status.signal(), Some(number), "{ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("was stopped"));
+        assert_eq!(door.file(path), None);
+        assert_no_key(&desk, path);
+    }
 }
 
 #[test]
@@ -495,8 +501,15 @@ fn the_originals_names_take_urls_where_logical_names_stood() {
             "glite-eds-rm lfn:/grid/myvo/x".to_owned(),
             "Error during glite_eds_unregister",
         ),
-        (format!("glite-eds-put -u plain {url}"), "-u would store"),
-        (format!("glite-eds-put -c bf-cbc plain {url}"), "cipher bf-cbc"),
+        (
+            format!("glite-eds-put -c idea-cbc plain {url}"),
+            "cipher `idea-cbc` is unknown",
+        ),
+        (
+            format!("glite-eds-put -c bf-cbc -k 8 plain {url}"),
+            "whole bytes, not 8",
+        ),
+        (format!("glite-eds-put -k 128 plain {url}"), "256 bits where no cipher"),
         (format!("glite-eds-get {url} none"), "is not there"),
         ("glite-eds-put plain".to_owned(), "Usage: glite-eds-put"),
     ] {
@@ -504,6 +517,148 @@ fn the_originals_names_take_urls_where_logical_names_stood() {
         assert_eq!(ended.stdout, "");
     }
     assert_eq!(desk.names(), ["opened", "plain"]);
+}
+
+const NO_INTEGRITY: &str = "files of the original have no integrity";
+
+/// D-20: with `-c` and without `-i` the original's put failed.
+#[test]
+fn d20_files_of_the_originals_ciphers_are_put_got_and_removed_also_without_a_key_id() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    for (cipher, options) in [("bf-cbc", "-c bf-cbc -k 192"), ("aes-256-cbc", "-c aes-256-cbc")] {
+        let path = format!("/d20/{cipher}");
+        let url = door.url(&path);
+        let put = desk.run(&format!("glite-eds-put {options} plain {url}")).exits(0);
+        let stored = door.file(&path).unwrap();
+        let block = if cipher == "bf-cbc" { 8 } else { 16 };
+        assert_eq!(stored.len(), 500_000 / block * block + block);
+        assert!(!has_plaintext(&stored));
+        let put = put.prints(&format!("  ID   : {path}\n")).says(NO_INTEGRITY);
+        assert_eq!(put.stderr.matches(NO_INTEGRITY).count(), 1, "{}", put.stderr);
+        // what lies there is what the original's encrypt makes, and its decrypt takes
+        desk.write("copy", &stored);
+        let _ = desk.run(&format!("glite-eds-encrypt -q {path} plain here")).exits(0);
+        assert_eq!(desk.read("here"), stored);
+        let _ = desk.run(&format!("glite-eds-decrypt -q {path} copy opened")).exits(0);
+        assert_eq!(desk.read("opened"), plaintext());
+        desk.write("opened", "an old file");
+        let got = desk.run(&format!("glite-eds-get {url} opened")).exits(0);
+        let _ = got.prints(&format!("  ID   : {path}\n")).says(NO_INTEGRITY);
+        assert_eq!(desk.read("opened"), plaintext());
+        let got = desk.run(&format!("eds-get --force {url} opened")).exits(0);
+        let _ = got.prints(&format!("{path}\n")).says(NO_INTEGRITY);
+        assert_eq!(desk.read("opened"), plaintext());
+        let shown = desk.run(&format!("eds-get -q {url} -")).exits(0);
+        assert_eq!(shown.stdout.as_bytes(), plaintext());
+        let removed = desk.run(&format!("glite-eds-rm {url}")).exits(0);
+        let _ = removed.prints(&format!("  ID   : {path}\n"));
+        assert_eq!(door.file(&path), None);
+        assert_eq!(verdict(&desk, &path), "removed");
+    }
+}
+
+#[test]
+fn keys_of_the_originals_ciphers_serve_puts_under_their_own_name() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    let _ = desk.run("glite-eds-key-register -q -c des-ede3-cbc /old/key").exits(0);
+    let url = door.url("/old/1");
+    let put = desk
+        .run(&format!("eds-put --key-id /old/key --existing-key plain {url}"))
+        .exits(0);
+    let _ = put.says(NO_INTEGRITY);
+    // the file does not name its key, and none is called like it
+    let _ = desk
+        .run(&format!("eds-get {url} opened"))
+        .exits(65)
+        .says("not a sealed file");
+    let _ = desk.run(&format!("eds-rm {url}")).exits(65).says("eds-rm --keep-key");
+    let got = desk
+        .run(&format!("eds-get --json -i /old/key {url} opened"))
+        .exits(0)
+        .json();
+    assert_eq!(
+        (&got["key_id"], &got["plaintext_bytes"]),
+        (&"/old/key".into(), &500_000.into())
+    );
+    assert_eq!(desk.read("opened"), plaintext());
+    // a key of our suite opens nothing without its mark, whatever the user says, nor the other way round
+    let _ = desk.run("eds-key-register /old/new").exits(0);
+    let _ = desk
+        .run(&format!("eds-get -i /old/new {url} forged"))
+        .exits(65)
+        .says("not a sealed file");
+    let _ = desk.run(&format!("eds-rm -i /old/new {url}")).exits(65);
+    let sealed = door.url("/old/2");
+    let _ = desk.run(&format!("eds-put --key-id /old/two plain {sealed}")).exits(0);
+    let _ = desk.run(&format!("eds-get -i /old/key {sealed} forged")).exits(65);
+    assert!(!desk.path("forged").exists());
+    let _ = desk.run(&format!("eds-rm -i /old/key {url}")).exits(0);
+    assert_eq!(door.file("/old/1"), None);
+    assert_eq!(verdict(&desk, "/old/key"), "removed");
+}
+
+#[test]
+fn a_file_of_the_original_that_comes_in_part_is_never_an_output() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    let url = door.url("/old/cut");
+    // wherever it is cut at a block, what is there ends like a whole file: nothing in it says that more is missing
+    desk.write("tricky", vec![1; 600_000]);
+    let _ = desk
+        .run(&format!("glite-eds-put -q -c aes-128-cbc tricky {url}"))
+        .exits(0);
+    for way in [Way::CutDownloadAfter(320_000), Way::HangDownloadAfter(320_000)] {
+        door.behave(way);
+        for to in ["opened", "-"] {
+            let got = desk.run(&format!("eds-get -q --idle-timeout 1 {url} {to}")).exits(74);
+            assert_eq!(got.stdout, "");
+        }
+    }
+    door.behave(Way::Honest);
+    let stored = door.file("/old/cut").unwrap();
+    door.set_file("/old/cut", stored[..stored.len() - 1].to_vec());
+    let _ = desk.run(&format!("eds-get {url} opened")).exits(65).says("is damaged");
+    assert_eq!(desk.names(), ["plain", "tricky"]);
+}
+
+#[test]
+fn an_upload_under_a_cipher_of_the_original_that_fails_leaves_neither_key_nor_part() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    for (number, options) in [(1, "-c bf-cbc"), (2, "-u")] {
+        let path = format!("/old/undone/{number}");
+        door.behave(Way::CutUploadAfter(100_000));
+        let url = door.url(&path);
+        let _ = desk.run(&format!("glite-eds-put {options} plain {url}")).exits(255);
+        assert_eq!(door.file(&path), None);
+        assert_no_key(&desk, &path);
+        door.behave(Way::Honest);
+    }
+}
+
+/// What the original was asked for with `-u`: a key, and the file as it is.
+#[test]
+fn a_file_that_is_not_to_be_encrypted_has_a_key_all_the_same_and_is_warned_about() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    let url = door.url("/plain/1");
+    let put = desk.run(&format!("glite-eds-put -q -u plain {url}")).exits(0);
+    let _ = put.says("is not encrypted");
+    assert_eq!(door.file("/plain/1").unwrap(), plaintext());
+    assert_eq!(verdict(&desk, "/plain/1"), "registered");
+    // it is no sealed file, and nobody is told that it was one
+    let _ = desk
+        .run(&format!("glite-eds-get {url} opened"))
+        .exits(255)
+        .says("not a sealed file");
+    let _ = desk.run(&format!("eds-get {url} opened")).exits(65);
+    assert!(!desk.path("opened").exists());
+    let _ = desk.run(&format!("eds-rm {url}")).exits(65);
+    let _ = desk.run(&format!("glite-eds-rm {url}")).exits(0);
+    assert_eq!(door.file("/plain/1"), None);
+    assert_eq!(verdict(&desk, "/plain/1"), "removed");
 }
 
 /// What every real storage element must do with a file at `url`.

@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ use crate::operands::{bad_key_id, meant_key_ids, new_key_id};
 use crate::session::Session;
 use crate::voice::Voice;
 use crate::work::clean_up_on_signal;
-use crate::{decrypt, failure, getopt, legacy};
+use crate::{decrypt, failure, legacy};
 
 /// The permission bits that the original gives a sealed file, before the umask.
 const SEALED_MODE: u32 = 0o640;
@@ -105,25 +106,53 @@ pub(crate) struct Line {
     pub(crate) operands: Vec<OsString>,
 }
 
-/// None where an option is unknown or lacks its value. Help and version are told right where they are met.
+/// Reads options as GNU getopt does: they may follow operands, and `--` ends them. None where an option is unknown or
+/// lacks its value.
 pub(crate) fn read_line(arguments: &[OsString], known: &str) -> Option<Line> {
-    let read = getopt::read(arguments, known, "hV").ok()?;
-    let mut line = Line {
-        operands: read.operands,
-        ..Line::default()
-    };
-    for (letter, value) in read.options {
-        match letter {
-            b'h' => line.help = true,
-            b'V' => line.version = true,
-            b'q' => line.quiet = true,
-            // takes an earlier -q back
-            b'v' => (line.quiet, line.verbose) = (false, true),
-            b'c' => line.cipher = value,
-            b'k' => line.bits = value,
-            b'i' => line.key_id = value,
-            b'u' => line.plain = true,
-            _ => {}
+    let mut line = Line::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let bytes = argument.as_bytes();
+        if bytes == b"--" {
+            line.operands.extend(rest.cloned());
+            break;
+        }
+        let [b'-', letters @ ..] = bytes else {
+            line.operands.push(argument.clone());
+            continue;
+        };
+        if letters.is_empty() {
+            line.operands.push(argument.clone());
+        }
+        let mut at = 0;
+        while let Some(letter) = letters.get(at) {
+            at += 1;
+            let place = known.bytes().position(|byte| byte == *letter && byte != b':')?;
+            let takes_value = known.as_bytes().get(place + 1) == Some(&b':');
+            let value = match letters.get(at..).filter(|attached| takes_value && !attached.is_empty()) {
+                Some(attached) => Some(OsStr::from_bytes(attached).to_owned()),
+                None if takes_value => Some(rest.next()?.clone()),
+                None => None,
+            };
+            match letter {
+                b'h' => line.help = true,
+                b'V' => line.version = true,
+                b'q' => line.quiet = true,
+                // takes an earlier -q back
+                b'v' => (line.quiet, line.verbose) = (false, true),
+                b'c' => line.cipher = value,
+                b'k' => line.bits = value,
+                b'i' => line.key_id = value,
+                b'u' => line.plain = true,
+                _ => {}
+            }
+            // the original stops right there
+            if line.help || line.version {
+                return Some(line);
+            }
+            if takes_value {
+                break;
+            }
         }
     }
     Some(line)
@@ -249,7 +278,7 @@ fn register(line: &Line) -> Result<String, Trouble> {
 }
 
 /// What key `-c` and `-k` ask for; none: one of our suite.
-fn asked_key(line: &Line) -> Result<Option<NewKey>, String> {
+pub(crate) fn asked_key(line: &Line) -> Result<Option<NewKey>, String> {
     let plain = |bits: &OsString| {
         let bits = bits.to_string_lossy();
         let digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
@@ -326,7 +355,7 @@ fn open(line: &Line) -> Result<String, Trouble> {
     let session = session(FUNCTION)?;
     let purpose = header
         .as_ref()
-        .map_or(Purpose::Seal, |header| Purpose::Open(header.registration_id));
+        .map_or(Purpose::OpenUnmarked, |header| Purpose::Open(header.registration_id));
     let fetched = session
         .fetch(&key_ids, purpose)
         .map_err(|error| fetch_trouble(FUNCTION, error))?;

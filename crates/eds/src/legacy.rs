@@ -14,7 +14,7 @@ use hydra_core::keystore::hydra::{FetchedKey, RegisterError, RegisterOptions, Re
 use hydra_core::keystore::wire::CIPHER_EDS1;
 use hydra_core::sealed::legacy_cbc::{self, LegacyCipher, LegacyKey, LegacyKeyError, RawInput};
 use hydra_core::sealed::{
-    self, Input, OpenError, OpenOptions, Opened, Output, Report, SealError, SealOptions, SealedInput,
+    self, Input, OpenError, OpenOptions, Opened, Output, Pipe, Report, SealError, SealOptions, SealedInput,
 };
 use hydra_core::secret::Key;
 
@@ -96,11 +96,16 @@ impl NewKey {
         }
     }
 
-    /// Says what there is to be said before such a key is made.
-    pub fn warn(&self, voice: Voice) {
+    /// Says where the key will have another length than was asked for.
+    pub fn warn_of_length(&self, voice: Voice) {
         if let Some(remark) = &self.remark {
             voice.warning(remark);
         }
+    }
+
+    /// Says what there is to be said before such a key is made.
+    pub fn warn(&self, voice: Voice) {
+        self.warn_of_length(voice);
         voice.warning(&format!("a key for `{}`: {NO_INTEGRITY}", self.cipher));
     }
 }
@@ -182,6 +187,25 @@ impl Sealer {
         match self {
             Self::Suite1(sealing) => sealed::seal(&sealing.key, &sealing.header, input, output, options),
             Self::Legacy { key, .. } => legacy_cbc::seal(key, input, output, options),
+        }
+    }
+
+    /// Makes one file that goes into a pipe.
+    ///
+    /// # Errors
+    /// See [`SealError`].
+    pub fn seal_into(&self, input: &Input, pipe: Pipe, options: &SealOptions<'_>) -> Result<Report, SealError> {
+        match self {
+            Self::Suite1(sealing) => sealed::seal_into(&sealing.key, &sealing.header, input, pipe, options),
+            Self::Legacy { key, .. } => legacy_cbc::seal_into(key, input, pipe, options),
+        }
+    }
+
+    /// The size of the file that so many bytes are sealed into; none where there is no such size.
+    pub fn file_bytes(&self, plaintext_bytes: u64) -> Option<u64> {
+        match self {
+            Self::Suite1(_) => sealed::sizes::file_size(plaintext_bytes).ok(),
+            Self::Legacy { key, .. } => key.cipher().file_bytes(plaintext_bytes),
         }
     }
 }

@@ -4,11 +4,15 @@
 //! report before calling the file whole. Opening needs no such word, the last segment says that it is the last.
 
 use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
-use super::file::{OpenError, Report, SealError, SealOptions, SealedInput, seal_opened};
+use zeroize::Zeroizing;
+
+use super::file::{OpenError, Progress, Report, SealError, SealOptions, SealedInput, seal_opened};
 use super::header::Header;
-use super::place::{Input, InputError, OpenInput, OpenOutput, Output};
+use super::place::{Input, InputError, OpenInput, OpenOutput, Output, OutputError};
 use crate::secret::Key;
 
 /// An end of a pipe, and what errors call what is at the other.
@@ -34,7 +38,52 @@ pub fn seal_into(
 ) -> Result<Report, SealError> {
     let opened = OpenInput::open(input).map_err(SealError::Input)?;
     let output = Output::File(PathBuf::from(pipe.name));
-    seal_opened(key, header, &opened, &output, &OpenOutput::direct(pipe.file), options)
+    seal_opened(key, header, &opened, &output, &OpenOutput::Direct(pipe.file), options)
+}
+
+/// How much is passed on at once.
+const PIECE: usize = 256 * 1024;
+
+/// Passes `input` through a pipe as it is, for what is not to be sealed.
+///
+/// Of the options, only progress and cancelling have an effect.
+///
+/// # Errors
+/// See [`SealError`]; a reader that went away is a failure to write.
+pub fn pass_into(input: &Input, mut pipe: Pipe, options: &SealOptions<'_>) -> Result<Report, SealError> {
+    let opened = OpenInput::open(input).map_err(SealError::Input)?;
+    let mut piece = Zeroizing::new(vec![0; PIECE]);
+    let mut done_bytes = 0;
+    loop {
+        let read = match (&opened.file).read(&mut piece) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(SealError::Input(opened.read_error(source))),
+        };
+        if read == 0 {
+            break;
+        }
+        pipe.file.write_all(&piece[..read]).map_err(|source| {
+            let output = Output::File(PathBuf::from(&pipe.name));
+            SealError::Output(OutputError::Write { output, source })
+        })?;
+        done_bytes += read as u64;
+        if let Some(progress) = options.progress {
+            let total_bytes = opened.size();
+            progress(Progress {
+                done_bytes,
+                total_bytes,
+            });
+        }
+        if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            return Err(SealError::Cancelled { input: input.clone() });
+        }
+    }
+    opened.unchanged().map_err(SealError::Input)?;
+    Ok(Report {
+        plaintext_bytes: done_bytes,
+        file_bytes: done_bytes,
+    })
 }
 
 impl SealedInput {
@@ -51,10 +100,13 @@ impl SealedInput {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, pipe};
+    use std::io::pipe;
     use std::os::fd::OwnedFd;
 
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
+    use crate::sealed::legacy_cbc::{self, LegacyKey, RawInput};
     use crate::sealed::{OpenOptions, Trouble};
 
     fn named(file: OwnedFd) -> Pipe {
@@ -83,7 +135,7 @@ mod tests {
                 sealed.read_to_end(&mut bytes).unwrap();
                 keep(&mut bytes);
                 // the opening end may be gone before it took all
-                let _ = std::io::Write::write_all(&mut opened, &bytes);
+                let _ = opened.write_all(&bytes);
             });
             let input = SealedInput::from_pipe(named(opening.into()))?;
             let output = Output::File(to.clone());
@@ -110,6 +162,100 @@ mod tests {
             let error = through(&plaintext, |sealed| sealed.truncate(length)).unwrap_err();
             assert_eq!(error.trouble(), Trouble::Damaged, "{length}: {error}");
             assert!(error.to_string().contains("`https://se/x`"), "{error}");
+        }
+    }
+
+    fn out_of(send: impl FnOnce(Pipe) -> Report + Send) -> (Vec<u8>, Report) {
+        let (mut reader, writer) = pipe().unwrap();
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| send(named(writer.into())));
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            (bytes, sending.join().unwrap())
+        })
+    }
+
+    fn legacy_key() -> LegacyKey {
+        LegacyKey::new("aes-256-cbc", &[7; 32], "00112233445566778899aabbccddeeff").unwrap()
+    }
+
+    #[test]
+    fn what_is_passed_on_is_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("plain");
+        for bytes in [0, 1, 700_000] {
+            let plaintext: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+            std::fs::write(&from, &plaintext).unwrap();
+            let send = |pipe| pass_into(&Input::File(from.clone()), pipe, &SealOptions::default()).unwrap();
+            let (came, report) = out_of(send);
+            assert_eq!(came, plaintext);
+            assert_eq!((report.plaintext_bytes, report.file_bytes), (bytes, bytes));
+        }
+    }
+
+    #[test]
+    fn files_of_the_original_go_through_pipes_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, here, to] = ["plain", "here", "opened"].map(|name| folder.path().join(name));
+        for bytes in [0, 15, 16, 700_000] {
+            let plaintext: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+            std::fs::write(&from, &plaintext).unwrap();
+            let (key, input, options) = (legacy_key(), Input::File(from.clone()), SealOptions::default());
+            let (came, report) = out_of(|pipe| legacy_cbc::seal_into(&key, &input, pipe, &options).unwrap());
+            legacy_cbc::seal(
+                &key,
+                &input,
+                &Output::File(here.clone()),
+                &SealOptions {
+                    overwrite: true,
+                    ..options
+                },
+            )
+            .unwrap();
+            assert_eq!(came, std::fs::read(&here).unwrap());
+            assert_eq!(key.cipher().file_bytes(bytes), Some(report.file_bytes));
+            let (reader, mut writer) = pipe().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(move || writer.write_all(&came).unwrap());
+                let raw = RawInput::from_pipe(named(reader.into())).unwrap();
+                let options = OpenOptions {
+                    overwrite: true,
+                    ..OpenOptions::default()
+                };
+                raw.unseal(&key, &Output::File(to.clone()), &options).unwrap();
+            });
+            assert_eq!(std::fs::read(&to).unwrap(), plaintext);
+        }
+    }
+
+    /// Without a header nothing tells a file that was cut at a block whose last bytes look like a padding from a whole one.
+    #[test]
+    fn a_file_of_the_original_that_broke_off_is_no_output_even_if_its_end_looks_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("plain"), folder.path().join("opened"));
+        let mut plaintext = vec![9; 64];
+        plaintext[31] = 1;
+        std::fs::write(&from, &plaintext).unwrap();
+        let (key, input) = (legacy_key(), Input::File(from));
+        let (whole, _) = out_of(|pipe| legacy_cbc::seal_into(&key, &input, pipe, &SealOptions::default()).unwrap());
+        for (broke_off, output) in [
+            (false, Output::File(to.clone())),
+            (true, Output::File(to.clone())),
+            (true, Output::File("/dev/null".into())),
+        ] {
+            let (reader, mut writer) = pipe().unwrap();
+            writer.write_all(&whole[..32]).unwrap();
+            let cancel = AtomicBool::new(broke_off);
+            drop(writer);
+            let raw = RawInput::from_pipe(named(reader.into())).unwrap();
+            let options = OpenOptions {
+                cancel: Some(&cancel),
+                ..OpenOptions::default()
+            };
+            let opened = raw.unseal(&key, &output, &options);
+            assert_eq!(opened.is_err(), broke_off);
+            assert_eq!(to.exists(), !broke_off);
+            let _ = std::fs::remove_file(&to);
         }
     }
 

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cbc::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, BlockSizeUser};
@@ -17,8 +18,9 @@ use cbc::cipher::{InnerIvInit, InvalidLength, Iv, IvSizeUser, KeyInit};
 use zeroize::Zeroizing;
 
 use super::file::{OpenError, OpenOptions, Progress, Report, SealError, SealOptions, finish};
+use super::flow::Pipe;
 use super::header::HeaderError;
-use super::place::{self, Input, OpenInput, OpenOutput, Output, OutputError};
+use super::place::{self, Input, InputError, OpenInput, OpenOutput, Output, OutputError};
 use crate::secret::SecretBytes;
 
 /// How much is worked on at once: a multiple of every block.
@@ -152,6 +154,12 @@ impl LegacyCipher {
     /// Whether it takes a key of so many bits.
     pub fn takes(self, bits: u32) -> bool {
         bits.is_multiple_of(8) && self.key_bits().contains(&bits)
+    }
+
+    /// The size of a file that so many bytes are encrypted into; none where there is no such size.
+    pub fn file_bytes(self, plaintext_bytes: u64) -> Option<u64> {
+        let block = self.0.block as u64;
+        (plaintext_bytes / block).checked_add(1)?.checked_mul(block)
     }
 
     /// How many bits of a key that the original made its files were encrypted with: it always used the usual length,
@@ -328,20 +336,45 @@ pub fn seal(key: &LegacyKey, input: &Input, output: &Output, options: &SealOptio
     let opened = OpenInput::open(input).map_err(SealError::Input)?;
     let destination = OpenOutput::open(output, Some(&opened), options.overwrite, options.mode);
     let destination = destination.map_err(SealError::Output)?;
+    let report = seal_opened(key, &opened, output, file_of(&destination), options)?;
+    finish(destination, options.batch, options.sync).map_err(SealError::Output)?;
+    Ok(report)
+}
+
+/// Encrypts `input` as the original did, into a pipe. Memory is bounded, whatever the size.
+///
+/// Of the options, those about outputs that get a name have no effect.
+///
+/// # Errors
+/// See [`SealError`]; a reader that went away is a failure to write.
+pub fn seal_into(key: &LegacyKey, input: &Input, pipe: Pipe, options: &SealOptions<'_>) -> Result<Report, SealError> {
+    let opened = OpenInput::open(input).map_err(SealError::Input)?;
+    let output = Output::File(PathBuf::from(pipe.name));
+    seal_opened(key, &opened, &output, &pipe.file, options)
+}
+
+/// Encrypts what is open. `output` is what errors call the destination.
+fn seal_opened(
+    key: &LegacyKey,
+    opened: &OpenInput,
+    output: &Output,
+    to: &File,
+    options: &SealOptions<'_>,
+) -> Result<Report, SealError> {
     let watch = Watch {
         progress: options.progress,
         total_bytes: opened.size(),
         cancel: options.cancel,
     };
-    let encrypted = encrypt(key, &opened.file, file_of(&destination), watch);
-    let report = encrypted.map_err(|stop| match stop {
+    let report = encrypt(key, &opened.file, to, watch).map_err(|stop| match stop {
         Stop::Read(source) => SealError::Input(opened.read_error(source)),
         Stop::Write(source) => SealError::Output(write_error(output, source)),
         // only opening looks at an end
-        Stop::Cancelled | Stop::Blocks(_) | Stop::Padding => SealError::Cancelled { input: input.clone() },
+        Stop::Cancelled | Stop::Blocks(_) | Stop::Padding => SealError::Cancelled {
+            input: opened.input.clone(),
+        },
     })?;
     opened.unchanged().map_err(SealError::Input)?;
-    finish(destination, options.batch, options.sync).map_err(SealError::Output)?;
     Ok(report)
 }
 
@@ -358,6 +391,21 @@ impl RawInput {
             input,
             start: start.to_vec(),
         }
+    }
+
+    /// A file of the original that comes out of a pipe. Whoever calls this has seen its first bytes: it has not the mark
+    /// of a sealed file.
+    ///
+    /// A pipe ends also where it broke off, and nothing in such a file says where its end should be: set
+    /// [`OpenOptions::cancel`] before the other end is closed early, and there is no output.
+    ///
+    /// # Errors
+    /// Where the pipe is none.
+    pub fn from_pipe(pipe: Pipe) -> Result<Self, OpenError> {
+        let input = Input::File(PathBuf::from(pipe.name));
+        let opened = OpenInput::pipe(input.clone(), pipe.file);
+        let opened = opened.map_err(|source| OpenError::Input(InputError::Open { input, source }))?;
+        Ok(Self::new(opened, &[]))
     }
 
     /// What is wrong with it where its key is not one of the original's.
@@ -407,6 +455,7 @@ impl RawInput {
         }
         let spool = place::anonymous_file(output).map_err(Stop::Read)?;
         let bytes = io::copy(&mut self.reader(), &mut &spool).map_err(Stop::Read)?;
+        watch.go_on()?;
         check_end(key, &spool, bytes)?;
         io::Seek::rewind(&mut &spool).map_err(Stop::Read)?;
         decrypt(key, &spool, file, watch)
@@ -473,7 +522,11 @@ impl Watch<'_> {
                 total_bytes: self.total_bytes,
             });
         }
-        let cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        self.go_on()
+    }
+
+    fn go_on(&self) -> Result<(), Stop> {
+        let cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Acquire));
         if cancelled { Err(Stop::Cancelled) } else { Ok(()) }
     }
 }

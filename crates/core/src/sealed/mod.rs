@@ -17,7 +17,7 @@ pub mod stream;
 mod synthetic;
 
 pub use file::{OpenError, OpenOptions, Opened, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal};
-pub use flow::{Pipe, seal_into};
+pub use flow::{Pipe, pass_into, seal_into};
 pub use header::{Header, HeaderError};
 pub use place::{Batch, Input, InputError, Output, OutputError, remove_temporary_files};
 pub use range::{RangeReader, ReadAt};

@@ -1,10 +1,5 @@
 //! The command lines of `eds-put`, `eds-get` and `eds-rm`.
 
-#![allow(
-    missing_docs,
-    reason = "a doc comment on a flattened group would become the help of the whole command"
-)]
-
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -54,17 +49,24 @@ pub struct Put {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
+    #[allow(
+        missing_docs,
+        reason = "a doc comment would become the help of every option in the group"
+    )]
     pub patience: Patience,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
 /// Get a sealed file from a storage element and open it on the way
 ///
 /// The file's header names its key. Nothing that does not verify is ever handed out; LOCAL appears whole or not at all.
-/// `-` is standard output.
+/// `-` is standard output. A file of gLite's tools has no header: its key is the one that is called like the path in URL,
+/// or KEY_ID, and must be for such files.
 #[derive(Debug, Parser)]
 #[command(name = "eds-get")]
 pub struct Get {
@@ -74,7 +76,7 @@ pub struct Get {
     /// The opened file
     #[arg(value_name = "LOCAL")]
     pub local: OsString,
-    /// The name of the key, where the file's header has an old one
+    /// The name of the key, where the file's header has an old one or none
     #[arg(short = 'i', long, value_name = "KEY_ID")]
     pub key_id: Option<String>,
     /// Only these bytes of the opened file: FIRST-LAST, FIRST- or -COUNT, from 0
@@ -84,10 +86,13 @@ pub struct Get {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub patience: Patience,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -101,17 +106,20 @@ pub struct Remove {
     /// Where the file is
     #[arg(value_name = "URL")]
     pub url: String,
-    /// The name of the key, where the file's header has an old one
+    /// The name of the key, where the file's header has an old one or none
     #[arg(short = 'i', long, value_name = "KEY_ID", conflicts_with = "keep_key")]
     pub key_id: Option<String>,
     /// Remove the file alone
     #[arg(long)]
     pub keep_key: bool,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub patience: Patience,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
+    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 

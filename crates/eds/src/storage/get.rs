@@ -2,34 +2,44 @@
 //!
 //! The header comes first and names the key; everything behind it goes through a pipe to the same code that opens files.
 //! What that code has verified to the last segment is whole, whatever the storage element says at the end.
+//!
+//! A file without our mark is one of the original's where its key is for that ([`crate::legacy`]), and damage where it is
+//! not. Its key is the one that is called like it, unless the user says otherwise, and it is whole only if the storage
+//! element says so too.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hydra_cli::command::usage_error;
 use hydra_cli::progress::Progress;
 use hydra_cli::{Code, Failure};
+use hydra_core::ids::RegistrationId;
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::hydra::{FetchError, FetchedKey, Purpose};
+use hydra_core::sealed::legacy_cbc::RawInput;
 use hydra_core::sealed::{
-    self, Header, Input, OpenError, OpenOptions, Output, OutputError, Pipe, RangeReader, ReadAt, Report, SealedInput,
+    self, Header, HeaderError, Input, OpenError, OpenOptions, Output, OutputError, Pipe, RangeReader, ReadAt, Report,
+    SealedInput,
 };
-use hydra_core::secret::Key;
 use serde_json::json;
 use storage_url::{Bytes, Download, Scheme, StorageError, StorageUrl};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::Sender;
 
 use super::{Remote, args, first_bytes, storage_url};
-use crate::decrypt::{fetch_for_opening, suite1};
-use crate::failure::Because;
+use crate::decrypt::{fetch_for_opening, remark_raw, suite1};
+use crate::failure::{self, Because};
+use crate::legacy::Opener;
 use crate::operands::{bad_key_id, meant_key_ids, output};
 use crate::session::overrides;
 use crate::slice::ByteRange;
 use crate::voice::Voice;
-use crate::work::{clean_up_on_signal, open_failure};
+use crate::work::{clean_up_on_signal, open_failure, other_cipher};
 
 /// Header and stream header: what [`SealedInput`] wants to see first.
 pub(super) const START_BYTES: usize = 552;
@@ -43,7 +53,7 @@ pub struct Order<'a> {
     pub url: &'a StorageUrl,
     /// Where it goes.
     pub output: &'a Output,
-    /// The key's name as it was typed; none: the one in the header.
+    /// The key's name as it was typed; none: the one in the header, or the path in the URL.
     pub key_id: Option<&'a str>,
     /// Whether an output that exists is replaced.
     pub overwrite: bool,
@@ -52,8 +62,10 @@ pub struct Order<'a> {
 /// What was got.
 #[derive(Debug)]
 pub struct Done {
-    /// The file's header.
-    pub header: Header,
+    /// The name of the key: the one in the file's header, where it has one.
+    pub key_id: KeyId,
+    /// Its registration.
+    pub registration_id: RegistrationId,
     /// What was opened.
     pub report: Report,
 }
@@ -81,21 +93,24 @@ pub fn get(args: &args::Get) -> Result<(), Failure> {
     };
     order.check()?;
     let remote = Remote::open(&overrides(&args.stores), args.patience.idle())?;
-    let (header, plaintext_bytes) = match args.range {
+    let (key_id, registration_id, plaintext_bytes) = match args.range {
         None => {
             let done = order.carry_out(&remote, voice)?;
-            (done.header, done.report.plaintext_bytes)
+            (Some(done.key_id), done.registration_id, done.report.plaintext_bytes)
         }
-        Some(range) => order.range(&remote, range, voice)?,
+        Some(range) => {
+            let (header, bytes) = order.range(&remote, range, voice)?;
+            (header.key_id, header.registration_id, bytes)
+        }
     };
-    if let (None, Some(named)) = (order.key_id, &header.key_id) {
+    if let (None, Some(named)) = (order.key_id, &key_id) {
         voice.result(named.as_str())?;
     }
     voice.json(&json!({
         "url": url.to_string(),
         "output": args.local.to_string_lossy(),
-        "key_id": header.key_id.as_ref().map(ToString::to_string),
-        "registration_id": header.registration_id.to_string(),
+        "key_id": key_id.as_ref().map(ToString::to_string),
+        "registration_id": registration_id.to_string(),
         "plaintext_bytes": plaintext_bytes,
     }))
 }
@@ -126,11 +141,40 @@ impl Order<'_> {
         });
         let (download, start) = begun.map_err(super::failed)?;
         let header = decoded(self.url, &start)?;
-        let fetched = fetch_for_opening(&remote.session, self.key_id, &header, voice)?;
-        let key = suite1(&fetched)?;
+        let fetched = match &header {
+            Some(header) => fetch_for_opening(&remote.session, self.key_id, header, voice)?,
+            None => self.key_of_unmarked(remote, voice)?,
+        };
+        let opener = Opener::of(&fetched)?;
+        match (&opener, &header) {
+            (Opener::Suite1(_), None) => return Err(not_sealed(self.url)),
+            (Opener::Legacy(key, name), Some(_)) => return Err(other_cipher(name, key.cipher().name())),
+            _ => {}
+        }
         let _cleaning = clean_up_on_signal();
-        let report = self.open(remote, download, start, &key, voice)?;
-        Ok(Done { header, report })
+        let report = self.open(remote, download, start, &opener, voice)?;
+        Ok(Done {
+            key_id: header.and_then(|header| header.key_id).unwrap_or(fetched.key_id),
+            registration_id: fetched.constants.registration_id,
+            report,
+        })
+    }
+
+    /// The key of a file without our mark, if it can have one.
+    fn key_of_unmarked(&self, remote: &Remote, voice: Voice) -> Result<FetchedKey, Failure> {
+        let key_ids = match self.key_id {
+            Some(typed) => meant_key_ids(typed).map_err(|error| bad_key_id(typed, error))?,
+            None => vec![KeyId::new(self.url.name()).map_err(|_| not_sealed(self.url))?],
+        };
+        let fetched = match remote.session.fetch(&key_ids, Purpose::OpenUnmarked) {
+            // nobody said that there is such a key
+            Err(FetchError::NotFound { .. } | FetchError::Removed { .. }) if self.key_id.is_none() => {
+                return Err(not_sealed(self.url));
+            }
+            fetched => fetched.map_err(failure::fetch)?,
+        };
+        remark_raw(&fetched, voice);
+        Ok(fetched)
     }
 
     fn open(
@@ -138,7 +182,7 @@ impl Order<'_> {
         remote: &Remote,
         mut download: Download,
         start: Vec<u8>,
-        key: &Key,
+        opener: &Opener,
         voice: Voice,
     ) -> Result<Report, Failure> {
         let no_pipe = |error: io::Error| Failure::new(Code::Failed, Because::new("cannot open out of a pipe", error));
@@ -153,14 +197,26 @@ impl Order<'_> {
                 bar.set(progress.done_bytes);
             }
         };
+        let broke_off = AtomicBool::new(false);
         let options = OpenOptions {
             overwrite: self.overwrite,
             progress: Some(&step),
             ..OpenOptions::default()
         };
         std::thread::scope(|scope| {
-            let opening = scope.spawn(|| SealedInput::from_pipe(pipe)?.unseal(key, self.output, &options));
-            let pumped = remote.session.wait(pump(&mut download, start, writer.into()));
+            let opening = scope.spawn(|| match opener {
+                Opener::Suite1(key) => SealedInput::from_pipe(pipe)?.unseal(key, self.output, &options),
+                Opener::Legacy(key, _) => {
+                    let options = OpenOptions {
+                        cancel: Some(&broke_off),
+                        ..options
+                    };
+                    RawInput::from_pipe(pipe)?.unseal(key, self.output, &options)
+                }
+            });
+            let pumped = remote
+                .session
+                .wait(pump(&mut download, start, writer.into(), &broke_off));
             let opened = opening.join();
             let opened = opened.map_err(|_| Failure::new(Code::Failed, "opening broke off"))?;
             judge(pumped, opened, voice)
@@ -225,17 +281,36 @@ impl Order<'_> {
     }
 }
 
-/// Reads the header of a file that is being got.
+/// Reads the header of a file that is being got; none where it has not the mark of a sealed file.
 ///
 /// # Errors
-/// It is no sealed file, or damaged.
-pub(super) fn decoded(url: &StorageUrl, start: &[u8]) -> Result<Header, Failure> {
-    let file = Input::File(url.to_string().into());
-    Header::decode(start).map_err(|source| open_failure(OpenError::Header { file, source }))
+/// It is damaged.
+pub(super) fn decoded(url: &StorageUrl, start: &[u8]) -> Result<Option<Header>, Failure> {
+    match Header::decode(start) {
+        Ok(header) => Ok(Some(header)),
+        Err(HeaderError::NotSealed) => Ok(None),
+        Err(source) => Err(no_header(url, source)),
+    }
 }
 
-/// Moves a download into a pipe, until it ends or nobody reads any more.
-async fn pump(download: &mut Download, start: Vec<u8>, writer: OwnedFd) -> Result<(), StorageError> {
+/// What is wrong with a file that has not the mark of a sealed one, where its key is for none of the original's ciphers.
+pub(super) fn not_sealed(url: &StorageUrl) -> Failure {
+    no_header(url, HeaderError::NotSealed)
+}
+
+fn no_header(url: &StorageUrl, source: HeaderError) -> Failure {
+    let file = Input::File(url.to_string().into());
+    open_failure(OpenError::Header { file, source })
+}
+
+/// Moves a download into a pipe, until it ends or nobody reads any more. Where it breaks off that is said before the
+/// pipe ends.
+async fn pump(
+    download: &mut Download,
+    start: Vec<u8>,
+    writer: OwnedFd,
+    broke_off: &AtomicBool,
+) -> Result<(), StorageError> {
     let Ok(mut sender) = Sender::from_owned_fd(writer) else {
         return Ok(());
     };
@@ -245,7 +320,10 @@ async fn pump(download: &mut Download, start: Vec<u8>, writer: OwnedFd) -> Resul
             // who read from it knows why
             return Ok(());
         }
-        next = download.chunk().await?;
+        next = download
+            .chunk()
+            .await
+            .inspect_err(|_| broke_off.store(true, Ordering::Release))?;
     }
     Ok(())
 }

@@ -14,7 +14,9 @@ use storage_url::{StorageUrl, UrlError};
 
 use super::{Remote, get, put, remove};
 use crate::failure;
-use crate::glite::{Line, Trouble, end, introduced, read_line, register_reason, remove_reason, text, wrong_usage};
+use crate::glite::{
+    Line, Trouble, asked_key, end, introduced, read_line, register_reason, remove_reason, text, wrong_usage,
+};
 use crate::voice::Voice;
 
 /// A command of the original.
@@ -59,19 +61,19 @@ impl Command {
     fn usage(self, name: &str) -> String {
         let (operands, extra) = match self {
             Self::Put => (
-                "[-k BITS] [-i ID] LOCAL URL",
-                " -c CIPHER  cipher of the original: not supported, leave it out\n\
-                 \x20-k BITS    length of the key: 256\n\
+                "[-c CIPHER] [-k BITS] [-u] [-i ID] LOCAL URL",
+                " -c CIPHER  encrypt with a cipher of the original, whose files have no integrity\n\
+                 \x20-k BITS    length of the key, where the cipher takes several (bf-cbc, cast5-cbc)\n\
                  \x20-i ID      the key's name; without it, the path in URL\n\
-                 \x20-u         store it as it is, not encrypted: refused\n",
+                 \x20-u         make a key, but store the file as it is, not encrypted\n",
             ),
             Self::Get => (
                 "[-i ID] URL LOCAL",
-                " -i ID      the key's name; without it, the one in the file\n",
+                " -i ID      the key's name; without it, the one in the file, or the path in URL\n",
             ),
             Self::Remove => (
                 "[-i ID] URL",
-                " -i ID      the key's name; without it, the one in the file\n",
+                " -i ID      the key's name; without it, the one in the file, or the path in URL\n",
             ),
         };
         format!(
@@ -110,22 +112,7 @@ pub fn run(command: Command, name: &str, arguments: &[OsString]) -> ExitCode {
 
 fn put_file(line: &Line) -> Result<String, Trouble> {
     let function = Command::Put.function();
-    if line.plain {
-        let words = "-u would store the file as it is, for all to read: gfal-copy does that";
-        return Err(Trouble::new(format!("Error during {function}: {words}")));
-    }
-    if let Some(cipher) = &line.cipher {
-        let cipher = cipher.to_string_lossy();
-        return Err(Trouble::new(format!(
-            "Error during {function}: cipher {cipher} is not supported, leave -c out"
-        )));
-    }
-    if let Some(bits) = line.bits.as_deref().filter(|bits| *bits != "256") {
-        let bits = bits.to_string_lossy();
-        return Err(Trouble::new(format!(
-            "Error during {function}: keys have 256 bits here, not {bits}"
-        )));
-    }
+    let new_key = asked_key(line).map_err(|reason| Trouble::new(format!("Error during {function}: {reason}")))?;
     let (local, url) = (&line.operands[0], url(&line.operands[1], function)?);
     let input = Input::File(local.into());
     let order = put::Order {
@@ -134,8 +121,19 @@ fn put_file(line: &Line) -> Result<String, Trouble> {
         key_id: key_id(line, function)?,
         existing_key: false,
         overwrite: false,
+        new_key: new_key.as_ref(),
+        plain: line.plain,
     };
     order.check().map_err(|failure| Trouble::plain(function, &failure))?;
+    // that its files have no integrity is said when the key is used
+    if let Some(new_key) = &new_key {
+        new_key.warn_of_length(voice(line));
+    }
+    if line.plain {
+        voice(line).warning(&format!(
+            "-u: {url} is not encrypted, whoever may read it there sees all of it"
+        ));
+    }
     let done = order
         .carry_out(&remote(function)?, voice(line))
         .map_err(|failure| match failure {
@@ -146,7 +144,7 @@ fn put_file(line: &Line) -> Result<String, Trouble> {
             put::PutFailure::Other(failure) => Trouble::plain(function, &failure),
         })?;
     let bytes = [done.report.plaintext_bytes, done.stored.bytes];
-    Ok(transferred(&url, Some(done.key_id.as_str()), local, bytes))
+    Ok(transferred(&url, done.key_id.as_str(), local, bytes))
 }
 
 fn get_file(line: &Line) -> Result<String, Trouble> {
@@ -163,7 +161,7 @@ fn get_file(line: &Line) -> Result<String, Trouble> {
     order.check().map_err(plain)?;
     let done = order.carry_out(&remote(function)?, voice(line)).map_err(plain)?;
     let named = line.key_id.as_deref().and_then(OsStr::to_str);
-    let named = named.or(done.header.key_id.as_ref().map(|key_id| key_id.as_str()));
+    let named = named.unwrap_or(done.key_id.as_str());
     let bytes = [done.report.file_bytes, done.report.plaintext_bytes];
     Ok(transferred(&url, named, local, bytes))
 }
@@ -175,6 +173,8 @@ fn remove_file(line: &Line) -> Result<String, Trouble> {
         url: &url,
         key_id: key_id(line, function)?,
         keep_key: false,
+        // what `-u` stored has no mark of its key
+        unmarked: true,
     };
     order.check().map_err(|failure| Trouble::plain(function, &failure))?;
     let key = order.carry_out(&remote(function)?).map_err(|failure| match failure {
@@ -194,9 +194,8 @@ fn remove_file(line: &Line) -> Result<String, Trouble> {
 }
 
 /// What is printed of a transfer.
-fn transferred(url: &StorageUrl, key_id: Option<&str>, local: &OsStr, [read, written]: [u64; 2]) -> String {
+fn transferred(url: &StorageUrl, key_id: &str, local: &OsStr, [read, written]: [u64; 2]) -> String {
     let local = printable(&local.to_string_lossy());
-    let key_id = key_id.unwrap_or_default();
     format!(
         "\nTransfer Completed:\n\n  LFN  : {url}\n  ID   : {key_id}\n  File : {local}\n\n  \
          Bytes read    : {read}\n  Bytes written : {written}\n"

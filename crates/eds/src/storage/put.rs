@@ -1,5 +1,7 @@
 //! `eds-put`: registers a key, seals a file under it while it goes out, and undoes both if it does not arrive.
 //!
+//! A key of the original's ciphers makes one of the original's files, which does not name its key.
+//!
 //! The order is: look whether the place is free, register, send, compare. What was begun and did not end is taken away,
 //! file and key, also after a signal; what cannot be taken away is named.
 
@@ -23,8 +25,8 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 
 use super::{Remote, Undoing, args, storage_url};
-use crate::encrypt::{SealingKey, sealing_key_of};
 use crate::failure::{self, Because, quoted};
+use crate::legacy::{self, NewKey, Sealer};
 use crate::operands::{bad_key_id, input, meant_key_ids, new_key_id};
 use crate::session::overrides;
 use crate::voice::Voice;
@@ -42,6 +44,10 @@ pub struct Order<'a> {
     pub existing_key: bool,
     /// Whether a file that is there is replaced.
     pub overwrite: bool,
+    /// What key is made; none: one of our suite.
+    pub new_key: Option<&'a NewKey>,
+    /// Whether the file goes as it is, though a key is made for it: the original could be asked to.
+    pub plain: bool,
 }
 
 /// What was put.
@@ -51,6 +57,8 @@ pub struct Done {
     pub key_id: KeyId,
     /// Its registration.
     pub registration_id: RegistrationId,
+    /// Whether the file says which key it needs.
+    pub names_its_key: bool,
     /// What was sealed.
     pub report: Report,
     /// What was stored.
@@ -95,6 +103,8 @@ pub fn put(args: &args::Put) -> Result<(), Failure> {
         key_id: args.key_id.as_deref(),
         existing_key: args.existing_key,
         overwrite: args.force,
+        new_key: None,
+        plain: false,
     };
     order.check()?;
     let remote = Remote::open(&overrides(&args.stores), args.patience.idle())?;
@@ -113,14 +123,42 @@ pub fn put(args: &args::Put) -> Result<(), Failure> {
         "adler32": format!("{:08x}", done.stored.adler32),
         "checksum_compared": done.stored.checked,
     }))?;
-    voice.hint(&format!("get it with: eds-get {} LOCAL", quoted(&place)));
+    let named = if done.names_its_key || done.key_id.as_str() == url.name() {
+        String::new()
+    } else {
+        format!("--key-id {} ", quoted(done.key_id.as_str()))
+    };
+    voice.hint(&format!("get it with: eds-get {named}{} LOCAL", quoted(&place)));
     Ok(())
 }
 
-/// A key to seal under, and whether this command made it.
+/// How a file goes out.
+enum Way {
+    Sealed(Sealer),
+    AsItIs,
+}
+
+impl Way {
+    fn send(&self, input: &Input, pipe: Pipe, options: &SealOptions<'_>) -> Result<Report, SealError> {
+        match self {
+            Self::Sealed(sealer) => sealer.seal_into(input, pipe, options),
+            Self::AsItIs => sealed::pass_into(input, pipe, options),
+        }
+    }
+
+    fn file_bytes(&self, plaintext_bytes: u64) -> Option<u64> {
+        match self {
+            Self::Sealed(sealer) => sealer.file_bytes(plaintext_bytes),
+            Self::AsItIs => Some(plaintext_bytes),
+        }
+    }
+}
+
+/// How a file goes out, its key, and whether this command made that.
 struct Sealing {
-    key: SealingKey,
+    way: Way,
     key_id: KeyId,
+    registration_id: RegistrationId,
     is_new: bool,
 }
 
@@ -164,11 +202,16 @@ impl Order<'_> {
         let before = before.map_err(super::failed)?;
         let undoing = Undoing::begin();
         let sealing = self.sealing(remote, voice)?;
-        let registration_id = sealing.key.header.registration_id;
-        let key_id = sealing.key_id.clone();
-        let sent = self.send(remote, sealing.key, before, &undoing, voice);
+        let Sealing {
+            way,
+            key_id,
+            registration_id,
+            is_new,
+        } = sealing;
+        let names_its_key = matches!(way, Way::Sealed(Sealer::Suite1(_)));
+        let sent = self.send(remote, way, before, &undoing, voice);
         let sent = sent.inspect_err(|_| {
-            if sealing.is_new {
+            if is_new {
                 take_back(remote, &key_id, registration_id, voice);
             }
         });
@@ -176,6 +219,7 @@ impl Order<'_> {
         Ok(Done {
             key_id,
             registration_id,
+            names_its_key,
             report,
             stored,
         })
@@ -191,9 +235,17 @@ impl Order<'_> {
                     Some(typed) => new_key_id(typed).map_err(|error| bad_key_id(typed, error))?,
                     None => self.own_key_id()?,
                 };
-                let registered = session.wait(session.hydra.register(&key_id, RegisterOptions::default()));
-                let registered = registered.map_err(PutFailure::Register)?;
-                (vec![key_id], Some(registered.registration_id))
+                let registered = legacy::register(session, &key_id, self.new_key, RegisterOptions::default());
+                let registration_id = registered.map_err(PutFailure::Register)?.registration_id;
+                if self.plain {
+                    return Ok(Sealing {
+                        way: Way::AsItIs,
+                        key_id,
+                        registration_id,
+                        is_new: true,
+                    });
+                }
+                (vec![key_id], Some(registration_id))
             }
         };
         let fetched = match session.fetch(&key_ids, Purpose::Seal).map_err(failure::fetch) {
@@ -214,10 +266,11 @@ impl Order<'_> {
             PutFailure::Other(failure)
         };
         let fetched = fetched.map_err(undo)?;
-        let key_id = fetched.key_id.clone();
+        let (key_id, registration_id) = (fetched.key_id.clone(), fetched.constants.registration_id);
         Ok(Sealing {
-            key: sealing_key_of(fetched, voice).map_err(undo)?,
+            way: Way::Sealed(Sealer::of(fetched, voice).map_err(undo)?),
             key_id,
+            registration_id,
             is_new: registered.is_some(),
         })
     }
@@ -225,7 +278,7 @@ impl Order<'_> {
     fn send(
         &self,
         remote: &Remote,
-        key: SealingKey,
+        way: Way,
         before: Before,
         undoing: &Undoing,
         voice: Voice,
@@ -234,11 +287,12 @@ impl Order<'_> {
         let (reader, writer) = io::pipe().map_err(no_pipe)?;
         let plaintext_bytes = self.plaintext_bytes();
         let bar = (!voice.quiet).then(|| Progress::bytes(&self.input.to_string(), plaintext_bytes, false));
-        let verdict = seal_beside(key, self.input.clone(), self.url.to_string(), writer, bar).map_err(no_pipe)?;
+        let file_bytes = plaintext_bytes.and_then(|bytes| way.file_bytes(bytes));
+        let verdict = seal_beside(way, self.input.clone(), self.url.to_string(), writer, bar).map_err(no_pipe)?;
         let outcome = Arc::new(Mutex::new(None));
         let options = PutOptions {
             overwrite: self.overwrite,
-            bytes: plaintext_bytes.and_then(|bytes| sealed::sizes::file_size(bytes).ok()),
+            bytes: file_bytes,
             stop: Some(undoing.stop()),
         };
         let stored = remote.session.wait(async {
@@ -295,7 +349,7 @@ type Verdict = Result<Report, SealError>;
 
 /// Seals in a thread of its own, which ends by itself as soon as nobody reads any more.
 fn seal_beside(
-    key: SealingKey,
+    way: Way,
     input: Input,
     name: String,
     writer: PipeWriter,
@@ -313,7 +367,7 @@ fn seal_beside(
             progress: Some(&step),
             ..SealOptions::default()
         };
-        let result = sealed::seal_into(&key.key, &key.header, &input, Pipe { file, name }, &options);
+        let result = way.send(&input, Pipe { file, name }, &options);
         // whoever asked has given up if nobody listens
         let _ = tell.send(result);
     })?;
@@ -369,6 +423,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::encrypt::SealingKey;
 
     fn read_all(input: Input) -> (io::Result<Vec<u8>>, Option<Verdict>) {
         let key = SealingKey {
@@ -376,7 +431,14 @@ mod tests {
             header: Header::of_key_file(),
         };
         let (reader, writer) = io::pipe().unwrap();
-        let verdict = seal_beside(key, input, "https://se/x".into(), writer, None).unwrap();
+        let verdict = seal_beside(
+            Way::Sealed(Sealer::Suite1(key)),
+            input,
+            "https://se/x".into(),
+            writer,
+            None,
+        )
+        .unwrap();
         let outcome = Arc::new(Mutex::new(None));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

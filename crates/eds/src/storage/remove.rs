@@ -7,6 +7,7 @@ use hydra_cli::{Code, Failure};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{KeyStatus, RemoveError, StoreFault, Verdict};
+use hydra_core::keystore::wire::{CIPHER_EDS1, Constants};
 use serde_json::json;
 use storage_url::{StorageError, StorageUrl};
 
@@ -20,10 +21,13 @@ use crate::voice::Voice;
 pub struct Order<'a> {
     /// The file.
     pub url: &'a StorageUrl,
-    /// The key's name as it was typed; none: the one in the header.
+    /// The key's name as it was typed; none: the one in the header, or the path in the URL.
     pub key_id: Option<&'a str>,
     /// Whether the file goes alone.
     pub keep_key: bool,
+    /// Whether a file without our mark goes with its key whatever that key is for, not only where it is for one of the
+    /// original's ciphers.
+    pub unmarked: bool,
 }
 
 /// What was removed besides the file.
@@ -72,6 +76,7 @@ pub fn remove(args: &args::Remove) -> Result<(), Failure> {
         url: &url,
         key_id: args.key_id.as_deref(),
         keep_key: args.keep_key,
+        unmarked: false,
     };
     order.check()?;
     let remote = Remote::open(&overrides(&args.stores), args.patience.idle())?;
@@ -153,7 +158,9 @@ impl Order<'_> {
             "eds-rm --keep-key {}, to remove the file alone",
             quoted(&self.url.to_string())
         );
-        let header = get::decoded(self.url, &start).map_err(|failure| failure.advise(&alone))?;
+        let Some(header) = get::decoded(self.url, &start).map_err(|failure| failure.advise(&alone))? else {
+            return self.key_of_unmarked(remote, &alone);
+        };
         let key_ids = match (self.key_id, header.key_id) {
             (Some(typed), _) => meant_key_ids(typed).map_err(|error| bad_key_id(typed, error))?,
             (None, Some(named)) => vec![named],
@@ -179,6 +186,30 @@ impl Order<'_> {
         Err(Failure::new(Code::NotAllowed, text).advise("eds-whoami").advise(alone))
     }
 
+    /// The key of a file without our mark, if it can have one.
+    fn key_of_unmarked(&self, remote: &Remote, alone: &str) -> Result<Key, Failure> {
+        let not_sealed = || get::not_sealed(self.url).advise(alone);
+        let key_ids = match self.key_id {
+            Some(typed) => meant_key_ids(typed).map_err(|error| bad_key_id(typed, error))?,
+            None => vec![KeyId::new(self.url.name()).map_err(|_| not_sealed())?],
+        };
+        for key_id in key_ids {
+            let hydra = &remote.session.hydra;
+            let status = remote.session.wait(hydra.status(&key_id)).map_err(failure::local)?;
+            if status.verdict == Verdict::Unclear {
+                return Err(unclear(&status));
+            }
+            match registered(&status)? {
+                Some(held) if self.unmarked || held.cipher != CIPHER_EDS1 => {
+                    return Ok(Key::Removed(key_id, held.registration_id));
+                }
+                Some(_) => return Err(not_sealed()),
+                None => {}
+            }
+        }
+        Err(not_sealed())
+    }
+
     fn not_there(&self, error: StorageError) -> Failure {
         let is_gone = matches!(error, StorageError::NotFound { .. });
         let failure = super::failed(error);
@@ -189,6 +220,34 @@ impl Order<'_> {
             _ => failure,
         }
     }
+}
+
+fn unclear(status: &KeyStatus) -> Failure {
+    let faults = status.stores.iter().filter_map(|store| store.held.as_ref().err());
+    let faults: Vec<StoreFault> = faults.cloned().collect();
+    let text = format!(
+        "too few stores answered to tell about `{}`; nothing was removed",
+        status.key_id
+    );
+    Failure::new(Code::TryLater, Because::faults(text, &faults)).advise("eds-check")
+}
+
+/// What the stores hold of a key; none where no store shows it.
+fn registered(status: &KeyStatus) -> Result<Option<&Constants>, Failure> {
+    let held = status.stores.iter().filter_map(|store| store.held.as_ref().ok());
+    let mut entries = held
+        .filter_map(|held| held.entry.as_ref())
+        .map(|entry| &entry.constants);
+    let first = entries.next();
+    if entries.all(|other| Some(other) == first) {
+        return Ok(first);
+    }
+    let text = format!(
+        "the stores disagree about what key `{}` is; nothing was removed",
+        status.key_id
+    );
+    let status = format!("eds-key-status {}", quoted(status.key_id.as_str()));
+    Err(Failure::new(Code::Failed, text).advise(status))
 }
 
 /// What can become of a key: none where no store shows it.
@@ -202,12 +261,7 @@ fn removable(status: &KeyStatus, registration_id: RegistrationId) -> Result<Opti
         .flat_map(|held| &held.tombstones)
         .any(|tombstone| tombstone.registration_id == registration_id);
     match status.verdict {
-        Verdict::Unclear => {
-            let faults = status.stores.iter().filter_map(|store| store.held.as_ref().err());
-            let faults: Vec<StoreFault> = faults.cloned().collect();
-            let text = format!("too few stores answered to tell about `{key_id}`; nothing was removed");
-            Err(Failure::new(Code::TryLater, Because::faults(text, &faults)).advise("eds-check"))
-        }
+        Verdict::Unclear => Err(unclear(status)),
         // one that some stores have removed is to be removed at the others too
         _ if is_there => Ok(Some(Key::Removed(key_id, registration_id))),
         Verdict::Unknown => Ok(None),
