@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use grid_identity::TrustStore;
+use grid_identity::{Policy, TrustStore};
 use http_body_util::{BodyExt, Full};
 use hydra_core::ids::{CheckValue, RegistrationId, StoreId};
 use hydra_core::key_id::KeyId;
@@ -22,10 +24,9 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
-
-use crate::listening::{Listening, trust};
 
 /// How a store behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub enum Way {
     HangOn(&'static str),
     /// Does what it is asked, and loses the answer to this operation.
     LoseAnswerTo(&'static str),
+    /// Does what it is asked by this operation and dies before it can say so; until it is told otherwise it is down.
+    DieAfter(&'static str),
     /// Answers 500.
     ServerError,
     /// Answers something that is no JSON.
@@ -58,6 +61,8 @@ pub enum Way {
     LoweredThreshold,
     /// Hands out a sharing that nobody else has, of an older generation.
     OldGeneration,
+    /// Says that its share has this index.
+    ShareIndex(u8),
     /// Claims to be the first store.
     OtherId,
     /// Lists, of whatever name is asked for, a key that nobody else knows, as the caller's own; and none that is there.
@@ -66,8 +71,10 @@ pub enum Way {
 
 /// The store; it ends when dropped.
 pub struct FakeStore {
-    listening: Listening,
+    address: SocketAddr,
     shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -90,9 +97,12 @@ impl FakeStore {
     /// # Panics
     /// Where that is impossible: it is for tests.
     pub fn start(id: &str, certificate: &Path, key: &Path, anchors: &Path) -> Self {
+        let trust = || TrustStore::directory(anchors, Policy::server()).expect("the grid's authorities can be read");
+        let tls = grid_identity::tls::server_config(certificate, key, Arc::new(trust()))
+            .expect("the host certificate is good");
         let shared = Arc::new(Shared {
             id: id.parse().expect("a store id"),
-            trust: trust(anchors),
+            trust: trust(),
             inner: Mutex::new(Inner {
                 way: Way::Honest,
                 held: BTreeMap::new(),
@@ -100,16 +110,35 @@ impl FakeStore {
                 abandoned: 0,
             }),
         });
-        let served = Arc::clone(&shared);
-        let listening = Listening::start(certificate, key, anchors, move |socket, tls| {
-            connection(socket, tls, Arc::clone(&served))
+        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        socket.set_nonblocking(true).expect("a socket that tokio takes");
+        let address = socket.local_addr().expect("it is bound");
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(socket).expect("a socket that tokio takes");
+                tokio::select! {
+                    () = accept(listener, TlsAcceptor::from(Arc::new(tls)), for_thread) => {}
+                    _ = stopped => {}
+                }
+            });
         });
-        Self { listening, shared }
+        Self {
+            address,
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     /// Where it is reached.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.listening.address.port())
+        format!("https://127.0.0.1:{}", self.address.port())
     }
 
     /// Changes how it behaves from the next connection or request on.
@@ -119,7 +148,10 @@ impl FakeStore {
 
     /// Ends it, as a killed process ends: the port refuses connections from now on, what was held is lost.
     pub fn kill(&mut self) {
-        assert!(self.listening.end(), "the fake store panicked");
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            assert!(thread.join().is_ok(), "the fake store panicked");
+        }
     }
 
     /// How many requests of an operation came in so far.
@@ -162,9 +194,24 @@ impl FakeStore {
     }
 }
 
+impl Drop for FakeStore {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Shared {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
+    while let Ok((socket, _)) = listener.accept().await {
+        tokio::spawn(connection(socket, tls.clone(), Arc::clone(&shared)));
     }
 }
 
@@ -247,6 +294,10 @@ async fn answer(
     if matches!(way, Way::LoseAnswerTo(name) if name == operation) {
         hang(&shared).await;
     }
+    if matches!(way, Way::DieAfter(name) if name == operation) {
+        shared.inner().way = Way::Close;
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
     let response = Response::builder().status(status).header("content-type", kind);
     Ok(response
         .body(Full::new(Bytes::from(text)))
@@ -287,6 +338,7 @@ fn decide(shared: &Shared, caller: &Caller, operation: &str, body: &[u8]) -> Opt
         "describe" => each(Message::Describe),
         "put" => batch(shared, caller, body, Message::Put),
         "drop" => batch(shared, caller, body, Message::Drop),
+        "change" => batch(shared, caller, body, Message::Change),
         _ => return None,
     })
 }
@@ -433,6 +485,7 @@ fn lie(held: &mut wire::HeldSharing, way: Way) {
             held.sharing.m = 1;
             share.m = 1;
         }
+        Way::ShareIndex(index) => share.index = index,
         Way::OldGeneration => {
             held.sharing.generation = 0;
             held.sharing.check = Some(CheckValue([7; 32]));

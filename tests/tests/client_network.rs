@@ -404,6 +404,49 @@ fn wrong_shares_are_named_by_their_store_and_only_by_it() {
     }
 }
 
+/// Where three shares of five join, two stores may lie: the key comes back, both are found, and nobody else is named.
+#[test]
+fn two_liars_of_five_are_found_both_and_nobody_else_is_named() {
+    let stores: Vec<FakeStore> = (1..=5).map(fake).collect();
+    // the honest ones must all be heard before anybody can be named for certain
+    let waiting = Timeouts {
+        hedge: MINUTE,
+        ..patient()
+    };
+    let client = || {
+        let mut config = config(&urls(&stores), waiting);
+        (config.threshold, config.min_threshold) = (3, 3);
+        let credential = Credential::from_file(&pki().working_proxy("alice"), None).unwrap();
+        Hydra::new(config, &credential).unwrap()
+    };
+    let registered = register(&client());
+    let opened = Purpose::Open(registered.registration_id);
+    let right = promptly(client().fetch(&key_id(), opened)).unwrap();
+    for (one, other, all_give_shares) in [
+        (Way::FlippedBit, Way::OtherShare, true),
+        (Way::OtherShare, Way::FlippedBit, true),
+        // of four shares one is off: it could as well be that two others lie
+        (Way::OtherShare, Way::ServerError, false),
+        (Way::FlippedBit, Way::ShareIndex(9), false),
+    ] {
+        stores[1].behave(one);
+        stores[4].behave(other);
+        let mut named = std::collections::BTreeSet::new();
+        for _ in 0..12 {
+            let key = promptly(client().fetch(&key_id(), opened)).unwrap();
+            assert!(key.key.expose() == right.key.expose(), "{one:?} {other:?}");
+            named.extend(key.faults.into_iter().map(|fault| fault.store));
+        }
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        let expected: &[&str] = if all_give_shares {
+            &["number-2", "number-5"]
+        } else {
+            &["number-5"]
+        };
+        assert_eq!(named, expected, "{one:?} {other:?}");
+    }
+}
+
 #[test]
 fn what_is_wrong_before_the_first_word_is_named_too() {
     let two: Vec<FakeStore> = (1..=2).map(fake).collect();

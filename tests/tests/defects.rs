@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use hydra_tests::desk::{Desk, SharedGrid};
+use hydra_tests::fake::FakeStore;
 use testgrid::GridOptions;
 
 static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions::default()));
@@ -240,6 +241,45 @@ fn d15_a_registration_that_fails_leaves_nothing_and_one_that_is_there_stays() {
     let status = desk.run("eds-key-status --json /defects/midway");
     assert_ne!(status.json()["verdict"], "registered");
     let _ = desk.run("glite-eds-key-register /defects/midway").exits(0);
+}
+
+/// The original believed any certificate of an authority that it knew, whatever the name in it (D-17).
+#[test]
+fn d17_a_server_with_a_certificate_for_another_name_is_told_nothing() {
+    let grid = GRID.whole();
+    let pki = grid.pki().unwrap();
+    let mut desk = desk();
+    let third = grid.urls().remove(2);
+    let settings = ["EDS_CONFIG", "GLITE_SD_SERVICES_XML"]
+        .map(|name| (name, std::fs::read_to_string(desk.variable(name)).unwrap()));
+    let with_third = |desk: &mut Desk, url: &str| {
+        for (name, text) in &settings {
+            let changed = text.replace(&third, url);
+            assert_ne!(&changed, text);
+            let path = desk.write(name, changed);
+            desk.set(name, &path.to_string_lossy());
+        }
+    };
+    // as good as the store's own, but for a VOMS server
+    let folder = pki.directory().join("voms/myvo");
+    let (certificate, key) = (folder.join("hostcert.pem"), folder.join("hostkey.pem"));
+    let other = FakeStore::start("store3", &certificate, &key, &pki.certificates());
+    with_third(&mut desk, &other.url());
+    for (command, code) in [("eds-key-register", 75), ("glite-eds-key-register", 255)] {
+        let _ = desk
+            .run(&format!("{command} /defects/name"))
+            .exits(code)
+            .says("has a certificate that cannot be trusted");
+    }
+    for operation in ["about", "whoami", "create", "confirm", "undo"] {
+        assert_eq!(other.requests(operation), 0, "{operation}");
+    }
+    // with a certificate of its own it is one
+    let (certificate, key) = pki.host("keystore3");
+    let own = FakeStore::start("store3", &certificate, &key, &pki.certificates());
+    with_third(&mut desk, &own.url());
+    let _ = desk.run("glite-eds-key-register /defects/name").exits(0);
+    assert_eq!(own.requests("create"), 1);
 }
 
 /// Usage and version, which scripts look at, of every name.

@@ -269,6 +269,83 @@ async fn strangers_cannot_tell_what_is_there() {
     assert_eq!(served.one(ALICE, "read", key("/myvo/there")).await, "ok");
 }
 
+/// Where the original was asked what a caller may do, it said yes to everybody (D-21). Here nothing answers that question
+/// apart from the operation itself, and what is refused there is refused without a word about the entry.
+#[tokio::test]
+async fn d21_nobody_is_told_that_something_is_allowed_without_a_decision() {
+    let store = Store::new();
+    let served = store.open();
+    served.one(ALICE, "create", create("/myvo/hers", R1)).await;
+    served.one(ALICE, "confirm", confirm("/myvo/hers", R1)).await;
+    for name in [
+        "checkPermission",
+        "check-permission",
+        "check_permission",
+        "check",
+        "may",
+    ] {
+        let body = json!({ "items": [key("/myvo/hers")] }).to_string();
+        let (status, _, _) = served.send(BOB, "POST", &format!("/v1/entries/{name}"), body).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{name}");
+    }
+    let (_, openapi, _) = served.send(BOB, "GET", "/v1/openapi.json", String::new()).await;
+    for path in openapi["paths"].as_object().unwrap().keys() {
+        assert!(!path.contains("check") && !path.contains("allowed"), "{path}");
+    }
+    // every operation decides by itself; in one request, too, alice's right to one entry is none of bob's
+    for (operation, item) in [
+        ("read", key("/myvo/hers")),
+        ("describe", key("/myvo/hers")),
+        ("permissions", key("/myvo/hers")),
+        ("remove", of("/myvo/hers", R1)),
+    ] {
+        assert_eq!(served.one(BOB, operation, item).await, "!not-found", "{operation}");
+    }
+    assert_eq!(served.one(ALICE, "read", key("/myvo/hers")).await, "ok");
+}
+
+/// The original left key shares and ACLs behind (D-22).
+#[tokio::test]
+async fn d22_a_removal_leaves_no_share_and_no_permission_that_a_later_registration_could_get() {
+    let store = Store::new();
+    let served = store.open();
+    let mut shared = create("/myvo/a", R1);
+    shared["permissions"]["acl"] = json!([{ "principal": BOB, "permissions": "----l-g-" }]);
+    shared["permissions"]["other"] = "----l---".into();
+    assert_eq!(served.one(ALICE, "create", shared).await, "ok");
+    assert_eq!(served.one(ALICE, "confirm", confirm("/myvo/a", R1)).await, "ok");
+    assert_eq!(served.one(BOB, "read", key("/myvo/a")).await, "ok");
+    let rows = |table: &str| -> i64 {
+        let connection = rusqlite::Connection::open(store.path()).unwrap();
+        let count = format!("SELECT count(*) FROM {table}");
+        connection.query_row(&count, [], |row| row.get(0)).unwrap()
+    };
+    let left = || ["entries", "shares", "listable"].map(rows);
+    assert!(left().iter().all(|rows| *rows > 0), "{:?}", left());
+    assert_eq!(served.one(ALICE, "remove", of("/myvo/a", R1)).await, "ok");
+    assert_eq!((left(), rows("tombstones")), ([0, 0, 0], 1));
+    // of that name again: nothing of the old one holds
+    assert_eq!(served.one(ALICE, "create", create("/myvo/a", R2)).await, "ok");
+    let confirm_second = confirm("/myvo/a", R2);
+    assert_eq!(served.one(ALICE, "confirm", confirm_second).await, "ok");
+    for operation in ["read", "describe", "permissions"] {
+        let answer = served.post(BOB, operation, json!([key("/myvo/a")])).await.remove(0);
+        // who could see the old one may see that it was removed, and nothing of the new one
+        for part in ["entry", "permissions", "share"] {
+            assert!(answer.get(part).is_none_or(Value::is_null), "{operation}: {answer}");
+        }
+        assert!(!answer.to_string().contains(R2), "{operation}: {answer}");
+    }
+    assert_eq!(served.one(BOB, "remove", of("/myvo/a", R2)).await, "!not-found");
+    let listed = served.post(BOB, "list", json!([{}])).await.remove(0);
+    assert_eq!(listed["entries"], json!([]));
+    let answer = served
+        .post(ALICE, "permissions", json!([key("/myvo/a")]))
+        .await
+        .remove(0);
+    assert_eq!(answer["permissions"]["acl"], json!([]));
+}
+
 #[tokio::test]
 async fn lists_are_paged_by_prefix_last_component_and_owner() {
     let store = Store::new();

@@ -146,7 +146,7 @@ fn what_cannot_be_imported_as_it_was_is_reported() {
     assert_eq!(said("/myvo/nokey"), Skip::NoKey);
     assert_eq!(said("/myvo/elsewhere"), Skip::Schema("other".into()));
     assert_eq!((report.imported, report.present, report.skipped.len()), (3, 0, 8));
-    // Keys of removed entries are never brought back.
+    // Keys of removed entries, which the original left in its tables (D-22), are never brought back.
     assert_eq!((report.orphan_keys, report.orphan_acl), (3, 6));
 
     let entry = store.entry("/myvo/home/secret");

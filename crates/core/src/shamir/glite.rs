@@ -406,14 +406,21 @@ fn split_groups_with(
     Ok(all)
 }
 
-/// Elements drawn alike: what is not below the prime is drawn again.
 fn fill_random(groups: &mut [u16]) -> Result<(), SplitError> {
+    fill_from(groups, getrandom::fill)
+}
+
+/// Elements drawn alike: what is not below the prime is drawn again.
+fn fill_from(
+    groups: &mut [u16],
+    mut fill: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
+) -> Result<(), SplitError> {
     let mut bytes = Zeroizing::new(vec![0; 2 * groups.len()]);
-    getrandom::fill(&mut bytes).map_err(SplitError::Random)?;
+    fill(&mut bytes).map_err(SplitError::Random)?;
     for (group, pair) in groups.iter_mut().zip(bytes.chunks_exact(2)) {
         let mut drawn = [pair[0], pair[1]];
         while u32::from(u16::from_be_bytes(drawn)) >= PRIME {
-            getrandom::fill(&mut drawn).map_err(SplitError::Random)?;
+            fill(&mut drawn).map_err(SplitError::Random)?;
         }
         *group = u16::from_be_bytes(drawn);
         drawn.zeroize();
@@ -666,6 +673,39 @@ mod tests {
         let key = generate_key(4 << 16).unwrap();
         assert!(groups_of_hex(key.as_bytes()).is_ok());
         assert_ne!(*generate_key(32).unwrap(), *generate_key(32).unwrap());
+    }
+
+    /// The original took what is too large less the prime, so 0 to 14 came twice as often (D-4).
+    #[test]
+    fn d4_what_the_field_does_not_have_is_drawn_again_and_never_reduced() {
+        let drawn = [0xfff0, 0xfff1, 0xffff, 0xfff1, 0x000e, 0x0000_u16];
+        let mut stream = drawn.iter().flat_map(|group| group.to_be_bytes());
+        let mut groups = [1; 3];
+        fill_from(&mut groups, |bytes| {
+            bytes.iter_mut().for_each(|byte| *byte = stream.next().unwrap());
+            Ok(())
+        })
+        .unwrap();
+        // three at once; the second and the third are drawn again, one of them twice
+        assert_eq!((groups, stream.next()), ([0xfff0, 0x000e, 0x0000], None));
+    }
+
+    /// The original's library says -1, which it took for success (D-4).
+    #[test]
+    fn d4_a_source_of_random_numbers_that_fails_is_a_failure_also_when_it_is_asked_again() {
+        for good in [0, 1] {
+            let mut asked = 0;
+            let failed = fill_from(&mut [0; 2], |bytes| {
+                asked += 1;
+                bytes.fill(0xff);
+                if asked > good {
+                    Err(getrandom::Error::UNSUPPORTED)
+                } else {
+                    Ok(())
+                }
+            });
+            assert!(matches!(failed, Err(SplitError::Random(_))), "{failed:?}");
+        }
     }
 
     #[test]
