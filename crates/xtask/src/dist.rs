@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::chore::{ChoreError, on, succeed};
-use crate::names::{ALIASES, ONE_PROGRAM};
+use crate::names::ALIASES;
 use crate::workspace::{Workspace, program_in};
 
 /// What each program prints for `--generate`, and where that belongs: folder, before and after the program's name.
-/// The first is what other names get, too.
 const GENERATED: &[(&str, &str, &str, &str)] = &[
     ("man", "share/man/man1", "", ".1"),
     ("bash", "share/bash-completion/completions", "", ""),
@@ -18,69 +17,56 @@ const GENERATED: &[(&str, &str, &str, &str)] = &[
 
 const DOCUMENTS: &str = "share/doc/hydra-eds";
 
-/// A program that is installed.
-struct Program {
-    name: String,
-    /// The program that answers to its name, itself where it stands alone: that one is built, the name is a link to it.
-    by: String,
-}
-
 /// Builds everything optimised and lays it out in a new or empty folder.
 pub fn run(workspace: &Workspace, dir: &Path, copies: bool) -> Result<(), ChoreError> {
     make_empty(dir)?;
-    let programs = programs(workspace)?;
-    let built = || programs.iter().filter(|program| program.name == program.by);
+    let names = programs(workspace)?;
     let mut build = workspace.cargo();
-    build.args(["build", "--release", "--workspace", "--quiet"]);
-    build.args(built().flat_map(|program| ["--bin", &program.name]));
+    build.args([
+        "build",
+        "--release",
+        "--workspace",
+        "--exclude",
+        "hydra-eds-xtask",
+        "--exclude",
+        "hydra-eds-tests",
+        "--bins",
+        "--quiet",
+    ]);
     succeed(&mut build)?;
     let release = workspace.target().join("release");
-    for program in built() {
-        copy(
-            &program_in(&release, &program.name)?,
-            &dir.join("bin").join(&program.name),
-        )?;
-    }
-    for Program { name, by } in &programs {
-        if name != by {
-            link(name, by, dir, copies)?;
-        }
-        generate(name, GENERATED, dir)?;
+    for name in &names {
+        install_program(&program_in(&release, name)?, name, dir)?;
     }
     for (alias, name) in ALIASES {
-        let program = programs.iter().find(|program| program.name == *name);
-        link(alias, program.map_or(name, |program| program.by.as_str()), dir, copies)?;
-        generate(alias, &GENERATED[..1], dir)?;
+        install_alias(alias, name, dir, copies)?;
     }
     install_documents(workspace, dir)?;
     println!(
         "{} programs and {} other names of them in {}",
-        programs.len(),
+        names.len(),
         ALIASES.len(),
         dir.display()
     );
     Ok(())
 }
 
-/// The programs of all members, but for our own chores, by name.
-fn programs(workspace: &Workspace) -> Result<Vec<Program>, ChoreError> {
+/// The programs of all members, but for our own chores.
+fn programs(workspace: &Workspace) -> Result<Vec<String>, ChoreError> {
     let metadata = workspace.metadata()?;
     let nothing = Vec::new();
-    let mut programs = Vec::new();
+    let mut names = Vec::new();
     for package in metadata["packages"].as_array().unwrap_or(&nothing) {
-        let targets = package["targets"].as_array().unwrap_or(&nothing).iter();
-        let names = targets.filter(|target| target["kind"][0] == "bin");
-        let mut names: Vec<&str> = names.filter_map(|target| target["name"].as_str()).collect();
-        names.retain(|name| *name != "xtask");
-        names.sort_unstable();
-        let one = package["name"].as_str().is_some_and(|name| ONE_PROGRAM.contains(&name));
-        programs.extend(names.iter().map(|name| Program {
-            name: (*name).to_owned(),
-            by: (if one { names[0] } else { name }).to_owned(),
-        }));
+        for target in package["targets"].as_array().unwrap_or(&nothing) {
+            if let (Some("bin"), Some(name)) = (target["kind"][0].as_str(), target["name"].as_str())
+                && name != "xtask"
+            {
+                names.push(name.to_owned());
+            }
+        }
     }
-    programs.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(programs)
+    names.sort();
+    Ok(names)
 }
 
 fn make_empty(dir: &Path) -> Result<(), ChoreError> {
@@ -91,24 +77,25 @@ fn make_empty(dir: &Path) -> Result<(), ChoreError> {
     Ok(())
 }
 
-/// Writes what an installed program says of itself.
-fn generate(name: &str, texts: &[(&str, &str, &str, &str)], dir: &Path) -> Result<(), ChoreError> {
-    for (what, folder, before, after) in texts {
-        let text = succeed(Command::new(dir.join("bin").join(name)).args(["--generate", what]))?;
+fn install_program(built: &Path, name: &str, dir: &Path) -> Result<(), ChoreError> {
+    copy(built, &dir.join("bin").join(name))?;
+    for (what, folder, before, after) in GENERATED {
+        let text = succeed(Command::new(built).args(["--generate", what]))?;
         write(&dir.join(folder).join(format!("{before}{name}{after}")), &text)?;
     }
     Ok(())
 }
 
-/// Gives an installed program another name.
-fn link(name: &str, program: &str, dir: &Path, copies: bool) -> Result<(), ChoreError> {
+fn install_alias(alias: &str, name: &str, dir: &Path, copies: bool) -> Result<(), ChoreError> {
     let bin = dir.join("bin");
-    let path = bin.join(name);
+    let path = bin.join(alias);
     if copies {
-        copy(&bin.join(program), &path)
+        copy(&bin.join(name), &path)?;
     } else {
-        std::os::unix::fs::symlink(program, &path).map_err(on("link", &path))
+        std::os::unix::fs::symlink(name, &path).map_err(on("link", &path))?;
     }
+    let page = succeed(Command::new(&path).args(["--generate", "man"]))?;
+    write(&dir.join("share/man/man1").join(format!("{alias}.1")), &page)
 }
 
 fn install_documents(workspace: &Workspace, dir: &Path) -> Result<(), ChoreError> {

@@ -11,6 +11,9 @@ use crate::workspace::Workspace;
 
 /// Programs that tests start, and the Debian package that has each.
 const DEBIAN: &[(&str, &str)] = &[
+    ("script", "bsdutils"),
+    ("setpriv", "util-linux"),
+    ("curl", "curl"),
     ("openssl", "openssl"),
     ("voms-proxy-init", "voms-clients"),
     ("dcmdump", "dcmtk"),
@@ -98,7 +101,7 @@ fn missing(folder: &Path, error: &ChoreError) -> ChoreError {
 fn debian() -> Result<(), ChoreError> {
     let mut packages: Vec<&str> = Vec::new();
     for (program, package) in DEBIAN {
-        let there = on_path(program) && (*package != "python3-venv" || python_has_venv());
+        let there = is_installed(program) && (*package != "python3-venv" || python_has_venv());
         if !there && !packages.contains(package) {
             packages.push(package);
         }
@@ -130,6 +133,11 @@ fn debian() -> Result<(), ChoreError> {
     Ok(())
 }
 
+/// On the search path, or where Debian keeps servers: that folder is not on every user's path.
+fn is_installed(program: &str) -> bool {
+    on_path(program) || Path::new("/usr/sbin").join(program).is_file()
+}
+
 fn python_has_venv() -> bool {
     // `venv` alone is in every Python; without `ensurepip`, which Debian keeps apart, it makes environments without pip.
     succeed(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_ok()
@@ -137,4 +145,55 @@ fn python_has_venv() -> bool {
 
 fn is_root() -> Result<bool, ChoreError> {
     Ok(succeed(Command::new("id").arg("-u"))?.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What a Debian without anything added has.
+    const ALWAYS_THERE: &[&str] = &["bash", "chmod", "kill", "mkfifo", "sh", "sleep"];
+
+    /// Every program that a test starts by its name, in `Command::new("…")` or `unprivileged("…")`.
+    fn started(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                started(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for call in ["Command::new(\"", "unprivileged(\""] {
+                    let names = text.split(call).skip(1).filter_map(|rest| rest.split('"').next());
+                    found.extend(names.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_program_that_tests_start_is_always_there_or_has_its_package() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut found = BTreeSet::new();
+        started(&root.join("tests"), &mut found);
+        for member in std::fs::read_dir(root.join("crates")).unwrap().map(Result::unwrap) {
+            let tests = member.path().join("tests");
+            if tests.is_dir() {
+                started(&tests, &mut found);
+            }
+        }
+        assert!(
+            found.contains("script") && found.contains("globus-gridftp-server"),
+            "{found:?}"
+        );
+        for name in found {
+            // the tools of VOMS come together
+            let package = DEBIAN.iter().any(|(program, _)| *program == name) || name.starts_with("voms-proxy-");
+            assert!(
+                package || ALWAYS_THERE.contains(&name.as_str()),
+                "no package for `{name}`"
+            );
+        }
+    }
 }
