@@ -93,6 +93,9 @@ pub enum GridError {
         /// The end of its log.
         log: String,
     },
+    /// Certificates that were not made for this grid.
+    #[error("the certificates in `{}` were given to this grid: they are renewed where they were made", .0.display())]
+    GivenPki(PathBuf),
     /// A store that runs already.
     #[error("store {0} runs already")]
     Running(usize),
@@ -408,6 +411,44 @@ impl Grid {
         self.save()
     }
 
+    /// Makes all certificates, proxies and revocation lists anew, under the same names: whoever had rights has them
+    /// still, and what was given out before is worth nothing. Stores that run are started again.
+    ///
+    /// # Errors
+    /// [`GridError`] where the certificates were given to this grid, or a store does not come back.
+    pub fn renew(&mut self) -> Result<(), GridError> {
+        let place = self.directory.join("pki");
+        if self.state.pki != place {
+            return Err(GridError::GivenPki(self.state.pki.clone()));
+        }
+        let [fresh, old] = ["pki.new", "pki.old"].map(|name| self.directory.join(name));
+        // what a call that was broken off left behind
+        for path in [&fresh, &old] {
+            remove_folder(path)?;
+        }
+        let stores = self.state.stores.len();
+        let options = PkiOptions {
+            stores,
+            ..PkiOptions::default()
+        };
+        Pki::create(&fresh, &options).map_err(GridError::Pki)?;
+        let running: Vec<usize> = (1..=stores).filter(|number| self.running(*number).is_ok()).collect();
+        for number in &running {
+            self.terminate(*number)?;
+        }
+        for (from, to) in [(&place, &old), (&fresh, &place)] {
+            fs::rename(from, to).map_err(|source| GridError::File {
+                path: from.clone(),
+                source,
+            })?;
+        }
+        remove_folder(&old)?;
+        for number in running {
+            self.start(number)?;
+        }
+        Ok(())
+    }
+
     fn store(&self, number: usize) -> Result<&Store, GridError> {
         let stores = self.state.stores.len();
         let index = number.checked_sub(1).filter(|index| *index < stores);
@@ -659,6 +700,16 @@ fn creators(pki: &Pki) -> Vec<&str> {
 /// What a store of a test grid calls itself.
 fn store_name(number: usize) -> String {
     format!("store{number}")
+}
+
+fn remove_folder(path: &Path) -> Result<(), GridError> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(GridError::File {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn empty_directory(path: &Path) -> Result<PathBuf, GridError> {

@@ -29,6 +29,11 @@ enum Verb {
     Cont(One),
     /// Start store N again, on the same port
     Start(One),
+    /// Make certificates and proxies anew, of a grid whose own ran out; stores that run are started again
+    Renew {
+        /// The grid's directory
+        dir: PathBuf,
+    },
     /// End all stores; DIR stays
     Down {
         /// The grid's directory
@@ -74,6 +79,10 @@ const EXAMPLES: &[Example] = &[
         command: "testgrid kill grid 2",
     },
     Example {
+        says: "Its proxies ran out: make new ones",
+        command: "testgrid renew grid",
+    },
+    Example {
         says: "End it",
         command: "testgrid down grid",
     },
@@ -108,6 +117,7 @@ fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Start(one) => Grid::open(&one.dir)
             .and_then(|mut grid| grid.start(one.number))
             .map_err(failure),
+        Verb::Renew { dir } => Grid::open(dir).and_then(|mut grid| grid.renew()).map_err(failure),
         Verb::Down { dir } => Grid::open(dir).and_then(|mut grid| grid.down()).map_err(failure),
     }
 }
@@ -129,7 +139,9 @@ fn failure(error: GridError) -> Failure {
         GridError::Numbers { .. } | GridError::NoStore { .. } => Code::Usage,
         GridError::NotEmpty(_) => Code::CannotCreate,
         GridError::File { .. } => Code::Io,
-        GridError::NoGrid(_) | GridError::TooFewHosts { .. } | GridError::Pki(_) => Code::Config,
+        GridError::NoGrid(_) | GridError::GivenPki(_) | GridError::TooFewHosts { .. } | GridError::Pki(_) => {
+            Code::Config
+        }
         _ => Code::Failed,
     };
     Failure::new(code, error)
