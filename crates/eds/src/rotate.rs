@@ -70,7 +70,14 @@ pub fn rotate(args: &args::Rotate) -> Result<(), Failure> {
     check_folder(args.out_dir.as_deref())?;
     let session = Session::open(&args.stores)?;
     let old = session.fetch(&old_ids, Purpose::Seal).map_err(failure::fetch)?;
-    let old_key = suite1(&old)?;
+    // files without integrity are not sealed anew unseen: that would vouch for what may be damaged
+    let old_key = suite1(&old).map_err(|failure| {
+        failure.advise(format!(
+            "eds-decrypt {} FILE PLAIN, look at it, and eds-encrypt {} PLAIN FILE.eds",
+            quoted(old.key_id.as_str()),
+            quoted(new_id.as_str())
+        ))
+    })?;
     if !args.go_on {
         let registered = session.wait(session.hydra.register(&new_id, RegisterOptions::default()));
         registered.map_err(failure::register)?;
