@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -164,11 +165,74 @@ fn whatever_ends_a_command_midway_leaves_no_output() {
             std::io::Write::write_all(&mut input, &vec![1; 4 << 20]).unwrap();
             let id = child.id();
             wait_for("four mebibytes to be taken", || bytes_read(id) >= 3 << 20);
-            let killed = Command::new("kill").args(["-s", signal, &id.to_string()]).status();
-            assert!(killed.unwrap().success());
-            assert!(!child.wait().unwrap().success(), "{signal}");
+            end_by(signal, &mut child);
             assert_eq!(desk.names(), names, "{signal}");
             assert_eq!(std::fs::read(desk.path("out")).ok(), before, "{signal}");
+        }
+    }
+}
+
+/// Sends a signal and asserts that it was what ended the process: a shell then says 128 and its number.
+fn end_by(signal: &str, child: &mut std::process::Child) {
+    let killed = Command::new("kill")
+        .args(["-s", signal, &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let number = match signal {
+        "INT" => 2,
+        "KILL" => 9,
+        _ => 15,
+    };
+    assert_eq!(child.wait().unwrap().signal(), Some(number), "{signal}");
+}
+
+#[test]
+fn whatever_ends_an_opening_midway_leaves_no_plaintext() {
+    let desk = desk_with_key_file();
+    sparse(&desk, "large", 8 << 20);
+    let _ = desk.run("eds-encrypt -q --key-file key large large.eds").exits(0);
+    let sealed = desk.read("large.eds");
+    for signal in ["TERM", "INT"] {
+        for old in [None, Some(b"old".to_vec())] {
+            let _ = std::fs::remove_file(desk.path("out"));
+            if let Some(old) = &old {
+                desk.write("out", old);
+            }
+            let names = desk.names();
+            // the rest of the file never comes
+            let mut command = desk.command("eds-decrypt");
+            let child = command
+                .args(["-q", "--force", "--key-file", "key", "-", "out"])
+                .stdin(Stdio::piped());
+            let mut child = child.spawn().unwrap();
+            let mut input = child.stdin.take().unwrap();
+            std::io::Write::write_all(&mut input, &sealed[..4 << 20]).unwrap();
+            let id = child.id();
+            wait_for("three mebibytes to be taken", || bytes_read(id) >= 3 << 20);
+            end_by(signal, &mut child);
+            assert_eq!(desk.names(), names, "{signal}");
+            assert_eq!(std::fs::read(desk.path("out")).ok(), old, "{signal}");
+        }
+    }
+}
+
+/// A script sees 128 and the number of the signal, whichever command it was.
+#[test]
+fn a_shell_sees_which_signal_ended_a_command() {
+    let desk = desk_with_key_file();
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        for command in ["eds-encrypt --key-file key - out", "eds-decrypt --key-file key - out"] {
+            // the input stays open until the command has ended; an interrupt is ignored by what runs in the background
+            // of a shell, so the command is in front and the signal comes from behind
+            let script = format!(
+                "mkfifo fifo; sleep 60 >fifo & holder=$!
+                 (while ! test -e started; do sleep 0.02; done; sleep 0.3; kill -s {signal} $(cat started)) &
+                 code=0; sh -c 'echo $$ >started.new; mv started.new started; exec {command}' <fifo || code=$?
+                 kill $holder; rm -f fifo started; echo $code"
+            );
+            let ended = desk.shell(&script).exits(0);
+            assert_eq!(ended.stdout.trim(), code.to_string(), "{command}: {ended:?}");
+            assert!(!desk.path("out").exists());
         }
     }
 }

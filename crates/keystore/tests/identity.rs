@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::{Client, PROGRAM, config, run};
 use serde_json::json;
 use testgrid::pki::voms::VomsServer;
-use testgrid::pki::{Extension, Issued, Key, KeyKind, Pki, PkiOptions, ProxyOptions, Validity, pem};
+use testgrid::pki::{Authority, Extension, Issued, Key, KeyKind, Pki, PkiOptions, ProxyOptions, Validity, pem};
 use testgrid::{Grid, GridOptions};
 
 struct Site {
@@ -110,6 +110,34 @@ async fn a_revocation_list_that_expires_closes_the_store_also_to_who_is_in_and_a
     })
     .await;
     std::fs::write(site.list(), pem("X509 CRL", &authority.crl().unwrap())).unwrap();
+    until(async || site.who(&alice).await.is_some()).await;
+}
+
+#[tokio::test]
+async fn a_host_certificate_that_is_replaced_is_presented_without_a_restart_once_it_fits_its_key() {
+    let site = Site::new("");
+    let alice = site.alice();
+    let (certificate, key) = site.pki.host("keystore1");
+    let good = [&certificate, &key].map(|path| std::fs::read(path).unwrap());
+    let stranger = Authority::new("/DC=org/DC=stranger/CN=CA").unwrap();
+    let other = stranger
+        .host("/DC=org/DC=stranger/CN=ks", &["localhost", "127.0.0.1"])
+        .unwrap();
+    let logged = |words: &str| std::fs::read_to_string(site.grid.store_log(1)).unwrap().contains(words);
+    assert!(site.who(&alice).await.is_some());
+    // between the exchange of one file and the other they do not fit: the old one stays
+    std::fs::write(&certificate, other.certificate_pem()).unwrap();
+    until(async || {
+        let served = site.who(&alice).await.is_some();
+        assert!(served, "the store presents a certificate without its key");
+        logged("cannot read the host's certificate again")
+    })
+    .await;
+    std::fs::write(&key, other.key().pem()).unwrap();
+    // this client does not believe the stranger: that it gets in no more shows that the store presents the new one
+    until(async || site.who(&alice).await.is_none()).await;
+    std::fs::write(&certificate, &good[0]).unwrap();
+    std::fs::write(&key, &good[1]).unwrap();
     until(async || site.who(&alice).await.is_some()).await;
 }
 
