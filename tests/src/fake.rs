@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use grid_identity::{Policy, TrustStore};
+use grid_identity::TrustStore;
 use http_body_util::{BodyExt, Full};
 use hydra_core::ids::{CheckValue, RegistrationId, StoreId};
 use hydra_core::key_id::KeyId;
@@ -24,9 +22,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+
+use crate::listening::{Listening, trust};
 
 /// How a store behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,10 +70,8 @@ pub enum Way {
 
 /// The store; it ends when dropped.
 pub struct FakeStore {
-    address: SocketAddr,
+    listening: Listening,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -97,12 +94,9 @@ impl FakeStore {
     /// # Panics
     /// Where that is impossible: it is for tests.
     pub fn start(id: &str, certificate: &Path, key: &Path, anchors: &Path) -> Self {
-        let trust = || TrustStore::directory(anchors, Policy::server()).expect("the grid's authorities can be read");
-        let tls = grid_identity::tls::server_config(certificate, key, Arc::new(trust()))
-            .expect("the host certificate is good");
         let shared = Arc::new(Shared {
             id: id.parse().expect("a store id"),
-            trust: trust(),
+            trust: trust(anchors),
             inner: Mutex::new(Inner {
                 way: Way::Honest,
                 held: BTreeMap::new(),
@@ -110,35 +104,16 @@ impl FakeStore {
                 abandoned: 0,
             }),
         });
-        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        socket.set_nonblocking(true).expect("a socket that tokio takes");
-        let address = socket.local_addr().expect("it is bound");
-        let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async move {
-                let listener = TcpListener::from_std(socket).expect("a socket that tokio takes");
-                tokio::select! {
-                    () = accept(listener, TlsAcceptor::from(Arc::new(tls)), for_thread) => {}
-                    _ = stopped => {}
-                }
-            });
+        let served = Arc::clone(&shared);
+        let listening = Listening::start(certificate, key, anchors, move |socket, tls| {
+            connection(socket, tls, Arc::clone(&served))
         });
-        Self {
-            address,
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { listening, shared }
     }
 
     /// Where it is reached.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.address.port())
+        format!("https://127.0.0.1:{}", self.listening.address.port())
     }
 
     /// Changes how it behaves from the next connection or request on.
@@ -148,10 +123,7 @@ impl FakeStore {
 
     /// Ends it, as a killed process ends: the port refuses connections from now on, what was held is lost.
     pub fn kill(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            assert!(thread.join().is_ok(), "the fake store panicked");
-        }
+        assert!(self.listening.end(), "the fake store panicked");
     }
 
     /// How many requests of an operation came in so far.
@@ -194,24 +166,9 @@ impl FakeStore {
     }
 }
 
-impl Drop for FakeStore {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Shared {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
-    while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(connection(socket, tls.clone(), Arc::clone(&shared)));
     }
 }
 

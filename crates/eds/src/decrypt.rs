@@ -299,16 +299,6 @@ impl Opening<'_> {
         } else {
             self.fetch_all(plan, jobs)?
         };
-        if plan.key_id.is_none() {
-            let mut told = BTreeSet::new();
-            for wanted in keys.keys() {
-                if let Wanted::Registration(_, Some(key_id)) = wanted
-                    && told.insert(key_id)
-                {
-                    self.voice.result(key_id.as_str())?;
-                }
-            }
-        }
         let files = work::run(plan, self.voice, "opened", |job, way| {
             let opened = Opened::open(&job.input).map_err(open_failure)?;
             let opener = match &self.key_file {
@@ -334,7 +324,8 @@ impl Opening<'_> {
         self.voice.json(&json!({ "files": files }))
     }
 
-    /// One fetch for each key that the files need, several at a time.
+    /// One fetch for each key that the files need, several at a time. Where no key was named, those of the files are
+    /// told, in the order of the files.
     fn fetch_all(&self, plan: &Plan, jobs: &[Job]) -> Result<Keys, Failure> {
         let typed = plan.key_id.as_deref();
         let mut wanted = wanted_keys(jobs);
@@ -353,7 +344,13 @@ impl Opening<'_> {
         let fetched = stream::iter(&wanted).map(fetch).buffered(FETCHES_AT_ONCE);
         let fetched = session.wait(fetched.collect::<Vec<_>>());
         let mut keys = Keys::new();
+        let mut told = BTreeSet::new();
         for ((wanted, _), fetched) in wanted.into_iter().zip(fetched) {
+            if let (None, Wanted::Registration(_, Some(key_id))) = (typed, &wanted)
+                && told.insert(key_id.clone())
+            {
+                self.voice.result(key_id.as_str())?;
+            }
             // told in full once, then by its first line for each file
             let kept = fetched.map(|(_, opener)| opener).map_err(|failure| {
                 let kept = (failure.code, failure.error.to_string());

@@ -6,7 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,7 +25,7 @@ use crate::operands::{bad_key_id, meant_key_ids, new_key_id};
 use crate::session::Session;
 use crate::voice::Voice;
 use crate::work::clean_up_on_signal;
-use crate::{decrypt, failure, legacy};
+use crate::{decrypt, failure, getopt, legacy};
 
 /// The permission bits that the original gives a sealed file, before the umask.
 const SEALED_MODE: u32 = 0o640;
@@ -106,53 +105,25 @@ pub(crate) struct Line {
     pub(crate) operands: Vec<OsString>,
 }
 
-/// Reads options as GNU getopt does: they may follow operands, and `--` ends them. None where an option is unknown or
-/// lacks its value.
+/// None where an option is unknown or lacks its value. Help and version are told right where they are met.
 pub(crate) fn read_line(arguments: &[OsString], known: &str) -> Option<Line> {
-    let mut line = Line::default();
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        let bytes = argument.as_bytes();
-        if bytes == b"--" {
-            line.operands.extend(rest.cloned());
-            break;
-        }
-        let [b'-', letters @ ..] = bytes else {
-            line.operands.push(argument.clone());
-            continue;
-        };
-        if letters.is_empty() {
-            line.operands.push(argument.clone());
-        }
-        let mut at = 0;
-        while let Some(letter) = letters.get(at) {
-            at += 1;
-            let place = known.bytes().position(|byte| byte == *letter && byte != b':')?;
-            let takes_value = known.as_bytes().get(place + 1) == Some(&b':');
-            let value = match letters.get(at..).filter(|attached| takes_value && !attached.is_empty()) {
-                Some(attached) => Some(OsStr::from_bytes(attached).to_owned()),
-                None if takes_value => Some(rest.next()?.clone()),
-                None => None,
-            };
-            match letter {
-                b'h' => line.help = true,
-                b'V' => line.version = true,
-                b'q' => line.quiet = true,
-                // takes an earlier -q back
-                b'v' => (line.quiet, line.verbose) = (false, true),
-                b'c' => line.cipher = value,
-                b'k' => line.bits = value,
-                b'i' => line.key_id = value,
-                b'u' => line.plain = true,
-                _ => {}
-            }
-            // the original stops right there
-            if line.help || line.version {
-                return Some(line);
-            }
-            if takes_value {
-                break;
-            }
+    let read = getopt::read(arguments, known, "hV").ok()?;
+    let mut line = Line {
+        operands: read.operands,
+        ..Line::default()
+    };
+    for (letter, value) in read.options {
+        match letter {
+            b'h' => line.help = true,
+            b'V' => line.version = true,
+            b'q' => line.quiet = true,
+            // takes an earlier -q back
+            b'v' => (line.quiet, line.verbose) = (false, true),
+            b'c' => line.cipher = value,
+            b'k' => line.bits = value,
+            b'i' => line.key_id = value,
+            b'u' => line.plain = true,
+            _ => {}
         }
     }
     Some(line)

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::chore::{ChoreError, on, succeed};
-use crate::names::ALIASES;
+use crate::names::{ALIASES, ONE_PROGRAM};
 use crate::workspace::{Workspace, program_in};
 
 /// What each program prints for `--generate`, and where that belongs: folder, before and after the program's name.
+/// The first is what other names get, too.
 const GENERATED: &[(&str, &str, &str, &str)] = &[
     ("man", "share/man/man1", "", ".1"),
     ("bash", "share/bash-completion/completions", "", ""),
@@ -17,56 +18,69 @@ const GENERATED: &[(&str, &str, &str, &str)] = &[
 
 const DOCUMENTS: &str = "share/doc/hydra-eds";
 
+/// A program that is installed.
+struct Program {
+    name: String,
+    /// The program that answers to its name, itself where it stands alone: that one is built, the name is a link to it.
+    by: String,
+}
+
 /// Builds everything optimised and lays it out in a new or empty folder.
 pub fn run(workspace: &Workspace, dir: &Path, copies: bool) -> Result<(), ChoreError> {
     make_empty(dir)?;
-    let names = programs(workspace)?;
+    let programs = programs(workspace)?;
+    let built = || programs.iter().filter(|program| program.name == program.by);
     let mut build = workspace.cargo();
-    build.args([
-        "build",
-        "--release",
-        "--workspace",
-        "--exclude",
-        "hydra-eds-xtask",
-        "--exclude",
-        "hydra-eds-tests",
-        "--bins",
-        "--quiet",
-    ]);
+    build.args(["build", "--release", "--workspace", "--quiet"]);
+    build.args(built().flat_map(|program| ["--bin", &program.name]));
     succeed(&mut build)?;
     let release = workspace.target().join("release");
-    for name in &names {
-        install_program(&program_in(&release, name)?, name, dir)?;
+    for program in built() {
+        copy(
+            &program_in(&release, &program.name)?,
+            &dir.join("bin").join(&program.name),
+        )?;
+    }
+    for Program { name, by } in &programs {
+        if name != by {
+            link(name, by, dir, copies)?;
+        }
+        generate(name, GENERATED, dir)?;
     }
     for (alias, name) in ALIASES {
-        install_alias(alias, name, dir, copies)?;
+        let program = programs.iter().find(|program| program.name == *name);
+        link(alias, program.map_or(name, |program| program.by.as_str()), dir, copies)?;
+        generate(alias, &GENERATED[..1], dir)?;
     }
     install_documents(workspace, dir)?;
     println!(
         "{} programs and {} other names of them in {}",
-        names.len(),
+        programs.len(),
         ALIASES.len(),
         dir.display()
     );
     Ok(())
 }
 
-/// The programs of all members, but for our own chores.
-fn programs(workspace: &Workspace) -> Result<Vec<String>, ChoreError> {
+/// The programs of all members, but for our own chores, by name.
+fn programs(workspace: &Workspace) -> Result<Vec<Program>, ChoreError> {
     let metadata = workspace.metadata()?;
     let nothing = Vec::new();
-    let mut names = Vec::new();
+    let mut programs = Vec::new();
     for package in metadata["packages"].as_array().unwrap_or(&nothing) {
-        for target in package["targets"].as_array().unwrap_or(&nothing) {
-            if let (Some("bin"), Some(name)) = (target["kind"][0].as_str(), target["name"].as_str())
-                && name != "xtask"
-            {
-                names.push(name.to_owned());
-            }
-        }
+        let targets = package["targets"].as_array().unwrap_or(&nothing).iter();
+        let names = targets.filter(|target| target["kind"][0] == "bin");
+        let mut names: Vec<&str> = names.filter_map(|target| target["name"].as_str()).collect();
+        names.retain(|name| *name != "xtask");
+        names.sort_unstable();
+        let one = package["name"].as_str().is_some_and(|name| ONE_PROGRAM.contains(&name));
+        programs.extend(names.iter().map(|name| Program {
+            name: (*name).to_owned(),
+            by: (if one { names[0] } else { name }).to_owned(),
+        }));
     }
-    names.sort();
-    Ok(names)
+    programs.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(programs)
 }
 
 fn make_empty(dir: &Path) -> Result<(), ChoreError> {
@@ -77,25 +91,24 @@ fn make_empty(dir: &Path) -> Result<(), ChoreError> {
     Ok(())
 }
 
-fn install_program(built: &Path, name: &str, dir: &Path) -> Result<(), ChoreError> {
-    copy(built, &dir.join("bin").join(name))?;
-    for (what, folder, before, after) in GENERATED {
-        let text = succeed(Command::new(built).args(["--generate", what]))?;
+/// Writes what an installed program says of itself.
+fn generate(name: &str, texts: &[(&str, &str, &str, &str)], dir: &Path) -> Result<(), ChoreError> {
+    for (what, folder, before, after) in texts {
+        let text = succeed(Command::new(dir.join("bin").join(name)).args(["--generate", what]))?;
         write(&dir.join(folder).join(format!("{before}{name}{after}")), &text)?;
     }
     Ok(())
 }
 
-fn install_alias(alias: &str, name: &str, dir: &Path, copies: bool) -> Result<(), ChoreError> {
+/// Gives an installed program another name.
+fn link(name: &str, program: &str, dir: &Path, copies: bool) -> Result<(), ChoreError> {
     let bin = dir.join("bin");
-    let path = bin.join(alias);
+    let path = bin.join(name);
     if copies {
-        copy(&bin.join(name), &path)?;
+        copy(&bin.join(program), &path)
     } else {
-        std::os::unix::fs::symlink(name, &path).map_err(on("link", &path))?;
+        std::os::unix::fs::symlink(program, &path).map_err(on("link", &path))
     }
-    let page = succeed(Command::new(&path).args(["--generate", "man"]))?;
-    write(&dir.join("share/man/man1").join(format!("{alias}.1")), &page)
 }
 
 fn install_documents(workspace: &Workspace, dir: &Path) -> Result<(), ChoreError> {

@@ -18,3 +18,6 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("glite-eds-setacl", "eds-setacl"),
     ("glite-eds-chmod", "eds-chmod"),
 ];
+
+/// Packages whose programs are one program by several names: each of them does what it is called by.
+pub const ONE_PROGRAM: &[&str] = &["hydra-eds-eds", "hydra-eds-ssss"];

@@ -38,7 +38,7 @@ pub fn seal_into(
 ) -> Result<Report, SealError> {
     let opened = OpenInput::open(input).map_err(SealError::Input)?;
     let output = Output::File(PathBuf::from(pipe.name));
-    seal_opened(key, header, &opened, &output, &OpenOutput::Direct(pipe.file), options)
+    seal_opened(key, header, &opened, &output, &OpenOutput::direct(pipe.file), options)
 }
 
 /// How much is passed on at once.

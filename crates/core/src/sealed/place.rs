@@ -190,6 +190,7 @@ impl OpenInput {
         if metadata.is_dir() {
             return Err(InputError::Directory { input: input.clone() });
         }
+        roomy(&file);
         // Standard input begins where whoever opened it left it, and files under /proc do not know their size.
         let at_offsets = metadata.is_file() && metadata.len() > 0 && *input != Input::Stdin;
         Ok(Self {
@@ -203,6 +204,7 @@ impl OpenInput {
     /// A pipe that is open, read in turn. `input` is what errors call it.
     pub(super) fn pipe(input: Input, file: File) -> io::Result<Self> {
         let id = FileId::of(&file.metadata()?);
+        roomy(&file);
         Ok(Self {
             input,
             file,
@@ -263,7 +265,20 @@ pub(super) enum OpenOutput {
     Staged(Staged),
 }
 
+/// Gives a pipe room for several chunks, so that its ends wait for each other less often. What is no pipe, or may not
+/// have so much, stays as it is.
+fn roomy(file: &File) {
+    const PIPE_BYTES: usize = 1 << 20;
+    let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE_BYTES);
+}
+
 impl OpenOutput {
+    /// One that is written directly.
+    pub(super) fn direct(file: File) -> Self {
+        roomy(&file);
+        Self::Direct(file)
+    }
+
     pub(super) fn open(
         output: &Output,
         input: Option<&OpenInput>,
@@ -277,11 +292,11 @@ impl OpenOutput {
         match (look(output, input, overwrite)?, output) {
             (Found::Direct, Output::Stdout) => {
                 let file = rustix::io::dup(rustix::stdio::stdout()).map_err(|errno| create_error(errno.into()))?;
-                Ok(Self::Direct(file.into()))
+                Ok(Self::direct(file.into()))
             }
             (Found::Direct, Output::File(path)) => {
                 let file = File::options().write(true).open(path).map_err(create_error)?;
-                Ok(Self::Direct(file))
+                Ok(Self::direct(file))
             }
             (Found::Staged(path), _) => {
                 let staged = Staged::create(output.clone(), path, overwrite, mode, true).map_err(create_error)?;

@@ -1,5 +1,10 @@
 //! The command lines of `eds-put`, `eds-get` and `eds-rm`.
 
+#![allow(
+    missing_docs,
+    reason = "a doc comment on a flattened group would become the help of the whole command"
+)]
+
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -49,16 +54,10 @@ pub struct Put {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
-    #[allow(
-        missing_docs,
-        reason = "a doc comment would become the help of every option in the group"
-    )]
     pub patience: Patience,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -86,13 +85,10 @@ pub struct Get {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub patience: Patience,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
@@ -113,13 +109,10 @@ pub struct Remove {
     #[arg(long)]
     pub keep_key: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub patience: Patience,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub stores: Stores,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub manners: Manners,
 }
 
