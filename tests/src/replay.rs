@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use dicom_deid::{Options, Profile, ProfileOption, Secret};
 use hydra_core::ids::{ChangeId, StoreId};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::wire::{self, Answers, Batch};
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     ("mysql_dump", mysql_dump),
     ("sealed_header", sealed_header),
     ("sealed_file", sealed_file),
+    ("dicom_file", dicom_file),
 ];
 
 /// The body of a request of any operation: what is read is written back as what reads the same.
@@ -60,6 +62,35 @@ pub fn wire_request(data: &[u8]) {
     one::<wire::OfKeyId>(data);
     one::<wire::Change>(data);
     one::<wire::List>(data);
+}
+
+/// A DICOM file: what is written reads, has nothing of its input, and is taken a second time; explained or not.
+pub fn dicom_file(data: &[u8]) {
+    let secret = Secret::new(&[7; 32]).expect("long enough");
+    for options in [
+        &[][..],
+        &[
+            ProfileOption::CleanStructuredContent,
+            ProfileOption::CleanDescriptors,
+            ProfileOption::RetainModifiedDates,
+            ProfileOption::RetainSafePrivate,
+        ],
+    ] {
+        let mut options = Options::new(options.iter().copied()).expect("they agree");
+        options.flag_instead = true;
+        options.limits.header_bytes = 1 << 20;
+        let profile = Profile::new(options, &secret);
+        let _ = dicom_deid::explain(&profile, data);
+        let Ok((out, report)) = profile.deidentify_file_bytes(data) else {
+            continue;
+        };
+        let found = dicom_deid::check(data, out.as_slice()).expect("what we write can be read");
+        assert!(found.is_empty(), "{found:?}");
+        let (_, again) = profile
+            .deidentify_file_bytes(&out)
+            .expect("what we write is taken again");
+        assert_eq!(again.original.sop, report.new.sop);
+    }
 }
 
 /// The body of an answer of any operation, as a client reads it.

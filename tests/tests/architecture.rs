@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("core", &["grid-identity"]),
     ("service", &["core", "grid-identity"]),
     ("ssss", &["core", "cli"]),
-    ("dicom-deid", &["core", "grid-identity", "cli"]),
+    ("dicom-deid", &["core", "cli", "eds"]),
     ("storage-url", &["core", "grid-identity"]),
     ("eds", &["core", "grid-identity", "cli", "storage-url"]),
     ("keystore", &["service", "core", "grid-identity", "cli"]),

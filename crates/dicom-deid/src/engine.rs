@@ -230,6 +230,7 @@ impl<'a> Engine<'a> {
         }
         match table::beyond(tag) {
             Some((Beyond::Keep, why)) => return (Action::Keep, Rule::Beyond(why)),
+            Some((Beyond::Empty, why)) => return (Action::Empty, Rule::Beyond(why)),
             Some((Beyond::Dummy, why)) => return (Action::Dummy, Rule::Beyond(why)),
             Some((Beyond::Remove, why)) => return (Action::Remove, Rule::Beyond(why)),
             Some((Beyond::Uid, why)) if self.options.has(ProfileOption::RetainUids) => {
@@ -384,12 +385,28 @@ impl<'a> Engine<'a> {
         };
         match found {
             Some(rule) if vr.kind() == Kind::Number => Ok(self.empty(element, place, rule)),
+            Some(rule) if vr == Vr::CS => Ok(self.code_values(element, place, rule)),
             Some(rule) => self.dummy(element, place, rule),
             None => {
                 self.note(&element, place, rule, Outcome::Kept);
                 Ok(element)
             }
         }
+    }
+
+    /// A code string without those of its values that have something of the patient.
+    fn code_values(&mut self, mut element: Element, place: Place, rule: Rule) -> Element {
+        let text = place.charset.decode(element.bytes().unwrap_or_default());
+        self.note(&element, place, rule, Outcome::Replaced);
+        let values = text
+            .split('\\')
+            .map(|value| match self.needles.are_in_code_value(value) {
+                true => "REMOVED",
+                false => value,
+            });
+        let values: Vec<&str> = values.collect();
+        element.set(values.join("\\").trim_matches([' ', '\0']));
+        element
     }
 
     fn patient_in_text(&mut self, bytes: &[u8], vr: Vr, place: Place) -> bool {

@@ -16,6 +16,8 @@
 //! [`Report::to_private_json`] for the private side alone.
 
 mod check;
+#[cfg(feature = "command")]
+pub mod command;
 mod comments;
 mod content;
 mod csv;

@@ -144,7 +144,8 @@ impl Profile {
             let mut deflating = DeflateEncoder::new(&mut out, Compression::default());
             prepared.write_rest(syntax, &mut source, &mut deflating)?;
             deflating.finish().map_err(Refusal::Write)?;
-            nothing_follows(inflated.into_inner())?;
+            let size = inflated.total_out();
+            nothing_follows(inflated.into_inner(), size)?;
             // PS3.5, A.5: an even number of bytes
             if (out.bytes - begins) % 2 == 1 {
                 out.write_all(&[0]).map_err(Refusal::Write)?;
@@ -318,13 +319,16 @@ fn patient_id(elements: &[Element]) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// After a deflated data set at most one byte of padding may come.
-fn nothing_follows(mut rest: impl Read) -> Result<(), Refusal> {
+/// After a deflated data set comes nothing, or a byte of padding, or what gzip writes there: four bytes of checksum and
+/// four of size. None of it goes out.
+fn nothing_follows(mut rest: impl Read, size: u64) -> Result<(), Refusal> {
     let mut bytes = Vec::new();
-    rest.by_ref().take(2).read_to_end(&mut bytes).map_err(Refusal::Read)?;
+    rest.by_ref().take(10).read_to_end(&mut bytes).map_err(Refusal::Read)?;
+    let is_size = |bytes: &[u8]| bytes.iter().eq(size.to_le_bytes()[..4].iter());
     match bytes.as_slice() {
         [] | [0] => Ok(()),
-        _ => Err(Refusal::TrailingGarbage { at: 0 }),
+        [_, _, _, _, length @ ..] if is_size(length) => Ok(()),
+        _ => Err(Refusal::TrailingGarbage { at: size }),
     }
 }
 

@@ -240,7 +240,7 @@ impl<'a, 's> Parser<'a, 's> {
 
     fn value(&mut self, head: Head, coding: Coding, end: End, depth: u32) -> Result<Element, Refusal> {
         let Head { tag, wire, length } = head;
-        if tag.0 == 0xfffe || tag.0 < 8 {
+        if tag.0 == 0xfffe || tag.0 < 8 && !tag.is_private() {
             return Err(self.malformed("an element that cannot stand here"));
         }
         self.budget.spend(length)?;

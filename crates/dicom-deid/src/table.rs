@@ -72,6 +72,10 @@ impl Action {
 
     /// The leftmost that keeps the object valid. An attribute of unknown need is taken to be needed.
     pub(crate) fn resolve(self, need: Option<Need>) -> Self {
+        if (self, need) == (Self::Remove, Some(Need::Two)) {
+            // what the table removes though an IOD needs it: nothing is left of it either way
+            return Self::Empty;
+        }
         let need = need.unwrap_or(Need::One);
         match (self, need) {
             (Self::RemoveOrEmpty, Need::Three) => Self::Remove,
@@ -135,6 +139,7 @@ impl Row {
 pub(crate) enum Beyond {
     Keep,
     Dummy,
+    Empty,
     Remove,
     Uid,
     Device,
@@ -145,6 +150,7 @@ impl Beyond {
         Some(match word {
             "keep" => Self::Keep,
             "dummy" => Self::Dummy,
+            "empty" => Self::Empty,
             "remove" => Self::Remove,
             "uid" => Self::Uid,
             "device" => Self::Device,
@@ -247,7 +253,7 @@ mod tests {
         assert_eq!(all(Action::RemoveEmptyOrDummy), ["X", "Z", "D", "D"]);
         assert_eq!(all(Action::EmptyOrDummy), ["Z", "Z", "D", "D"]);
         assert_eq!(all(Action::RemoveEmptyOrUids), ["X", "Z", "U", "U"]);
-        assert_eq!(all(Action::Remove), ["X"; 4]);
+        assert_eq!(all(Action::Remove), ["X", "Z", "X", "X"]);
     }
 
     #[test]

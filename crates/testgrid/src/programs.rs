@@ -7,6 +7,7 @@ use crate::GridError;
 
 /// Every program that users of a grid call.
 pub const PROGRAMS: &[&str] = &[
+    "dicom-deid",
     "eds-cat",
     "eds-check",
     "eds-chmod",

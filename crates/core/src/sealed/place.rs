@@ -510,6 +510,51 @@ impl Staged {
     }
 }
 
+/// A file of any content that is being written and gets its name when it is whole: for what is no sealed file. It never
+/// overwrites, and leaves nothing where it is dropped.
+pub struct NewFile(Staged);
+
+impl NewFile {
+    /// Begins a file that will be somewhere under `folder`, which exists.
+    ///
+    /// # Errors
+    /// Where none can be made there.
+    pub fn under(folder: &Path) -> Result<Self, OutputError> {
+        let output = Output::File(folder.to_owned());
+        let name = folder.join("new");
+        match Staged::create(output.clone(), name, false, 0o666, true) {
+            Ok(staged) => Ok(Self(staged)),
+            Err(source) => Err(OutputError::Create { output, source }),
+        }
+    }
+
+    /// What to write to.
+    pub fn file(&self) -> &File {
+        &self.0.file
+    }
+
+    /// Flushes the file and gives it its name, in a folder of the same file system.
+    ///
+    /// # Errors
+    /// Where the name is taken, or it cannot be written.
+    pub fn publish(mut self, path: &Path) -> Result<(), OutputError> {
+        self.0.output = Output::File(path.to_owned());
+        self.0.path = path.to_owned();
+        self.0.finish(true)
+    }
+}
+
+/// A file without a name, for what may go to `output` only when it is whole.
+///
+/// # Errors
+/// Where none can be made.
+pub fn spool(output: &Output) -> Result<File, OutputError> {
+    anonymous_file(output).map_err(|source| OutputError::Create {
+        output: output.clone(),
+        source,
+    })
+}
+
 fn create_nameless(folder: &Path, mode: u32) -> io::Result<File> {
     // Without /proc the file could never get a name.
     std::fs::metadata("/proc/self/fd")?;
@@ -723,6 +768,25 @@ mod tests {
             let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode & !0o640, 0, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_new_file_gets_its_name_last_and_never_anothers() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let write = || {
+            let new = NewFile::under(folder.path()).unwrap();
+            new.file().write_all(b"new").unwrap();
+            new
+        };
+        drop(write());
+        assert_eq!(names(folder.path()), ["inner"]);
+        write().publish(&inner.join("out")).unwrap();
+        assert_eq!(std::fs::read(inner.join("out")).unwrap(), b"new");
+        let refused = write().publish(&inner.join("out")).unwrap_err();
+        assert!(matches!(refused, OutputError::Exists { .. }), "{refused:?}");
+        assert_eq!(names(folder.path()), ["inner"]);
     }
 
     #[test]

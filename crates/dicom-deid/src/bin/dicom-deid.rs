@@ -1,0 +1,7 @@
+//! `dicom-deid`: see `docs/src/commands/dicom-deid.md`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dicom_deid::command::main()
+}
