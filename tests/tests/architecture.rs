@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ssss", &["core", "cli"]),
     ("dicom-deid", &["core", "cli", "eds"]),
     ("storage-url", &["core", "grid-identity"]),
+    ("dicom-net", &[]),
     ("eds", &["core", "grid-identity", "cli", "storage-url"]),
     ("keystore", &["service", "core", "grid-identity", "cli"]),
     ("testgrid", &["grid-identity", "cli"]),

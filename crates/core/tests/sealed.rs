@@ -12,7 +12,7 @@ use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
 use hydra_core::sealed::{
     Batch, Header, HeaderError, Input, InputError, OpenError, OpenOptions, Output, OutputError, Progress, RangeReader,
-    Report, SealError, SealOptions, SealedInput, Trouble, seal, sizes,
+    Report, SealError, SealOptions, SealedInput, Trouble, seal, seal_reader, sizes,
 };
 use hydra_core::secret::Key;
 
@@ -658,5 +658,55 @@ fn ranges_are_what_a_plain_file_would_give() {
             *reader.read(offset, length).unwrap() == plaintext[start..end],
             "{offset} {length}"
         );
+    }
+}
+
+#[test]
+fn what_is_read_from_anywhere_is_sealed_as_a_file_is() {
+    let bench = Bench::new();
+    let reproducible = SealOptions {
+        reproducible: true,
+        ..quick()
+    };
+    // in memory, and over a spool
+    for bytes in [0, 700_000, 17 * 1024 * 1024] {
+        let plaintext = content(bytes);
+        bench.write("plain", &plaintext);
+        let (name, output) = (Input::File("an instance".into()), Output::File(bench.path("read")));
+        let report = seal_reader(
+            &bench.key,
+            &header(),
+            &name,
+            &mut plaintext.as_slice(),
+            &output,
+            &reproducible,
+        );
+        assert_eq!(report.unwrap(), bench.seal("plain", "sealed", &reproducible).unwrap());
+        assert!(bench.read("read") == bench.read("sealed"), "{bytes}");
+        std::fs::remove_file(bench.path("read")).unwrap();
+        std::fs::remove_file(bench.path("sealed")).unwrap();
+    }
+}
+
+#[test]
+fn a_reader_that_fails_at_its_end_leaves_nothing() {
+    struct Failing;
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("refused"))
+        }
+    }
+    let bench = Bench::new();
+    for (bytes, reproducible) in [(10, true), (200_000, false), (17 * 1024 * 1024, true)] {
+        let plaintext = content(bytes);
+        let mut reader = plaintext.as_slice().chain(Failing);
+        let options = SealOptions {
+            reproducible,
+            ..quick()
+        };
+        let (name, output) = (Input::File("an instance".into()), Output::File(bench.path("read")));
+        let error = seal_reader(&bench.key, &header(), &name, &mut reader, &output, &options).unwrap_err();
+        assert!(matches!(error, SealError::Input(InputError::Read { .. })), "{error}");
+        assert!(bench.names().is_empty(), "{:?}", bench.names());
     }
 }

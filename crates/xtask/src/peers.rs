@@ -18,6 +18,8 @@ const DEBIAN: &[(&str, &str)] = &[
     ("voms-proxy-init", "voms-clients"),
     ("dcmdump", "dcmtk"),
     ("dciodvfy", "dicom3tools"),
+    ("Orthanc", "orthanc"),
+    ("Orthanc", "orthanc-dicomweb"),
     ("python3", "python3-venv"),
     ("xrootd", "xrootd-server"),
     ("xrootd", "xrootd-plugins"),

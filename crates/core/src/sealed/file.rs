@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
@@ -365,6 +366,39 @@ pub(super) fn seal_opened(
     destination: &OpenOutput,
     options: &SealOptions<'_>,
 ) -> Result<Report, SealError> {
+    seal_plaintext(key, header, Plaintext::Open(input), output, destination, options)
+}
+
+/// Seals what `reader` gives, which errors call `name`. Where it fails nothing is left: plaintext that is being made
+/// can be taken back until the very last byte.
+///
+/// # Errors
+/// See [`SealError`]. A regular output is then as it was before.
+pub fn seal_reader(
+    key: &Key,
+    header: &Header,
+    name: &Input,
+    reader: &mut (dyn Read + Send),
+    output: &Output,
+    options: &SealOptions<'_>,
+) -> Result<Report, SealError> {
+    let destination = OpenOutput::open(output, None, options.overwrite, options.mode).map_err(SealError::Output)?;
+    let reader = Mutex::new(reader);
+    let read = |buffer: &mut [u8]| reader.lock().unwrap_or_else(PoisonError::into_inner).read(buffer);
+    let plaintext = Plaintext::Stream { name, read: &read };
+    let report = seal_plaintext(key, header, plaintext, output, &destination, options)?;
+    finish(destination, options.batch, options.sync).map_err(SealError::Output)?;
+    Ok(report)
+}
+
+fn seal_plaintext(
+    key: &Key,
+    header: &Header,
+    input: Plaintext<'_>,
+    output: &Output,
+    destination: &OpenOutput,
+    options: &SealOptions<'_>,
+) -> Result<Report, SealError> {
     let header = header.encode().map_err(|source| SealError::Header {
         output: output.clone(),
         source,
@@ -391,11 +425,68 @@ pub(super) fn finish(destination: OpenOutput, batch: Option<&Batch>, sync: bool)
     }
 }
 
-/// One call of [`seal`], when both sides are open.
+/// Where plaintext comes from.
+#[derive(Clone, Copy)]
+enum Plaintext<'a> {
+    /// A file, or a stream that is open like one.
+    Open(&'a OpenInput),
+    /// Whatever can be read, once.
+    Stream { name: &'a Input, read: &'a ReadFn<'a> },
+}
+
+impl<'a> Plaintext<'a> {
+    fn name(self) -> Input {
+        match self {
+            Self::Open(open) => open.input.clone(),
+            Self::Stream { name, .. } => name.clone(),
+        }
+    }
+
+    fn size(self) -> Option<u64> {
+        match self {
+            Self::Open(open) => open.size(),
+            Self::Stream { .. } => None,
+        }
+    }
+
+    /// What was not read yet, in turn.
+    fn reader(self) -> Box<dyn Read + Send + 'a> {
+        match self {
+            Self::Open(open) => Box::new(&open.file),
+            Self::Stream { read, .. } => Box::new(Shared(read)),
+        }
+    }
+
+    fn unchanged(self) -> Result<(), SealError> {
+        match self {
+            Self::Open(open) => open.unchanged().map_err(SealError::Input),
+            Self::Stream { .. } => Ok(()),
+        }
+    }
+
+    fn read_error(self, source: std::io::Error) -> SealError {
+        let input = self.name();
+        SealError::Input(InputError::Read { input, source })
+    }
+}
+
+/// Reads on, from whatever thread.
+type ReadFn<'a> = dyn Fn(&mut [u8]) -> std::io::Result<usize> + Sync + 'a;
+
+/// A reader that is used by one thread after the other.
+struct Shared<'a>(&'a ReadFn<'a>);
+
+impl Read for Shared<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        (self.0)(buffer)
+    }
+}
+
+/// One call of [`seal`] or [`seal_reader`], when both sides are open.
 struct Sealing<'a> {
     key: &'a Key,
     header: [u8; header::LENGTH],
-    input: &'a OpenInput,
+    input: Plaintext<'a>,
     output: &'a Output,
     options: &'a SealOptions<'a>,
     chunks: Chunks,
@@ -411,18 +502,18 @@ impl Sealing<'_> {
         }
         let stream = StreamHeader::random().map_err(|source| self.cipher_error(source))?;
         let report = self.with(stream, self.source(), destination)?;
-        self.input.unchanged().map_err(SealError::Input)?;
+        self.input.unchanged()?;
         Ok(report)
     }
 
     fn source(&self) -> Source<'_> {
-        match self.input.size() {
-            Some(total) => Source::At {
-                file: &self.input.file,
+        match self.input {
+            Plaintext::Open(open) if open.size().is_some() => Source::At {
+                file: &open.file,
                 base: 0,
-                total,
+                total: open.size().unwrap_or(0),
             },
-            None => Source::InTurn(Box::new(&self.input.file)),
+            other => Source::InTurn(other.reader()),
         }
     }
 
@@ -473,10 +564,10 @@ impl Sealing<'_> {
             return self.over_spool(start, digest, destination);
         }
         start.reserve_exact(self.input.size().unwrap_or(0) as usize + 1);
-        let limited = (&self.input.file).take(MEMORY_LIMIT + 1);
-        read_wiping(limited, &mut start).map_err(|source| SealError::Input(self.input.read_error(source)))?;
+        let limited = self.input.reader().take(MEMORY_LIMIT + 1);
+        read_wiping(limited, &mut start).map_err(|source| self.input.read_error(source))?;
         if start.len() as u64 <= MEMORY_LIMIT {
-            self.input.unchanged().map_err(SealError::Input)?;
+            self.input.unchanged()?;
             digest.update(&start);
             let stream = self.synthetic(start.len() as u64, digest)?;
             let source = Source::InTurn(Box::new(Cursor::new(start.as_slice())));
@@ -508,7 +599,7 @@ impl Sealing<'_> {
             progress: None,
             cancel: self.options.cancel,
         };
-        let rest = &self.input.file;
+        let rest = self.input.reader();
         let digesting = Digesting {
             reader: Cursor::new(start.as_slice()).chain(rest),
             digest: &mut digest,
@@ -529,7 +620,7 @@ impl Sealing<'_> {
             stop => self.stopped(stop),
         })?;
         drop(start);
-        self.input.unchanged().map_err(SealError::Input)?;
+        self.input.unchanged()?;
         let stream = self.synthetic(spooled.plaintext_bytes, digest)?;
         let reader = SpoolReader {
             file: &spool,
@@ -543,10 +634,10 @@ impl Sealing<'_> {
     }
 
     fn stopped(&self, stop: Stop) -> SealError {
-        let input = self.input.input.clone();
+        let input = self.input.name();
         match stop {
-            Stop::Read(source) => SealError::Input(self.input.read_error(source)),
-            Stop::Changed => SealError::Input(self.input.changed()),
+            Stop::Read(source) => self.input.read_error(source),
+            Stop::Changed => SealError::Input(InputError::Changed { input }),
             Stop::Write(source) => SealError::Output(self.write_error(source)),
             Stop::Large => self.large(BodySizeError::Large),
             Stop::Cipher(source) => SealError::Cipher { input, source },
@@ -558,14 +649,14 @@ impl Sealing<'_> {
 
     fn large(&self, source: BodySizeError) -> SealError {
         SealError::Large {
-            input: self.input.input.clone(),
+            input: self.input.name(),
             source,
         }
     }
 
     fn cipher_error(&self, source: CipherError) -> SealError {
         SealError::Cipher {
-            input: self.input.input.clone(),
+            input: self.input.name(),
             source,
         }
     }

@@ -1,0 +1,444 @@
+//! What we ask of a PACS over associations: C-ECHO, C-FIND, C-GET, C-MOVE, C-STORE (PS3.4, annexes A, B and C).
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+
+use crate::association::{Association, Slots};
+use crate::command::{Command, CommandError, Field, Status, element};
+use crate::contexts::{Proposal, known, service};
+use crate::dataset::{Attributes, DataError, FileMeta, syntax, tag};
+use crate::error::{NetError, Peer, Waiting};
+use crate::intake::{Intake, Retrieved, Sink, Wanted};
+use crate::scp::{Receiver, Stop};
+use crate::uid::{AeTitle, Uid};
+use crate::wire::{Deadlines, Wire};
+
+/// Medium priority (PS3.7, 9.3.2.1 and its like).
+const MEDIUM: u16 = 0;
+/// After a C-MOVE was answered for the last time its associations should have ended; they get this much longer.
+const AFTER_MOVE: Duration = Duration::from_secs(5);
+
+/// A PACS and how to speak to it.
+#[derive(Clone)]
+pub struct PacsOptions {
+    /// Our own title.
+    pub calling: AeTitle,
+    /// Its title.
+    pub called: AeTitle,
+    /// Where it is.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// TLS, if it wants that.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// How long it may take.
+    pub deadlines: Deadlines,
+    /// How many associations there may be at once, over all clones.
+    pub slots: Slots,
+}
+
+impl PacsOptions {
+    /// With usual deadlines, two associations at once, and no TLS.
+    pub fn new(calling: AeTitle, called: AeTitle, host: &str, port: u16) -> Self {
+        Self {
+            calling,
+            called,
+            host: host.to_owned(),
+            port,
+            tls: None,
+            deadlines: Deadlines::default(),
+            slots: Slots::new(2),
+        }
+    }
+}
+
+/// A PACS. Each verb is an association of its own.
+#[derive(Clone)]
+pub struct Pacs {
+    options: PacsOptions,
+    peer: Peer,
+}
+
+/// An instance that a PACS says it has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// Its series.
+    pub series: Uid,
+    /// Itself.
+    pub instance: Uid,
+    /// Its SOP class, where the PACS tells it.
+    pub class: Option<Uid>,
+}
+
+/// What a PACS offers for C-GET.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Of the classes that were asked for, those that it sends over our association, with how many of the transfer
+    /// syntaxes that we know.
+    pub classes: Vec<(Uid, usize)>,
+}
+
+impl Pacs {
+    /// A PACS; nothing is asked yet.
+    pub fn new(options: PacsOptions) -> Self {
+        let peer = Peer::new(format!("{}@{}:{}", options.called, options.host, options.port));
+        Self { options, peer }
+    }
+
+    /// Its name in messages.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// C-ECHO: whether it answers us.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn echo(&self) -> Result<(), NetError> {
+        let mut association = self.associate(Proposal::of_service(service::VERIFICATION))?;
+        let context = self.context(&association, service::VERIFICATION, "C-ECHO")?;
+        let id = association.next_message();
+        let request = Command::request(Field::EchoRequest, id, &known(service::VERIFICATION));
+        association.send(context, request, None)?;
+        let message = association.expect()?;
+        let status = self.answer(&association, &message.command, Field::EchoReply, id)?;
+        self.judge("C-ECHO", status)?;
+        association.release();
+        Ok(())
+    }
+
+    /// Whether it would send instances of `classes` over an association of ours; asks for none.
+    ///
+    /// # Errors
+    /// Where it offers no C-GET at all.
+    pub fn offer(&self, classes: &[Uid]) -> Result<Offer, NetError> {
+        let association = self.associate(Proposal::of_retrieval(classes))?;
+        self.context(&association, service::GET, "C-GET")?;
+        let count = |class: &Uid| {
+            association
+                .agreed()
+                .iter()
+                .filter(|agreed| agreed.class == *class)
+                .count()
+        };
+        let granted = classes.iter().filter(|class| association.provides(class));
+        let classes = granted
+            .map(|class| (class.clone(), count(class)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        association.release();
+        Ok(Offer { classes })
+    }
+
+    /// C-FIND at study root: hands each answer to `each`.
+    ///
+    /// # Errors
+    /// Where the PACS cannot answer.
+    pub fn find(&self, query: &Attributes, mut each: impl FnMut(Attributes)) -> Result<(), NetError> {
+        let mut association = self.associate(Proposal::of_service(service::FIND))?;
+        self.find_over(&mut association, query, &mut each)?;
+        association.release();
+        Ok(())
+    }
+
+    fn find_over(
+        &self,
+        association: &mut Association,
+        query: &Attributes,
+        each: &mut dyn FnMut(Attributes),
+    ) -> Result<(), NetError> {
+        let context = self.context(association, service::FIND, "C-FIND")?;
+        let id = association.next_message();
+        let mut request = Command::request(Field::FindRequest, id, &known(service::FIND));
+        request.set_number(element::PRIORITY, MEDIUM);
+        association.send(context, request, Some(&query.encode()))?;
+        loop {
+            let message = association.expect()?;
+            let status = self.answer(association, &message.command, Field::FindReply, id)?;
+            if !status.is_pending() {
+                return self.judge("C-FIND", status);
+            }
+            let bytes = association.small_data()?;
+            each(Attributes::decode(&bytes).map_err(|error| association.protocol(error))?);
+        }
+    }
+
+    /// The instances of a study, or of one series of it, or that one instance, where the PACS has them.
+    ///
+    /// # Errors
+    /// Where it cannot answer.
+    pub fn instances(&self, wanted: &Wanted) -> Result<Vec<Found>, NetError> {
+        // one association for all: queries below the study need the series (PS3.4, C.4.1.2.1)
+        let mut association = self.associate(Proposal::of_service(service::FIND))?;
+        let series = match &wanted.series {
+            Some(series) => vec![series.clone()],
+            None => {
+                let query = Attributes::new()
+                    .with(tag::QUERY_LEVEL, "SERIES")
+                    .with_uids(tag::STUDY, [&wanted.study])
+                    .with(tag::SERIES, "");
+                let mut series = Vec::new();
+                self.find_over(&mut association, &query, &mut |answer| {
+                    series.push(answer.uid(tag::SERIES))
+                })?;
+                let series: Result<Vec<Uid>, DataError> = series.into_iter().collect();
+                series.map_err(|error| association.protocol(error))?
+            }
+        };
+        let mut found = Vec::new();
+        for series in series {
+            let query = Attributes::new()
+                .with(tag::QUERY_LEVEL, "IMAGE")
+                .with_uids(tag::STUDY, [&wanted.study])
+                .with_uids(tag::SERIES, [&series])
+                .with_uids(tag::SOP_INSTANCE, &wanted.instances)
+                .with(tag::SOP_CLASS, "");
+            let mut strange = None;
+            self.find_over(
+                &mut association,
+                &query,
+                &mut |answer| match answer.uid(tag::SOP_INSTANCE) {
+                    Ok(instance) => found.push(Found {
+                        series: series.clone(),
+                        instance,
+                        class: answer.uid(tag::SOP_CLASS).ok(),
+                    }),
+                    Err(error) => strange = Some(error),
+                },
+            )?;
+            if let Some(error) = strange {
+                return Err(association.protocol(error));
+            }
+        }
+        association.release();
+        found.sort();
+        found.dedup();
+        // a PACS that does not go by lists of instances answers with the whole series
+        found.retain(|one| wanted.instances.is_empty() || wanted.instances.contains(&one.instance));
+        Ok(found)
+    }
+
+    /// C-GET: retrieves over the same association. `classes` are the SOP classes that will come, where they are
+    /// known: then each can come in any transfer syntax.
+    ///
+    /// # Errors
+    /// Where the exchange failed; what `sink` got before is whole. Instances that are not what was asked for are no
+    /// error of the exchange.
+    pub fn get(&self, wanted: &Wanted, classes: &[Uid], sink: &mut Sink<'_>) -> Result<Retrieved, NetError> {
+        let mut association = self.associate(Proposal::of_retrieval(classes))?;
+        let context = self.context(&association, service::GET, "C-GET")?;
+        let is_lent = |class: &Uid| association.provides(class) && association.context_of(class.as_str()).is_some();
+        let asked: Vec<Uid> = association.agreed().iter().map(|agreed| agreed.class.clone()).collect();
+        if !asked.iter().any(is_lent) {
+            return Err(NetError::NoRole {
+                peer: self.peer.clone(),
+            });
+        }
+        let id = association.next_message();
+        let mut request = Command::request(Field::GetRequest, id, &known(service::GET));
+        request.set_number(element::PRIORITY, MEDIUM);
+        association.send(context, request, Some(&wanted.identifier().encode()))?;
+        let mut intake = Intake::new(Some(wanted), sink);
+        loop {
+            let message = association.expect()?;
+            if message.command.field() == Field::StoreRequest {
+                intake.store(&mut association, &message)?;
+                continue;
+            }
+            if self.follow(
+                &mut association,
+                &message.command,
+                Field::GetReply,
+                id,
+                &mut intake.retrieved,
+            )? {
+                association.release();
+                return Ok(intake.retrieved);
+            }
+        }
+    }
+
+    /// C-MOVE: has the PACS send to `receiver`, whose title it must know.
+    ///
+    /// # Errors
+    /// As for [`Pacs::get`].
+    pub fn fetch_by_move(
+        &self,
+        wanted: &Wanted,
+        receiver: &Receiver,
+        sink: &mut Sink<'_>,
+    ) -> Result<Retrieved, NetError> {
+        let intake = Mutex::new(Intake::new(Some(wanted), sink));
+        let stop = receiver.stop();
+        let moved = std::thread::scope(|scope| {
+            // whatever happens to the request, the receiver ends
+            let _end = EndReceiving(&stop);
+            scope.spawn(|| {
+                receiver.serve(&stop, AFTER_MOVE, &|association, message| {
+                    let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
+                    intake.store(association, message)
+                });
+            });
+            self.request_move(wanted, receiver.title())
+        });
+        let mut retrieved = intake.into_inner().unwrap_or_else(PoisonError::into_inner).retrieved;
+        let told = moved?;
+        retrieved.failed = told.failed;
+        retrieved.failed_count = told.failed_count;
+        Ok(retrieved)
+    }
+
+    fn request_move(&self, wanted: &Wanted, destination: &AeTitle) -> Result<Retrieved, NetError> {
+        let mut association = self.associate(Proposal::of_service(service::MOVE))?;
+        let context = self.context(&association, service::MOVE, "C-MOVE")?;
+        let id = association.next_message();
+        let mut request = Command::request(Field::MoveRequest, id, &known(service::MOVE));
+        request.set_number(element::PRIORITY, MEDIUM);
+        request.set_text(element::MOVE_DESTINATION, destination.as_str());
+        association.send(context, request, Some(&wanted.identifier().encode()))?;
+        let mut told = Retrieved::default();
+        loop {
+            let message = association.expect()?;
+            if self.follow(&mut association, &message.command, Field::MoveReply, id, &mut told)? {
+                association.release();
+                return Ok(told);
+            }
+        }
+    }
+
+    /// Reads an answer to a retrieval; whether it is the last one.
+    fn follow(
+        &self,
+        association: &mut Association,
+        command: &Command,
+        reply: Field,
+        id: u16,
+        retrieved: &mut Retrieved,
+    ) -> Result<bool, NetError> {
+        let status = self.answer(association, command, reply, id)?;
+        if status.is_pending() {
+            return Ok(false);
+        }
+        let count = |name| command.number(name).map_or(0, u64::from);
+        retrieved.failed_count = count(element::FAILED);
+        if command.has_data() {
+            let bytes = association.small_data()?;
+            // a list of failures that cannot be read fails nothing that came
+            if let Ok(attributes) = Attributes::decode(&bytes) {
+                retrieved.failed = attributes.uids(tag::FAILED_INSTANCES);
+            }
+        }
+        let done = count(element::COMPLETED) + count(element::WARNING);
+        // some instances came, or were tried: each is told for itself
+        if !status.is_success() && done == 0 && retrieved.kept.is_empty() && retrieved.strange.is_empty() {
+            self.judge(reply.name(), status)?;
+        }
+        Ok(true)
+    }
+
+    /// C-STORE of one file of PS3.10, as it is encoded.
+    ///
+    /// # Errors
+    /// Where the PACS does not take it, or `file` is none.
+    pub fn store(&self, mut file: &mut dyn Read) -> Result<(), NetError> {
+        let (meta, _) = FileMeta::read(&mut file).map_err(|source| NetError::Source {
+            peer: self.peer.clone(),
+            source,
+        })?;
+        let proposal = Proposal::of_storage(&meta.class, &meta.transfer_syntax);
+        let mut association = self.associate(proposal)?;
+        let context = association.context_of(meta.class.as_str()).map(|agreed| agreed.id);
+        let context = context.ok_or_else(|| NetError::NoContext {
+            peer: self.peer.clone(),
+            class: meta.class.clone(),
+            transfer_syntax: meta.transfer_syntax.clone(),
+        })?;
+        let id = association.next_message();
+        let mut request = Command::request(Field::StoreRequest, id, &meta.class);
+        request.set_number(element::PRIORITY, MEDIUM);
+        request.set_uid(element::AFFECTED_INSTANCE, &meta.instance);
+        association.send_stream(context, request, file)?;
+        let message = association.expect()?;
+        let status = self.answer(&association, &message.command, Field::StoreReply, id)?;
+        self.judge("C-STORE", status)?;
+        association.release();
+        Ok(())
+    }
+
+    fn associate(&self, proposal: Proposal) -> Result<Association, NetError> {
+        let options = &self.options;
+        let slot = options
+            .slots
+            .take(options.deadlines.whole)
+            .ok_or_else(|| NetError::Late {
+                peer: self.peer.clone(),
+                waiting: Waiting::Turn,
+                seconds: options.deadlines.whole.as_secs(),
+            })?;
+        let wire = Wire::connect(
+            &options.host,
+            options.port,
+            options.tls.as_ref(),
+            self.peer.clone(),
+            options.deadlines,
+        )?;
+        Association::request(wire, &options.calling, &options.called, proposal, Some(slot))
+    }
+
+    fn context(&self, association: &Association, class: &str, service: &'static str) -> Result<u8, NetError> {
+        let context = association.context_of(class);
+        let usable = context.filter(|agreed| agreed.transfer_syntax.as_str() == syntax::IMPLICIT_LITTLE);
+        usable.map(|agreed| agreed.id).ok_or_else(|| NetError::NoService {
+            peer: self.peer.clone(),
+            service,
+        })
+    }
+
+    fn answer(&self, association: &Association, command: &Command, field: Field, id: u16) -> Result<Status, NetError> {
+        if command.field() != field {
+            return Err(association.protocol(CommandError::Unexpected(command.field().name())));
+        }
+        let status = command.answers(id).and_then(|()| command.status());
+        status.map_err(|error| association.protocol(error))
+    }
+
+    fn judge(&self, operation: &'static str, status: Status) -> Result<(), NetError> {
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(NetError::Status {
+            peer: self.peer.clone(),
+            operation,
+            status,
+        })
+    }
+}
+
+/// Ends the receiver of a C-MOVE on drop.
+struct EndReceiving<'a>(&'a Stop);
+
+impl Drop for EndReceiving<'_> {
+    fn drop(&mut self) {
+        self.0.now();
+    }
+}
+
+impl Wanted {
+    /// As the identifier of a retrieval (PS3.4, C.4.2.1.4 and C.4.3.1.3).
+    fn identifier(&self) -> Attributes {
+        let attributes = Attributes::new().with_uids(tag::STUDY, [&self.study]);
+        let Some(series) = &self.series else {
+            return attributes.with(tag::QUERY_LEVEL, "STUDY");
+        };
+        let attributes = attributes.with_uids(tag::SERIES, [series]);
+        if self.instances.is_empty() {
+            return attributes.with(tag::QUERY_LEVEL, "SERIES");
+        }
+        attributes
+            .with(tag::QUERY_LEVEL, "IMAGE")
+            .with_uids(tag::SOP_INSTANCE, &self.instances)
+    }
+}

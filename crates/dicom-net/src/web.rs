@@ -1,0 +1,543 @@
+//! DICOMweb (PS3.18): QIDO-RS to find, WADO-RS to retrieve as stored, STOW-RS to store.
+//!
+//! Blocking, like all of this crate: a small runtime of its own does the network, so this must not be called from
+//! within another one.
+
+use std::error::Error;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use rustls::ClientConfig;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::association::Slots;
+use crate::dataset::{DataError, tag};
+use crate::error::Peer;
+use crate::intake::{Intake, Retrieved, Sink, Taken, Wanted};
+use crate::multipart::{self, MultipartError, Parts};
+use crate::pacs::Found;
+use crate::uid::Uid;
+use crate::wire::Deadlines;
+
+/// How many instances are asked for at once: an answer has some hundred bytes for each.
+const PAGE: usize = 500;
+/// What an answer to a query may have.
+const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+/// Parts as they are stored, in whatever transfer syntax (PS3.18, 8.7.3.5.2).
+const AS_STORED: &str = "multipart/related; type=\"application/dicom\"; transfer-syntax=*";
+/// The boundary of what we send; a part that has it cannot be sent.
+const BOUNDARY: &str = "hydra-eds-5c1f6a7e9b3d40d2";
+
+/// A DICOMweb service and how to speak to it.
+#[derive(Clone)]
+pub struct WebOptions {
+    /// Its root, for example `https://pacs.example.org/dicom-web`.
+    pub url: String,
+    /// TLS, for `https`.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// What stands in `Authorization`, for example `Bearer …`; never shown.
+    pub authorization: Option<String>,
+    /// How long it may take.
+    pub deadlines: Deadlines,
+    /// How many retrievals there may be at once.
+    pub slots: Slots,
+}
+
+/// Why an exchange over HTTP failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WebError {
+    /// No URL that is one of DICOMweb, or options that do not go with it.
+    #[error("`{0}` is no URL of a DICOMweb service: {1}")]
+    Url(String, &'static str),
+    /// Our own side cannot start.
+    #[error("cannot start the network side for {peer}")]
+    Local {
+        /// For whom.
+        peer: Peer,
+        /// Why not.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No connection, or a broken one.
+    #[error("no answer from {peer}")]
+    Connection {
+        /// Who.
+        peer: Peer,
+        /// Why not.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A deadline passed.
+    #[error("{peer} gave no answer in {seconds} s")]
+    Late {
+        /// Who.
+        peer: Peer,
+        /// How long.
+        seconds: u64,
+    },
+    /// It refused us.
+    #[error("{peer} refused us (status {status})")]
+    NotAllowed {
+        /// Who.
+        peer: Peer,
+        /// 401 or 403.
+        status: u16,
+    },
+    /// It cannot, or will not.
+    #[error("{peer} answered the {operation} with status {status}")]
+    Status {
+        /// Who.
+        peer: Peer,
+        /// What was asked.
+        operation: &'static str,
+        /// The answer.
+        status: u16,
+    },
+    /// An answer that is none to the question.
+    #[error("{peer} does not speak DICOMweb as it should: {what}")]
+    Answer {
+        /// Who.
+        peer: Peer,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A body that is none of several parts, or ended early.
+    #[error("the instances from {peer} do not come as they should")]
+    Parts {
+        /// From whom.
+        peer: Peer,
+        /// What is wrong.
+        #[source]
+        source: MultipartError,
+    },
+    /// Whoever was given the instances wants no more.
+    #[error("the exchange with {peer} was stopped")]
+    Stopped {
+        /// With whom.
+        peer: Peer,
+    },
+    /// What was to be sent cannot be sent.
+    #[error("the instance cannot be sent to {peer}")]
+    Source {
+        /// To whom.
+        peer: Peer,
+        /// Why not.
+        #[source]
+        source: DataError,
+    },
+}
+
+/// A DICOMweb service.
+pub struct Dicomweb {
+    runtime: Runtime,
+    client: Client,
+    base: String,
+    peer: Peer,
+    authorization: Option<HeaderValue>,
+    deadlines: Deadlines,
+    slots: Slots,
+}
+
+impl Dicomweb {
+    /// A service; nothing is asked yet.
+    ///
+    /// # Errors
+    /// Options that cannot work.
+    pub fn new(options: WebOptions) -> Result<Self, WebError> {
+        let base = options.url.trim_end_matches('/').to_owned();
+        let url = |why| WebError::Url(shown(&base), why);
+        let parsed = reqwest::Url::parse(&base).map_err(|_| url("it cannot be read"))?;
+        let host = parsed.host_str().ok_or_else(|| url("it has no host"))?;
+        let tls = match (parsed.scheme(), &options.tls) {
+            ("http", _) => None,
+            ("https", Some(tls)) => Some(ClientConfig::clone(tls)),
+            ("https", None) => return Err(url("it wants TLS, and no authorities are configured")),
+            _ => return Err(url("it is neither http nor https")),
+        };
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(url("it has a user or a password in it"));
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(url("it has more than a path"));
+        }
+        let port = parsed.port_or_known_default().unwrap_or_default();
+        let peer = Peer::new(format!("{}://{host}:{port}", parsed.scheme()));
+        let local = |source| WebError::Local {
+            peer: peer.clone(),
+            source,
+        };
+        let builder = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("hydra-eds/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.deadlines.connect)
+            .tcp_nodelay(true);
+        let builder = match tls {
+            Some(tls) => builder.tls_backend_preconfigured(tls).https_only(true),
+            None => builder.tls_backend_preconfigured(no_tls().map_err(|error| local(error.into()))?),
+        };
+        let client = builder.build().map_err(|error| local(error.into()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let authorization = options.authorization.map(|text| {
+            let mut value = HeaderValue::from_str(&text).map_err(|_| url("what authorizes us is no header"))?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
+        Ok(Self {
+            runtime: runtime.map_err(|error| local(error.into()))?,
+            client,
+            authorization: authorization.transpose()?,
+            base,
+            peer,
+            deadlines: options.deadlines,
+            slots: options.slots,
+        })
+    }
+
+    /// Its name in messages.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// QIDO-RS: whether it answers us, by asking for a single study.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn echo(&self) -> Result<(), WebError> {
+        self.query("/studies?limit=1").map(|_| ())
+    }
+
+    /// QIDO-RS: the instances of a study, or of one series of it, or those that are named, where it has them.
+    ///
+    /// # Errors
+    /// Where it cannot answer.
+    pub fn instances(&self, wanted: &Wanted) -> Result<Vec<Found>, WebError> {
+        let series = wanted
+            .series
+            .as_ref()
+            .map_or(String::new(), |series| format!("/series/{series}"));
+        let mut found: Vec<Found> = Vec::new();
+        loop {
+            let offset = found.len();
+            let path = format!(
+                "/studies/{}{series}/instances?limit={PAGE}&offset={offset}&includefield=00080016&includefield=0020000E",
+                wanted.study
+            );
+            let page = self.query(&path)?;
+            let count = page.len();
+            for one in &page {
+                let one = self.found(one, wanted)?;
+                // a service that does not go by offsets sends the same again
+                if !found.contains(&one) {
+                    found.push(one);
+                }
+            }
+            if count < PAGE || found.len() == offset {
+                break;
+            }
+        }
+        found.retain(|one| wanted.instances.is_empty() || wanted.instances.contains(&one.instance));
+        found.sort();
+        Ok(found)
+    }
+
+    fn found(&self, one: &Value, wanted: &Wanted) -> Result<Found, WebError> {
+        let value = |tag: crate::dataset::Tag| {
+            let name = format!("{:04X}{:04X}", tag.0, tag.1);
+            Uid::new(
+                one.get(name)?
+                    .get("Value")?
+                    .get(0)?
+                    .as_str()?
+                    .trim_end_matches(['\0', ' ']),
+            )
+            .ok()
+        };
+        let missing = |what| WebError::Answer {
+            peer: self.peer.clone(),
+            what,
+        };
+        let series = value(tag::SERIES).or_else(|| wanted.series.clone());
+        Ok(Found {
+            series: series.ok_or_else(|| missing("an instance without a series"))?,
+            instance: value(tag::SOP_INSTANCE).ok_or_else(|| missing("an instance without an identifier"))?,
+            class: value(tag::SOP_CLASS),
+        })
+    }
+
+    fn query(&self, path: &str) -> Result<Vec<Value>, WebError> {
+        let until = Instant::now() + self.deadlines.unit;
+        let request = self.request(self.client.get(format!("{}{path}", self.base)));
+        let response = self.send(request.header(ACCEPT, "application/dicom+json"), until)?;
+        let nothing = [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND];
+        if nothing.contains(&response.status()) {
+            return Ok(Vec::new());
+        }
+        let response = self.judge("query", response)?;
+        let mut bytes = Vec::new();
+        let body = Body::new(self, response, until);
+        let read = body.take(LONGEST_ANSWER as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|error| self.broken(error))?;
+        let answer = serde_json::from_slice(&bytes).ok();
+        answer.ok_or_else(|| WebError::Answer {
+            peer: self.peer.clone(),
+            what: "an answer to a query that is no list in JSON",
+        })
+    }
+
+    /// WADO-RS: retrieves what is wanted; several named instances one after the other, over the same connection.
+    ///
+    /// # Errors
+    /// Where the exchange failed; what `sink` got before is whole.
+    pub fn retrieve(&self, wanted: &Wanted, sink: &mut Sink<'_>) -> Result<Retrieved, WebError> {
+        let slot = self.slots.take(self.deadlines.whole);
+        let _slot = slot.ok_or_else(|| self.late(self.deadlines.whole))?;
+        let whole = Instant::now() + self.deadlines.whole;
+        let mut intake = Intake::new(Some(wanted), sink);
+        let mut path = format!("/studies/{}", wanted.study);
+        if let Some(series) = &wanted.series {
+            path.push_str(&format!("/series/{series}"));
+        }
+        if wanted.instances.is_empty() || wanted.series.is_none() {
+            self.retrieve_path(&path, whole, &mut intake)?;
+            return Ok(intake.retrieved);
+        }
+        for instance in &wanted.instances {
+            if !self.retrieve_path(&format!("{path}/instances/{instance}"), whole, &mut intake)? {
+                intake.retrieved.failed.push(instance.clone());
+                intake.retrieved.failed_count += 1;
+            }
+        }
+        Ok(intake.retrieved)
+    }
+
+    /// Whether there is something.
+    fn retrieve_path(&self, path: &str, whole: Instant, intake: &mut Intake<'_, '_>) -> Result<bool, WebError> {
+        let request = self.request(self.client.get(format!("{}{path}", self.base)));
+        let until = whole.min(Instant::now() + self.deadlines.unit);
+        let response = self.send(request.header(ACCEPT, AS_STORED), until)?;
+        if [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND].contains(&response.status()) {
+            return Ok(false);
+        }
+        let response = self.judge("retrieval", response)?;
+        let content_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let boundary = multipart::boundary(content_type.unwrap_or_default());
+        let boundary = boundary.map_err(|source| self.parts(source))?;
+        let mut parts = Parts::new(Body::new(self, response, whole), &boundary);
+        while parts.next().map_err(|source| self.parts(source))? {
+            let taken = intake.file(&mut parts.part());
+            parts.check().map_err(|source| self.parts(source))?;
+            match taken {
+                Ok(Taken::Stop) => {
+                    return Err(WebError::Stopped {
+                        peer: self.peer.clone(),
+                    });
+                }
+                Ok(_) => {}
+                Err(DataError::Read(error)) => return Err(self.broken(error)),
+                Err(_) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// STOW-RS of one file of PS3.10, which is held in memory meanwhile.
+    ///
+    /// # Errors
+    /// Where the service does not take it.
+    pub fn store(&self, study: &Uid, file: &[u8]) -> Result<(), WebError> {
+        if memchr::memmem::find(file, BOUNDARY.as_bytes()).is_some() {
+            return Err(WebError::Source {
+                peer: self.peer.clone(),
+                source: DataError::Structure(crate::dataset::Tag(0x7fe0, 0x0010)),
+            });
+        }
+        let head = format!("--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n");
+        let body = [head.as_bytes(), file, format!("\r\n--{BOUNDARY}--\r\n").as_bytes()].concat();
+        let request = self.request(self.client.post(format!("{}/studies/{study}", self.base)));
+        let kind = format!("multipart/related; type=\"application/dicom\"; boundary={BOUNDARY}");
+        let request = request
+            .header(CONTENT_TYPE, kind)
+            .header(ACCEPT, "application/dicom+json");
+        let response = self.send(request.body(body), Instant::now() + self.deadlines.unit)?;
+        // 202 says that some of the instances were not stored; there is one
+        if response.status() == StatusCode::ACCEPTED {
+            return Err(self.status("storing", StatusCode::ACCEPTED));
+        }
+        self.judge("storing", response).map(|_| ())
+    }
+
+    fn request(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value.clone()),
+            None => request,
+        }
+    }
+
+    fn send(&self, request: RequestBuilder, until: Instant) -> Result<Response, WebError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = self
+            .runtime
+            .block_on(async { tokio::time::timeout(left, request.send()).await });
+        match answer {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_timeout() => Err(self.late(self.deadlines.connect)),
+            Ok(Err(error)) => Err(WebError::Connection {
+                peer: self.peer.clone(),
+                source: innermost(error),
+            }),
+            Err(_) => Err(self.late(self.deadlines.unit)),
+        }
+    }
+
+    fn judge(&self, operation: &'static str, response: Response) -> Result<Response, WebError> {
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(WebError::NotAllowed {
+                peer: self.peer.clone(),
+                status: status.as_u16(),
+            }),
+            status => Err(self.status(operation, status)),
+        }
+    }
+
+    fn status(&self, operation: &'static str, status: StatusCode) -> WebError {
+        WebError::Status {
+            peer: self.peer.clone(),
+            operation,
+            status: status.as_u16(),
+        }
+    }
+
+    fn late(&self, allowed: Duration) -> WebError {
+        WebError::Late {
+            peer: self.peer.clone(),
+            seconds: allowed.as_secs(),
+        }
+    }
+
+    fn broken(&self, error: io::Error) -> WebError {
+        if error.kind() == io::ErrorKind::TimedOut {
+            return self.late(self.deadlines.unit);
+        }
+        WebError::Connection {
+            peer: self.peer.clone(),
+            source: error.into(),
+        }
+    }
+
+    fn parts(&self, source: MultipartError) -> WebError {
+        match source {
+            MultipartError::Read(error) => self.broken(error),
+            source => WebError::Parts {
+                peer: self.peer.clone(),
+                source,
+            },
+        }
+    }
+}
+
+/// A body as it comes in.
+struct Body<'a> {
+    web: &'a Dicomweb,
+    response: Response,
+    chunk: bytes::Bytes,
+    whole: Instant,
+}
+
+impl<'a> Body<'a> {
+    fn new(web: &'a Dicomweb, response: Response, whole: Instant) -> Self {
+        Self {
+            web,
+            response,
+            chunk: bytes::Bytes::new(),
+            whole,
+        }
+    }
+}
+
+impl Read for Body<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() && !out.is_empty() {
+            let left = self
+                .whole
+                .saturating_duration_since(Instant::now())
+                .min(self.web.deadlines.unit);
+            let next = self.response.chunk();
+            let next = self
+                .web
+                .runtime
+                .block_on(async { tokio::time::timeout(left, next).await });
+            match next.map_err(|_| io::ErrorKind::TimedOut)? {
+                Ok(Some(chunk)) => self.chunk = chunk,
+                Ok(None) => return Ok(0),
+                Err(error) => return Err(io::Error::other(innermost(error))),
+            }
+        }
+        let count = out.len().min(self.chunk.len());
+        out[..count].copy_from_slice(&self.chunk.split_to(count));
+        Ok(count)
+    }
+}
+
+/// What reqwest says around it repeats the URL, which names a study.
+fn innermost(error: reqwest::Error) -> Box<dyn Error + Send + Sync> {
+    let error = error.without_url();
+    let mut cause: &(dyn Error + 'static) = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string().into()
+}
+
+/// Without its own TLS the client would look for certificates of the system, and take another provider.
+fn no_tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth())
+}
+
+/// A URL without what may be secret in it.
+fn shown(url: &str) -> String {
+    let plain = url.split(['?', '#']).next().unwrap_or_default();
+    match (plain.find("://"), plain.rfind('@')) {
+        (Some(start), Some(end)) if start + 3 <= end => format!("{}…{}", &plain[..start + 3], &plain[end..]),
+        _ => plain.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        let options = WebOptions {
+            url: url.to_owned(),
+            tls: None,
+            authorization: None,
+            deadlines: Deadlines::default(),
+            slots: Slots::new(1),
+        };
+        Dicomweb::new(options).err().expect("no service").to_string()
+    }
+
+    #[test]
+    fn what_is_no_service_is_refused_without_its_secrets() {
+        assert!(refused("ftp://pacs/x").contains("neither http nor https"));
+        assert!(refused("https://pacs/x").contains("no authorities"));
+        assert!(refused("http://pacs/x?y").contains("more than a path"));
+        assert!(refused("pacs").contains("cannot be read"));
+        let text = refused("http://me:secret@pacs/x");
+        assert!(text.contains("a password") && !text.contains("secret"), "{text}");
+    }
+}

@@ -1,0 +1,423 @@
+//! DICOM on the wire against other people's programs (Orthanc, dcmtk) and a PACS that misbehaves.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dicom_net::dataset::{FileMeta, syntax};
+use dicom_net::{
+    AeTitle, Arrival, Deadlines, Dicomweb, NetError, Pacs, Receiver, ReceiverOptions, Retrieved, StrangeInstance,
+    Taken, Uid, Waiting, Wanted, WebOptions,
+};
+use hydra_tests::pacs::{Dcmqrscp, FakePacs, Fault, OURS, Orthanc, folder_of, free_port, load, options, pacs, single};
+use hydra_xtask::dicom::{INVENTED, ct_slice};
+
+const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
+
+fn uid(text: &str) -> Uid {
+    Uid::new(text).unwrap()
+}
+
+fn numbered(number: u128) -> Uid {
+    uid(&format!("2.25.{number}"))
+}
+
+/// A study of two series, with two slices and one.
+fn study() -> Vec<Vec<u8>> {
+    [(11, 101), (11, 102), (12, 103)]
+        .map(|(series, image)| ct_slice(&INVENTED, [1, series, image, 9]))
+        .to_vec()
+}
+
+fn other() -> Vec<u8> {
+    ct_slice(&INVENTED, [2, 21, 201, 9])
+}
+
+fn wanted(series: Option<u128>, instances: &[u128]) -> Wanted {
+    Wanted {
+        study: numbered(1),
+        series: series.map(numbered),
+        instances: instances.iter().copied().map(numbered).collect(),
+    }
+}
+
+/// The data set of a file, without what is in front of it.
+fn data_set(file: &[u8]) -> (FileMeta, Vec<u8>) {
+    let mut rest = file;
+    let (meta, _) = FileMeta::read(&mut rest).unwrap();
+    (meta, rest.to_vec())
+}
+
+/// What came, by instance: its arrival and its whole file.
+type Came = BTreeMap<Uid, (Arrival, Vec<u8>)>;
+
+fn collect<E>(retrieve: impl FnOnce(&mut dicom_net::Sink<'_>) -> Result<Retrieved, E>) -> (Result<Retrieved, E>, Came) {
+    let mut came = Came::new();
+    let retrieved = retrieve(&mut |arrival: &Arrival, file: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        if file.read_to_end(&mut bytes).is_err() {
+            return Taken::Dropped;
+        }
+        came.insert(arrival.identity.instance.clone(), (arrival.clone(), bytes));
+        Taken::Kept
+    });
+    (retrieved, came)
+}
+
+/// Every instance that came is one of `files`, bit for bit, and no other.
+#[track_caller]
+fn same(came: &Came, files: &[&Vec<u8>]) {
+    assert_eq!(came.len(), files.len());
+    for file in files {
+        let (meta, data) = data_set(file);
+        let (arrival, bytes) = &came[&meta.instance];
+        let (came_meta, came_data) = data_set(bytes);
+        assert_eq!(came_meta, meta);
+        assert_eq!(arrival.transfer_syntax, meta.transfer_syntax);
+        assert!(came_data == data, "{}: other bytes", meta.instance);
+    }
+}
+
+#[test]
+fn peer_orthanc_answers_finds_and_gets_bit_for_bit() {
+    let orthanc = Orthanc::start();
+    let files = study();
+    orthanc.load(&files);
+    orthanc.load(&[other()]);
+    let pacs = pacs(orthanc.port);
+    pacs.echo().unwrap();
+    let offer = pacs.offer(&[uid(CT)]).unwrap();
+    assert!(
+        offer
+            .classes
+            .iter()
+            .any(|(class, syntaxes)| *class == uid(CT) && *syntaxes > 10),
+        "{offer:?}"
+    );
+
+    let found = pacs.instances(&wanted(None, &[])).unwrap();
+    let names: Vec<_> = found
+        .iter()
+        .map(|one| (one.series.clone(), one.instance.clone()))
+        .collect();
+    let expected = [(11, 101), (11, 102), (12, 103)].map(|(series, image)| (numbered(series), numbered(image)));
+    assert_eq!(names, expected);
+    assert!(found.iter().all(|one| one.class == Some(uid(CT))));
+    assert_eq!(pacs.instances(&wanted(Some(11), &[102])).unwrap().len(), 1);
+    assert_eq!(pacs.instances(&wanted(Some(77), &[])).unwrap(), []);
+
+    let (retrieved, came) = collect(|sink| pacs.get(&wanted(Some(11), &[]), &[uid(CT)], sink));
+    let retrieved = retrieved.unwrap();
+    assert_eq!(retrieved.kept.len(), 2);
+    assert!(
+        retrieved.strange.is_empty() && retrieved.failed_count == 0,
+        "{retrieved:?}"
+    );
+    same(&came, &[&files[0], &files[1]]);
+    // without classes, a whole study, one instance, nothing
+    let (_, came) = collect(|sink| pacs.get(&wanted(None, &[]), &[], sink));
+    same(&came, &files.iter().collect::<Vec<_>>());
+    let (_, came) = collect(|sink| pacs.get(&wanted(Some(12), &[103]), &[uid(CT)], sink));
+    same(&came, &[&files[2]]);
+    let (nothing, came) = collect(|sink| pacs.get(&wanted(Some(77), &[]), &[uid(CT)], sink));
+    assert!(came.is_empty() && nothing.is_ok_and(|nothing| nothing.kept.is_empty()));
+    moves(&orthanc, &files);
+    compressed(&orthanc);
+    web(&orthanc, &files);
+}
+
+fn moves(orthanc: &Orthanc, files: &[Vec<u8>]) {
+    let receiver = ReceiverOptions::new(AeTitle::new(OURS).unwrap());
+    let receiver = Receiver::listen(&format!("127.0.0.1:{}", orthanc.move_port), receiver).unwrap();
+    let pacs = pacs(orthanc.port);
+    for _ in 0..2 {
+        let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&wanted(Some(11), &[]), &receiver, sink));
+        assert_eq!(retrieved.unwrap().kept.len(), 2);
+        same(&came, &[&files[0], &files[1]]);
+    }
+    let mut unknown = options(orthanc.port);
+    unknown.calling = AeTitle::new("NOBODY").unwrap();
+    let receiver = Receiver::listen("127.0.0.1:0", ReceiverOptions::new(unknown.calling.clone())).unwrap();
+    let (refused, _) = collect(|sink| Pacs::new(unknown).fetch_by_move(&wanted(Some(11), &[]), &receiver, sink));
+    assert!(
+        matches!(
+            refused,
+            Err(NetError::Status {
+                operation: "C-MOVE",
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+}
+
+/// An instance in JPEG lossless comes as it is stored, by every way.
+fn compressed(orthanc: &Orthanc) {
+    let plain = ct_slice(&INVENTED, [3, 31, 301, 9]);
+    let (folder, paths) = folder_of(&[plain]);
+    let packed = folder.path().join("packed.dcm");
+    let made = Command::new("dcmcjpeg")
+        .arg("+e1")
+        .arg(&paths[0])
+        .arg(&packed)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let packed = std::fs::read(packed).unwrap();
+    let (meta, _) = data_set(&packed);
+    assert_ne!(meta.transfer_syntax, uid(syntax::EXPLICIT_LITTLE));
+    orthanc.load(std::slice::from_ref(&packed));
+    let study = Wanted {
+        study: numbered(3),
+        series: Some(numbered(31)),
+        instances: Vec::new(),
+    };
+    let pacs = pacs(orthanc.port);
+    let (_, came) = collect(|sink| pacs.get(&study, &[meta.class.clone()], sink));
+    same(&came, &[&packed]);
+    let (_, came) = collect(|sink| service(orthanc).retrieve(&study, sink));
+    same(&came, &[&packed]);
+}
+
+fn service(orthanc: &Orthanc) -> Dicomweb {
+    let deadlines = options(0).deadlines;
+    let options = WebOptions {
+        url: orthanc.dicomweb(),
+        tls: None,
+        authorization: None,
+        deadlines,
+        slots: single(),
+    };
+    Dicomweb::new(options).unwrap()
+}
+
+fn web(orthanc: &Orthanc, files: &[Vec<u8>]) {
+    let web = service(orthanc);
+    web.echo().unwrap();
+    let found = web.instances(&wanted(None, &[])).unwrap();
+    assert_eq!(found, pacs(orthanc.port).instances(&wanted(None, &[])).unwrap());
+    assert_eq!(web.instances(&wanted(Some(77), &[])).unwrap(), []);
+    let (retrieved, came) = collect(|sink| web.retrieve(&wanted(None, &[]), sink));
+    assert_eq!(retrieved.unwrap().kept.len(), 3);
+    same(&came, &files.iter().collect::<Vec<_>>());
+    let (retrieved, came) = collect(|sink| web.retrieve(&wanted(Some(11), &[102, 777]), sink));
+    assert_eq!(retrieved.unwrap().failed, [numbered(777)]);
+    same(&came, &[&files[1]]);
+    let new = ct_slice(&INVENTED, [4, 41, 401, 9]);
+    web.store(&numbered(4), &new).unwrap();
+    let stored = Wanted {
+        study: numbered(4),
+        series: None,
+        instances: Vec::new(),
+    };
+    let (_, came) = collect(|sink| web.retrieve(&stored, sink));
+    same(&came, &[&new]);
+    assert!(web.store(&numbered(4), b"no DICOM").is_err());
+}
+
+#[test]
+fn peer_dcmqrscp_gets_and_moves() {
+    let server = Dcmqrscp::start();
+    let files = study();
+    load(server.port, &files);
+    let pacs = pacs(server.port);
+    pacs.echo().unwrap();
+    assert_eq!(pacs.instances(&wanted(None, &[])).unwrap().len(), 3);
+    let (retrieved, came) = collect(|sink| pacs.get(&wanted(Some(11), &[]), &[uid(CT)], sink));
+    assert_eq!(retrieved.unwrap().kept.len(), 2);
+    same(&came, &[&files[0], &files[1]]);
+    let address = format!("127.0.0.1:{}", server.move_port);
+    let receiver = Receiver::listen(&address, ReceiverOptions::new(AeTitle::new(OURS).unwrap())).unwrap();
+    let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&wanted(None, &[]), &receiver, sink));
+    assert_eq!(retrieved.unwrap().kept.len(), 3);
+    same(&came, &files.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn peer_dcmsend_is_received_and_strangers_are_refused() {
+    let mut receiving = ReceiverOptions::new(AeTitle::new(OURS).unwrap());
+    receiving.callers = vec![AeTitle::new("FRIEND").unwrap()];
+    let receiver = Receiver::listen("127.0.0.1:0", receiving).unwrap();
+    let port = receiver.address().port().to_string();
+    let stop = receiver.stop();
+    let files = study();
+    let (_folder, paths) = folder_of(&files);
+    let came = Mutex::new(Came::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            receiver.receive(&stop, &|arrival, file| {
+                let mut bytes = Vec::new();
+                if file.read_to_end(&mut bytes).is_err() {
+                    return Taken::Dropped;
+                }
+                came.lock()
+                    .unwrap()
+                    .insert(arrival.identity.instance.clone(), (arrival.clone(), bytes));
+                Taken::Kept
+            });
+        });
+        let send = |ours: &str, theirs: &str| {
+            let mut send = Command::new("dcmsend");
+            send.args(["--aetitle", theirs, "--call", ours, "127.0.0.1", &port])
+                .args(&paths);
+            send.output().unwrap()
+        };
+        let sent = send(OURS, "FRIEND");
+        let echoed = Command::new("echoscu")
+            .args(["-aet", "FRIEND", "-aec", OURS, "127.0.0.1", &port])
+            .output();
+        let strangers = [send(OURS, "STRANGER"), send("ANOTHER", "FRIEND")];
+        stop.now();
+        assert!(sent.status.success(), "{sent:?}");
+        assert!(echoed.unwrap().status.success());
+        assert!(strangers.iter().all(|sent| !sent.status.success()), "{strangers:?}");
+    });
+    same(&came.into_inner().unwrap(), &files.iter().collect::<Vec<_>>());
+}
+
+fn from_fake(fault: Fault) -> (Result<Retrieved, NetError>, Came) {
+    let fake = FakePacs::start(&study(), &other(), fault);
+    let mut options = options(fake.port);
+    options.deadlines = Deadlines {
+        association: Duration::from_millis(500),
+        unit: Duration::from_millis(500),
+        ..options.deadlines
+    };
+    let pacs = Pacs::new(options);
+    collect(|sink| pacs.get(&wanted(None, &[]), &[uid(CT)], sink))
+}
+
+#[test]
+fn a_pacs_that_does_what_it_should_is_understood() {
+    let files = study();
+    let (retrieved, came) = from_fake(Fault::None);
+    assert_eq!(retrieved.unwrap().kept.len(), 3);
+    same(&came, &files.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_pacs_that_is_down_hangs_refuses_or_speaks_something_else_is_named() {
+    let gone = pacs(free_port());
+    let error = gone.echo().unwrap_err();
+    assert!(matches!(error, NetError::Connect { .. }), "{error:?}");
+    assert!(error.to_string().contains("PACS@127.0.0.1:"), "{error}");
+    let failed = |fault| from_fake(fault).0.unwrap_err();
+    let hung = failed(Fault::Hang);
+    assert!(
+        matches!(
+            hung,
+            NetError::Late {
+                waiting: Waiting::Association,
+                ..
+            }
+        ),
+        "{hung:?}"
+    );
+    let refused = failed(Fault::Refuse);
+    assert!(
+        refused
+            .to_string()
+            .ends_with("refused the association: it does not know our title"),
+        "{refused}"
+    );
+    assert!(matches!(failed(Fault::NoRole), NetError::NoRole { .. }));
+    assert!(matches!(failed(Fault::Nonsense), NetError::Protocol { .. }));
+}
+
+#[test]
+fn what_came_before_a_connection_broke_or_stalled_is_kept() {
+    let files = study();
+    for (fault, broke) in [(Fault::DropAt(1), true), (Fault::StallAt(1), false)] {
+        let (retrieved, came) = from_fake(fault);
+        let error = retrieved.unwrap_err();
+        let expected = match error {
+            NetError::Closed { .. } => broke,
+            NetError::Late {
+                waiting: Waiting::Data, ..
+            } => !broke,
+            _ => false,
+        };
+        assert!(expected, "{fault:?}: {error:?}");
+        same(&came, &[&files[0]]);
+    }
+}
+
+#[test]
+fn another_instance_than_was_asked_for_is_nobodys() {
+    let files = study();
+    let cases: [(Fault, fn(&StrangeInstance) -> bool); 4] = [
+        (Fault::OtherAt(1), |strange| {
+            matches!(strange, StrangeInstance::NotAsked(_))
+        }),
+        (Fault::MisnamedAt(1), |strange| {
+            matches!(strange, StrangeInstance::Announced(_))
+        }),
+        (Fault::BrokenAt(1), |strange| {
+            matches!(strange, StrangeInstance::Broken(_))
+        }),
+        (Fault::TwiceAt(1), |strange| matches!(strange, StrangeInstance::Twice)),
+    ];
+    for (fault, is_expected) in cases {
+        let (retrieved, came) = from_fake(fault);
+        let retrieved = retrieved.unwrap();
+        assert_eq!(retrieved.strange.len(), 1, "{fault:?}: {retrieved:?}");
+        assert!(is_expected(&retrieved.strange[0].1), "{fault:?}: {retrieved:?}");
+        let expected = if fault == Fault::TwiceAt(1) {
+            vec![&files[0], &files[1], &files[2]]
+        } else {
+            vec![&files[0], &files[2]]
+        };
+        same(&came, &expected);
+    }
+    let (retrieved, came) = from_fake(Fault::FailAt(0));
+    assert_eq!(retrieved.unwrap().failed, [numbered(101)]);
+    same(&came, &[&files[1], &files[2]]);
+}
+
+#[test]
+fn there_are_never_more_associations_than_allowed() {
+    let fake = FakePacs::start(&study(), &other(), Fault::None);
+    let mut options = options(fake.port);
+    options.slots = single();
+    let pacs = Pacs::new(options);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| pacs.instances(&wanted(None, &[])).unwrap());
+        }
+    });
+    // the other side sees the end of one a moment after ours, when the next may have begun
+    let most = fake.most.load(std::sync::atomic::Ordering::Acquire);
+    assert!((1..=2).contains(&most), "{most}");
+}
+
+#[test]
+fn an_instance_that_nobody_reads_does_not_stop_the_others() {
+    let fake = FakePacs::start(&study(), &other(), Fault::None);
+    let mut seen = 0;
+    let retrieved = pacs(fake.port).get(&wanted(None, &[]), &[uid(CT)], &mut |_: &Arrival, _: &mut dyn Read| {
+        seen += 1;
+        if seen == 1 { Taken::Dropped } else { Taken::Kept }
+    });
+    let retrieved = retrieved.unwrap();
+    assert_eq!((seen, retrieved.kept.len()), (3, 2));
+    assert_eq!(retrieved.failed, [numbered(101)]);
+    let stopped = pacs(fake.port).get(&wanted(None, &[]), &[uid(CT)], &mut |_: &Arrival, _: &mut dyn Read| {
+        Taken::Stop
+    });
+    assert!(matches!(stopped, Err(NetError::Stopped { .. })), "{stopped:?}");
+}
+
+#[test]
+fn shared_slots_are_given_back() {
+    let slots = Arc::new(single());
+    let fake = FakePacs::start(&study(), &other(), Fault::Refuse);
+    for _ in 0..3 {
+        let mut options = options(fake.port);
+        options.slots = (*slots).clone();
+        options.deadlines.whole = Duration::from_secs(30);
+        assert!(matches!(Pacs::new(options).echo(), Err(NetError::Refused { .. })));
+    }
+}
