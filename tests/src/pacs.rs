@@ -65,7 +65,8 @@ pub fn options(port: u16) -> PacsOptions {
 
 /// A process with its folder.
 struct Server {
-    folder: TempDir,
+    /// Goes with the process.
+    _folder: TempDir,
     child: Child,
 }
 
@@ -147,7 +148,7 @@ impl Orthanc {
             .stderr(out)
             .spawn()
             .unwrap_or_else(|error| panic!("`Orthanc` is needed (Debian: orthanc): {error}"));
-        let mut server = Server { folder, child };
+        let mut server = Server { _folder: folder, child };
         server.wait_for(&log, port);
         server.wait_for(&log, http);
         Self {
@@ -217,14 +218,13 @@ impl Dcmqrscp {
         let child = Command::new("dcmqrscp")
             .arg("--config")
             .arg(&path)
-            .arg("--single-process")
             .env("TCP_NODELAY", "1")
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a handle"))
             .stderr(out)
             .spawn()
             .unwrap_or_else(|error| panic!("`dcmqrscp` is needed (Debian: dcmtk): {error}"));
-        let mut server = Server { folder, child };
+        let mut server = Server { _folder: folder, child };
         server.wait_for(&log, port);
         Self {
             _server: server,

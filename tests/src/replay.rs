@@ -28,6 +28,10 @@ pub const TARGETS: &[Target] = &[
     ("services_xml", services_xml),
     ("key_id", key_id),
     ("storage_url", storage_url),
+    ("dicom_association", dicom_association),
+    ("dicom_command", dicom_command),
+    ("dicom_instance", dicom_instance),
+    ("dicom_multipart", dicom_multipart),
     ("permissions", permissions),
     ("permission_texts", permission_texts),
     ("share_text", share_text),
@@ -326,4 +330,93 @@ pub fn sealed_file(data: &[u8]) {
     let second = reader.read(middle as u64, size).expect("verified before");
     assert!(whole[..middle] == first[..] && whole[middle..] == second[..]);
     assert!(reader.read(size as u64, 1).expect("verified before").is_empty());
+}
+
+/// What follows the header of a request for an association, of the answer, or of a data unit: what is read of the first
+/// two is written back as what reads the same.
+pub fn dicom_association(data: &[u8]) {
+    use dicom_net::pdu::{AssociateAccept, AssociateRequest, HEADER_BYTES, Header, Reject, next_value};
+    if let Ok(request) = AssociateRequest::decode(data) {
+        let written = request.encode();
+        let again = AssociateRequest::decode(&written[HEADER_BYTES..]).expect("what we write can be read");
+        assert_eq!(again, request);
+        if let Ok(accept) = AssociateAccept::decode(data) {
+            let written = accept.encode(&request);
+            let again = AssociateAccept::decode(&written[HEADER_BYTES..]);
+            // without a syntax an accepted context cannot be written
+            let can_be = accept
+                .contexts
+                .iter()
+                .all(|answer| (answer.result == 0) == answer.transfer_syntax.is_some());
+            assert!(!can_be || again.expect("what we write can be read") == accept);
+        }
+    }
+    let _ = AssociateAccept::decode(data);
+    let _ = Reject::decode(data);
+    if let Some(header) = data.first_chunk() {
+        let _ = Header::decode(*header);
+    }
+    let mut at = 0;
+    while let Ok(Some(value)) = next_value(data, at) {
+        assert!(at < value.start && value.start <= value.end && value.end <= data.len());
+        at = value.end;
+    }
+}
+
+/// A command set of DIMSE: it is written back as what reads the same.
+pub fn dicom_command(data: &[u8]) {
+    use dicom_net::command::{Command, Status};
+    if let Ok(command) = Command::decode(data) {
+        assert_eq!(
+            Command::decode(&command.encode()).expect("what we write can be read"),
+            command
+        );
+        let reply = Command::reply(&command, Status::SUCCESS);
+        Command::decode(&reply.encode()).expect("an answer can be read");
+    }
+}
+
+/// An instance that comes in, as a file or as a bare data set, and the answer to a query: no byte of it is lost.
+pub fn dicom_instance(data: &[u8]) {
+    use std::io::Read;
+
+    use dicom_net::Uid;
+    use dicom_net::dataset::{Attributes, FileMeta, read_identity, syntax};
+    let mut rest = data;
+    let whole = |kept: &[u8], rest: &mut &[u8]| {
+        let mut all = kept.to_vec();
+        rest.read_to_end(&mut all).expect("a slice can be read");
+        assert_eq!(all, data);
+    };
+    if let Ok((meta, kept)) = FileMeta::read(&mut rest) {
+        let _ = read_identity(rest, &meta.transfer_syntax);
+        whole(&kept, &mut rest);
+    }
+    for syntax in [syntax::IMPLICIT_LITTLE, syntax::EXPLICIT_LITTLE, syntax::EXPLICIT_BIG] {
+        let mut rest = data;
+        let syntax = Uid::new(syntax).expect("an identifier");
+        if let Ok((_, kept)) = read_identity(&mut rest, &syntax) {
+            whole(&kept, &mut rest);
+        }
+    }
+    if let Ok(attributes) = Attributes::decode(data) {
+        assert!(Attributes::decode(&attributes.encode()).is_ok_and(|again| again == attributes));
+    }
+}
+
+/// A body of several parts: the first line is its content type, the rest the body.
+pub fn dicom_multipart(data: &[u8]) {
+    use dicom_net::multipart::{boundary, split};
+    let at = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let (kind, body) = data.split_at(at);
+    let found = boundary(&String::from_utf8_lossy(kind));
+    let found = found.unwrap_or_else(|_| b"b".to_vec());
+    if let Ok(parts) = split(body.get(1..).unwrap_or_default(), &found) {
+        let bytes: usize = parts.iter().map(Vec::len).sum();
+        assert!(bytes <= body.len());
+        let delimiter = [b"\r\n--".as_slice(), &found].concat();
+        for part in parts {
+            assert!(!part.windows(delimiter.len()).any(|window| window == delimiter));
+        }
+    }
 }

@@ -123,7 +123,12 @@ fn peer_orthanc_answers_finds_and_gets_bit_for_bit() {
     let (_, came) = collect(|sink| pacs.get(&wanted(Some(12), &[103]), &[uid(CT)], sink));
     same(&came, &[&files[2]]);
     let (nothing, came) = collect(|sink| pacs.get(&wanted(Some(77), &[]), &[uid(CT)], sink));
-    assert!(came.is_empty() && nothing.is_ok_and(|nothing| nothing.kept.is_empty()));
+    // some PACS say that there is nothing, some that they cannot
+    let is_nothing = match &nothing {
+        Ok(nothing) => nothing.kept.is_empty(),
+        Err(error) => matches!(error, NetError::Status { operation: "C-GET", .. }),
+    };
+    assert!(came.is_empty() && is_nothing, "{nothing:?}");
     moves(&orthanc, &files);
     compressed(&orthanc);
     web(&orthanc, &files);
@@ -176,7 +181,7 @@ fn compressed(orthanc: &Orthanc) {
         instances: Vec::new(),
     };
     let pacs = pacs(orthanc.port);
-    let (_, came) = collect(|sink| pacs.get(&study, &[meta.class.clone()], sink));
+    let (_, came) = collect(|sink| pacs.get(&study, std::slice::from_ref(&meta.class), sink));
     same(&came, &[&packed]);
     let (_, came) = collect(|sink| service(orthanc).retrieve(&study, sink));
     same(&came, &[&packed]);
@@ -348,7 +353,8 @@ fn what_came_before_a_connection_broke_or_stalled_is_kept() {
 #[test]
 fn another_instance_than_was_asked_for_is_nobodys() {
     let files = study();
-    let cases: [(Fault, fn(&StrangeInstance) -> bool); 4] = [
+    type Expected = fn(&StrangeInstance) -> bool;
+    let cases: [(Fault, Expected); 4] = [
         (Fault::OtherAt(1), |strange| {
             matches!(strange, StrangeInstance::NotAsked(_))
         }),

@@ -101,6 +101,8 @@ pub struct Association {
     body: Vec<u8>,
     at: usize,
     in_unit: bool,
+    /// What of the unit's last piece of a data set nobody has read yet.
+    unread: std::ops::Range<usize>,
     /// The context of a data set that was not read to its end.
     pending: Option<u8>,
     /// Why a data set could not be read on: readers can only say that they failed.
@@ -217,6 +219,7 @@ impl Association {
             body: Vec::new(),
             at: 0,
             in_unit: false,
+            unread: 0..0,
             pending: None,
             fault: None,
             messages: 0,
@@ -369,11 +372,7 @@ impl Association {
 
     /// The data set of the message that was received last, as it comes in; empty where there is none.
     pub fn data(&mut self) -> Data<'_> {
-        Data {
-            association: self,
-            start: 0,
-            end: 0,
-        }
+        Data(self)
     }
 
     /// A small data set as a whole.
@@ -401,6 +400,7 @@ impl Association {
     /// Where that cannot be read.
     pub fn drain(&mut self) -> Result<(), NetError> {
         self.check()?;
+        self.unread = 0..0;
         while self.pending.is_some() {
             self.data_piece()?;
         }
@@ -493,33 +493,31 @@ impl Drop for Association {
 }
 
 /// A data set as it comes in.
-pub struct Data<'a> {
-    association: &'a mut Association,
-    start: usize,
-    end: usize,
-}
+pub struct Data<'a>(&'a mut Association);
 
 impl Read for Data<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.start == self.end {
-            if self.association.fault.is_some() {
+        let association = &mut *self.0;
+        while association.unread.is_empty() {
+            if association.fault.is_some() {
                 return Err(io::Error::other("the association failed"));
             }
-            if self.association.pending.is_none() || out.is_empty() {
+            if association.pending.is_none() || out.is_empty() {
                 return Ok(0);
             }
-            match self.association.data_piece() {
-                Ok(value) => (self.start, self.end) = (value.start, value.end),
+            match association.data_piece() {
+                Ok(value) => association.unread = value.start..value.end,
                 Err(error) => {
                     let text = io::Error::other(error.to_string());
-                    self.association.fault = Some(error);
+                    association.fault = Some(error);
                     return Err(text);
                 }
             }
         }
-        let count = out.len().min(self.end - self.start);
-        out[..count].copy_from_slice(&self.association.body[self.start..self.start + count]);
-        self.start += count;
+        let count = out.len().min(association.unread.len());
+        let start = association.unread.start;
+        out[..count].copy_from_slice(&association.body[start..start + count]);
+        association.unread.start += count;
         Ok(count)
     }
 }

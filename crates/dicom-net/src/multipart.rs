@@ -116,7 +116,7 @@ impl<R: Read> Parts<R> {
     ///
     /// # Errors
     /// Where the body ends before it should, or the part does not begin as it should.
-    pub fn next(&mut self) -> Result<bool, MultipartError> {
+    pub fn advance(&mut self) -> Result<bool, MultipartError> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
@@ -250,11 +250,11 @@ impl<R: Read> Read for Part<'_, R> {
 /// All parts of a body that lies in memory. Entry point for fuzzing.
 ///
 /// # Errors
-/// As for [`Parts::next`].
+/// As for [`Parts::advance`].
 pub fn split(body: &[u8], boundary: &[u8]) -> Result<Vec<Vec<u8>>, MultipartError> {
     let mut parts = Parts::new(body, boundary);
     let mut all = Vec::new();
-    while parts.next()? {
+    while parts.advance()? {
         let mut bytes = Vec::new();
         let read = parts.part().read_to_end(&mut bytes);
         parts.check()?;
@@ -328,12 +328,12 @@ mod tests {
         for step in [1, 2, 3, 7] {
             let mut parts = Parts::new(Drops(&whole, step), b"=_b");
             for expected in tricky {
-                assert!(parts.next().unwrap());
+                assert!(parts.advance().unwrap());
                 let mut bytes = Vec::new();
                 parts.part().read_to_end(&mut bytes).unwrap();
                 assert_eq!(bytes, *expected);
             }
-            assert!(!parts.next().unwrap());
+            assert!(!parts.advance().unwrap());
         }
     }
 
@@ -341,7 +341,7 @@ mod tests {
     fn a_part_need_not_be_read() {
         let whole = body(&[&[1; 500_000], b"second"]);
         let mut parts = Parts::new(whole.as_slice(), b"=_b");
-        assert!(parts.next().unwrap() && parts.next().unwrap());
+        assert!(parts.advance().unwrap() && parts.advance().unwrap());
         let mut bytes = Vec::new();
         parts.part().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, b"second");

@@ -182,7 +182,7 @@ impl Pacs {
                     .with(tag::SERIES, "");
                 let mut series = Vec::new();
                 self.find_over(&mut association, &query, &mut |answer| {
-                    series.push(answer.uid(tag::SERIES))
+                    series.push(answer.uid(tag::SERIES));
                 })?;
                 let series: Result<Vec<Uid>, DataError> = series.into_iter().collect();
                 series.map_err(|error| association.protocol(error))?

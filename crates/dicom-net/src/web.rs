@@ -332,7 +332,7 @@ impl Dicomweb {
         let boundary = multipart::boundary(content_type.unwrap_or_default());
         let boundary = boundary.map_err(|source| self.parts(source))?;
         let mut parts = Parts::new(Body::new(self, response, whole), &boundary);
-        while parts.next().map_err(|source| self.parts(source))? {
+        while parts.advance().map_err(|source| self.parts(source))? {
             let taken = intake.file(&mut parts.part());
             parts.check().map_err(|source| self.parts(source))?;
             match taken {
