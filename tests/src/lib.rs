@@ -7,11 +7,8 @@ use std::time::{Duration, Instant};
 pub mod desk;
 pub mod door;
 pub mod fake;
-<<<<<<< HEAD
 mod listening;
-=======
 pub mod pacs;
->>>>>>> 7416027 (Add dicom-net: DIMSE and DICOMweb as streams; seal what is read from anywhere)
 pub mod replay;
 pub mod site;
 
