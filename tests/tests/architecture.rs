@@ -15,6 +15,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dicom-deid", &["core", "cli", "eds"]),
     ("storage-url", &["core", "grid-identity"]),
     ("dicom-net", &[]),
+    (
+        "dicom-recall",
+        &["core", "cli", "eds", "dicom-net", "dicom-deid", "grid-identity"],
+    ),
     ("eds", &["core", "grid-identity", "cli", "storage-url"]),
     ("keystore", &["service", "core", "grid-identity", "cli"]),
     ("testgrid", &["grid-identity", "cli"]),

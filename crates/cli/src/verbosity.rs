@@ -42,6 +42,8 @@ impl Verbosity {
             "hydra_keystore",
             "grid_identity",
             "eds",
+            "dicom_net",
+            "dicom_recall",
             "testgrid",
         ]
         .map(|name| format!("{name}={level}"));

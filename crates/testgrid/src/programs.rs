@@ -8,6 +8,7 @@ use crate::GridError;
 /// Every program that users of a grid call.
 pub const PROGRAMS: &[&str] = &[
     "dicom-deid",
+    "dicom-recall",
     "eds-cat",
     "eds-check",
     "eds-chmod",

@@ -1,0 +1,151 @@
+//! `dicom-recall check`: tries everything that a recall needs, a line for each, and fetches no image.
+
+use dicom_net::{STORAGE_CLASSES, Uid};
+use eds::failure::Because;
+use eds::session::{Session, find_credential, overrides};
+use eds::voice::Voice;
+use hydra_cli::{Code, Failure};
+use hydra_core::config::load::{self, Surroundings};
+use serde_json::{Value, json};
+
+use crate::config::{Config, Method};
+use crate::now::config_failure;
+use crate::source::{Source, SourceError};
+use crate::{Check, secret};
+
+/// Classes whose role is asked for: what most of every archive is.
+const USUAL_CLASSES: [&str; 6] = [
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.4.1",
+    "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.128",
+];
+
+/// What was found out, line by line.
+struct Findings {
+    voice: Voice,
+    lines: Vec<Value>,
+    worst: Option<Code>,
+}
+
+impl Findings {
+    fn good(&mut self, what: &str, text: &str) -> Result<(), Failure> {
+        self.lines.push(json!({ "what": what, "ok": true, "text": text }));
+        self.voice.result(&format!("ok      {what}: {text}"))
+    }
+
+    fn bad(&mut self, what: &str, failure: &Failure) -> Result<(), Failure> {
+        let lines = failure.lines();
+        let text = lines.first().map_or("", |line| line.trim_start_matches("error: "));
+        self.lines
+            .push(json!({ "what": what, "ok": false, "text": text, "code": failure.code as u8 }));
+        self.voice.result(&format!("failed  {what}: {text}"))?;
+        for line in lines.iter().skip(1) {
+            self.voice.result(&format!("      {line}"))?;
+        }
+        let is_worse = |code: Code| eds::failure::severity(failure.code) > eds::failure::severity(code);
+        if self.worst.is_none_or(is_worse) {
+            self.worst = Some(failure.code);
+        }
+        Ok(())
+    }
+}
+
+/// `dicom-recall check`.
+///
+/// # Errors
+/// The worst of what is wrong, after all was printed.
+pub fn check(args: &Check) -> Result<(), Failure> {
+    let voice = Voice::new(&args.manners);
+    let config = Config::read(&args.config).map_err(config_failure)?;
+    let mut findings = Findings {
+        voice,
+        lines: Vec::new(),
+        worst: None,
+    };
+    findings.good("configuration", &args.config.display().to_string())?;
+    pacs(&config, &mut findings)?;
+    stores(args, &config, &mut findings)?;
+    voice.json(&json!({ "findings": findings.lines }))?;
+    match findings.worst {
+        None => Ok(()),
+        Some(code) => {
+            let bad = findings.lines.iter().filter(|line| line["ok"] == false).count();
+            Err(Failure::new(
+                code,
+                format!("{bad} of {} checks failed", findings.lines.len()),
+            ))
+        }
+    }
+}
+
+fn pacs(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
+    let source = match Source::open(&config.pacs) {
+        Ok(source) => source,
+        Err(error) => return findings.bad("pacs", &error.into()),
+    };
+    let peer = source.peer();
+    match source.echo() {
+        Ok(()) => findings.good("pacs", &format!("{peer} answers"))?,
+        Err(error) => return findings.bad("pacs", &error.into()),
+    }
+    let (Source::Dimse { pacs, .. }, Method::CGet) = (&source, config.pacs.method) else {
+        return findings.good("method", config.pacs.method.name());
+    };
+    let classes: Vec<Uid> = USUAL_CLASSES.iter().filter_map(|uid| Uid::new(uid).ok()).collect();
+    match pacs.offer(&classes) {
+        Ok(offer) if offer.classes.is_empty() => {
+            let peer = pacs.peer().clone();
+            let none = SourceError::Net(dicom_net::NetError::NoRole { peer });
+            findings.bad("method", &none.into())
+        }
+        Ok(offer) => {
+            let name = |class: &Uid| {
+                let known = STORAGE_CLASSES.iter().find(|(uid, _)| *uid == class.as_str());
+                known.map_or(class.as_str(), |(_, name)| *name).to_owned()
+            };
+            let offered: Vec<String> = offer.classes.iter().map(|(class, _)| name(class)).collect();
+            findings.good("method", &format!("c-get, among others of {}", offered.join(", ")))
+        }
+        Err(error) => findings.bad("method", &SourceError::from(error).into()),
+    }
+}
+
+fn stores(args: &Check, config: &Config, findings: &mut Findings) -> Result<(), Failure> {
+    let around = Surroundings::of_process();
+    let loaded = load::load(&overrides(&args.stores), &around).map_err(eds::failure::config);
+    let found = find_credential(&around).map_err(Failure::from);
+    let (loaded, found) = match (loaded, found) {
+        (Ok(loaded), Ok(found)) => (loaded, found),
+        (loaded, found) => {
+            if let Err(failure) = &loaded {
+                findings.bad("stores", failure)?;
+            }
+            if let Err(failure) = &found {
+                findings.bad("credential", failure)?;
+            }
+            return Ok(());
+        }
+    };
+    findings.good("credential", found.credential.dn())?;
+    let need = usize::from(loaded.threshold);
+    let session = Session::from_parts(loaded, &found.credential).map_err(Failure::from)?;
+    let checks = session.wait(session.hydra.check());
+    let faults: Vec<_> = checks
+        .iter()
+        .filter_map(|check| check.answer.as_ref().err().cloned())
+        .collect();
+    let ready = checks.len() - faults.len();
+    let text = format!("{ready} of {} are ready, {need} are needed", checks.len());
+    if faults.is_empty() {
+        findings.good("stores", &text)?;
+    } else {
+        findings.bad("stores", &Failure::new(Code::TryLater, Because::faults(text, &faults)))?;
+    }
+    match secret::secret(&session, &config.secret) {
+        Ok(_) => findings.good("secret", "can be read"),
+        Err(failure) => findings.bad("secret", &failure),
+    }
+}

@@ -1,0 +1,151 @@
+//! The keys of one run: each is fetched once, and registered where there is none yet. A key that was registered and
+//! sealed nothing is taken back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use eds::encrypt::{SealingKey, sealing_key_of};
+use eds::failure;
+use eds::operands::{bad_key_id, new_key_id};
+use eds::session::Session;
+use eds::voice::Voice;
+use hydra_cli::{Code, Failure};
+use hydra_core::ids::RegistrationId;
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::hydra::{FetchError, FetchedKey, Purpose, RegisterError, RegisterOptions};
+
+/// A key to seal under.
+pub struct HeldKey {
+    /// The key with the header of its files.
+    pub sealing: SealingKey,
+    /// What it is called.
+    pub key_id: KeyId,
+    /// Which registration it is.
+    pub registration_id: RegistrationId,
+    is_new: bool,
+    is_used: AtomicBool,
+}
+
+impl HeldKey {
+    /// Something is sealed under it for good: it must never go.
+    pub fn mark_used(&self) {
+        self.is_used.store(true, Ordering::Release);
+    }
+}
+
+type Slot = Arc<Mutex<Option<Arc<HeldKey>>>>;
+
+/// The keys of one run.
+pub struct Keys<'a> {
+    session: &'a Session,
+    voice: Voice,
+    held: Mutex<HashMap<String, Slot>>,
+}
+
+impl<'a> Keys<'a> {
+    /// None yet.
+    pub fn new(session: &'a Session, voice: Voice) -> Self {
+        Self {
+            session,
+            voice,
+            held: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The key of this name. Whoever asks for the same one meanwhile waits for it.
+    ///
+    /// # Errors
+    /// Where it can neither be fetched nor registered; the next one who asks tries again.
+    pub fn key(&self, name: &str) -> Result<Arc<HeldKey>, Failure> {
+        let slot = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(held.entry(name.to_owned()).or_default())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = &*slot {
+            return Ok(Arc::clone(key));
+        }
+        let key = Arc::new(self.fetch_or_register(name)?);
+        *slot = Some(Arc::clone(&key));
+        Ok(key)
+    }
+
+    fn fetch_or_register(&self, name: &str) -> Result<HeldKey, Failure> {
+        let key_id = new_key_id(name).map_err(|error| bad_key_id(name, error))?;
+        let fetched = match self.session.fetch(std::slice::from_ref(&key_id), Purpose::Seal) {
+            Err(FetchError::NotFound { .. } | FetchError::Removed { .. }) => return self.register(&key_id),
+            other => other.map_err(failure::fetch)?,
+        };
+        self.held(fetched, false)
+    }
+
+    fn register(&self, key_id: &KeyId) -> Result<HeldKey, Failure> {
+        let session = self.session;
+        let registered = session.wait(session.hydra.register(key_id, RegisterOptions::default()));
+        // somebody else, for example another run for the same study, may have been first
+        let ours = match registered {
+            Ok(registered) => Some(registered.registration_id),
+            Err(RegisterError::Exists { unfinished: false, .. }) => None,
+            Err(error) => return Err(failure::register(error)),
+        };
+        let fetched = session.fetch(std::slice::from_ref(key_id), Purpose::Seal);
+        let key = fetched.map_err(failure::fetch).and_then(|fetched| {
+            let is_new = ours == Some(fetched.constants.registration_id);
+            self.held(fetched, is_new)
+        });
+        key.inspect_err(|_| {
+            if let Some(registration_id) = ours {
+                self.take_back(key_id, registration_id);
+            }
+        })
+    }
+
+    fn held(&self, fetched: FetchedKey, is_new: bool) -> Result<HeldKey, Failure> {
+        let key_id = fetched.key_id.clone();
+        let registration_id = fetched.constants.registration_id;
+        Ok(HeldKey {
+            sealing: sealing_key_of(fetched, self.voice)?,
+            key_id,
+            registration_id,
+            is_new,
+            is_used: AtomicBool::new(false),
+        })
+    }
+
+    /// How many keys something is sealed under, after taking back those that were registered in vain.
+    pub fn finish(self) -> usize {
+        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut used = 0;
+        for slot in held.into_values() {
+            let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(key) = &*slot else { continue };
+            if key.is_used.load(Ordering::Acquire) {
+                used += 1;
+            } else if key.is_new {
+                self.take_back(&key.key_id, key.registration_id);
+            }
+        }
+        used
+    }
+
+    fn take_back(&self, key_id: &KeyId, registration_id: RegistrationId) {
+        let removed = self
+            .session
+            .wait(self.session.hydra.unregister(key_id, Some(registration_id)));
+        if let Err(error) = removed {
+            self.voice.warning(&format!(
+                "key `{key_id}` is left, though nothing is sealed under it: {error}"
+            ));
+            let quoted = failure::quoted(key_id.as_str());
+            self.voice.note(&format!(
+                "  try: eds-key-unregister --registration {registration_id} {quoted}"
+            ));
+        }
+    }
+}
+
+/// Whether a key that cannot be had means that no other can be had now.
+pub fn is_general(failure: &Failure) -> bool {
+    matches!(failure.code, Code::TryLater | Code::Config)
+}

@@ -1,0 +1,227 @@
+//! The PACS as recall sees it, whichever protocol it is asked by.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dicom_net::{
+    AeTitle, Dicomweb, Found, NetError, Pacs, PacsOptions, Receiver, ReceiverOptions, Retrieved, Sink, Slots, TlsError,
+    Uid, Wanted, WebError, WebOptions,
+};
+use hydra_cli::{Code, Failure};
+use zeroize::Zeroizing;
+
+use crate::config::{Dimse, Method, PacsConfig, Web};
+
+/// The longest bearer token.
+const LONGEST_TOKEN: u64 = 64 * 1024;
+
+/// Why a PACS cannot be asked, or did not give.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// Over DIMSE.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// Over HTTP.
+    #[error(transparent)]
+    Web(#[from] WebError),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The token for DICOMweb.
+    #[error("cannot read the token in `{}`", path.display())]
+    Token {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl SourceError {
+    /// Whether asking again could help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Net(error) => match error {
+                NetError::Refused { reject, .. } => reject.is_transient,
+                NetError::NoRole { .. }
+                | NetError::NoService { .. }
+                | NetError::Listen { .. }
+                | NetError::Tls { .. }
+                | NetError::Stopped { .. } => false,
+                _ => true,
+            },
+            Self::Web(error) => !matches!(
+                error,
+                WebError::Url(..) | WebError::NotAllowed { .. } | WebError::Stopped { .. } | WebError::Local { .. }
+            ),
+            Self::Tls(_) | Self::Token { .. } => false,
+        }
+    }
+
+    /// The exit code: what must be configured otherwise, or what may be better later.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Net(
+                NetError::Refused { .. }
+                | NetError::NoRole { .. }
+                | NetError::NoService { .. }
+                | NetError::Listen { .. }
+                | NetError::Tls { .. }
+                | NetError::Address { .. },
+            )
+            | Self::Web(WebError::Url(..) | WebError::NotAllowed { .. } | WebError::Local { .. })
+            | Self::Tls(_)
+            | Self::Token { .. } => Code::Config,
+            _ => Code::Io,
+        }
+    }
+
+    /// What to try.
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Net(NetError::NoRole { .. } | NetError::NoService { service: "C-GET", .. }) => {
+                Some("method = \"c-move\" or \"wado-rs\" in the configuration")
+            }
+            Self::Net(NetError::Refused { .. }) => {
+                Some("the PACS's list of known titles, and `ae_title` and `aet` in the configuration")
+            }
+            Self::Net(NetError::Status {
+                operation: "C-MOVE", ..
+            }) => Some("the PACS's table of titles to send to: ours must be in it, with our address and port"),
+            _ => None,
+        }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let advice = error.advice();
+        let failure = Self::new(error.code(), error);
+        advice.into_iter().fold(failure, Failure::advise)
+    }
+}
+
+/// A PACS.
+pub enum Source {
+    /// Asked by C-GET, or by C-MOVE where there is a receiver.
+    Dimse {
+        /// The PACS.
+        pacs: Pacs,
+        /// Where it sends to.
+        receiver: Option<Receiver>,
+    },
+    /// Asked by WADO-RS.
+    Web(Dicomweb),
+}
+
+impl Source {
+    /// Makes ready to ask; a receiver listens from now on. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// What on our side is in the way.
+    pub fn open(config: &PacsConfig) -> Result<Self, SourceError> {
+        let tls = config.tls.as_ref().map(|files| files.client(provider())).transpose()?;
+        let slots = Slots::new(config.associations);
+        if let Some(web) = &config.web {
+            let options = WebOptions {
+                url: web.url.clone(),
+                tls,
+                authorization: authorization(web)?,
+                deadlines: config.deadlines,
+                slots,
+            };
+            return Ok(Self::Web(Dicomweb::new(options)?));
+        }
+        let Some(dimse) = &config.dimse else {
+            return Err(WebError::Url(String::new(), "none is configured").into());
+        };
+        let mut options = PacsOptions::new(dimse.calling.clone(), dimse.called.clone(), &dimse.host, dimse.port);
+        options.tls = tls;
+        options.deadlines = config.deadlines;
+        options.slots = slots;
+        Ok(Self::Dimse {
+            pacs: Pacs::new(options),
+            receiver: (config.method == Method::CMove)
+                .then(|| listen(dimse, config))
+                .transpose()?,
+        })
+    }
+
+    /// Its name in messages.
+    pub fn peer(&self) -> String {
+        match self {
+            Self::Dimse { pacs, .. } => pacs.peer().to_string(),
+            Self::Web(web) => web.peer().to_string(),
+        }
+    }
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn echo(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Dimse { pacs, .. } => Ok(pacs.echo()?),
+            Self::Web(web) => Ok(web.echo()?),
+        }
+    }
+
+    /// What it has of what is wanted.
+    ///
+    /// # Errors
+    /// Where it does not say.
+    pub fn find(&self, wanted: &Wanted) -> Result<Vec<Found>, SourceError> {
+        match self {
+            Self::Dimse { pacs, .. } => Ok(pacs.instances(wanted)?),
+            Self::Web(web) => Ok(web.instances(wanted)?),
+        }
+    }
+
+    /// Retrieves what is wanted, of these SOP classes.
+    ///
+    /// # Errors
+    /// Where the exchange failed; what came before is whole.
+    pub fn retrieve(&self, wanted: &Wanted, classes: &[Uid], sink: &mut Sink<'_>) -> Result<Retrieved, SourceError> {
+        match self {
+            Self::Dimse { pacs, receiver: None } => Ok(pacs.get(wanted, classes, sink)?),
+            Self::Dimse {
+                pacs,
+                receiver: Some(receiver),
+            } => Ok(pacs.fetch_by_move(wanted, receiver, sink)?),
+            Self::Web(web) => Ok(web.retrieve(wanted, sink)?),
+        }
+    }
+}
+
+fn listen(dimse: &Dimse, config: &PacsConfig) -> Result<Receiver, SourceError> {
+    let title: AeTitle = dimse.calling.clone();
+    let mut options = ReceiverOptions::new(title);
+    options.deadlines = config.deadlines;
+    // some PACS send under another title than the one they are called by: what comes is held against what was asked
+    options.callers = Vec::new();
+    Ok(Receiver::listen(&dimse.listen, options)?)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn authorization(web: &Web) -> Result<Option<String>, SourceError> {
+    let Some(path) = &web.token_file else { return Ok(None) };
+    let text = read_short(path).map_err(|source| SourceError::Token {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Some(format!("Bearer {}", text.trim())))
+}
+
+fn read_short(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(path)?
+        .take(LONGEST_TOKEN)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}

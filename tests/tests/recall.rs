@@ -1,0 +1,444 @@
+//! `dicom-recall` end to end: from a PACS to sealed files on a real grid, with good and bad PACS.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use hydra_tests::Ended;
+use hydra_tests::desk::{Desk, SharedGrid};
+use hydra_tests::pacs::{Dcmqrscp, FakePacs, Fault, OURS, Orthanc, THEIRS, free_port, load};
+use hydra_xtask::dicom::{INVENTED, ct_slice};
+use serde_json::Value;
+use testgrid::GridOptions;
+
+static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions::default()));
+
+/// A study of two series with two slices and one; the number keeps the keys of tests apart.
+fn study(number: u128) -> Vec<Vec<u8>> {
+    [(11, 101), (11, 102), (12, 103)]
+        .map(|(series, image)| ct_slice(&INVENTED, [number, number * 100 + series, number * 1000 + image, 9]))
+        .to_vec()
+}
+
+fn study_name(number: u128) -> String {
+    format!("2.25.{number}")
+}
+
+fn series_name(number: u128, series: u128) -> String {
+    format!("2.25.{number}/2.25.{}", number * 100 + series)
+}
+
+/// A desk with the secret, a configuration for the PACS at `port`, and a folder to put files into.
+fn desk(pacs: &str) -> Desk {
+    let desk = GRID.desk("alice");
+    desk.write("secret", [7; 32]);
+    configure(&desk, "recall.toml", pacs);
+    fs::create_dir(desk.path("se")).unwrap();
+    desk
+}
+
+fn configure(desk: &Desk, name: &str, pacs: &str) {
+    let text = format!(
+        "[pacs]\n{pacs}\n[pacs.deadlines]\nconnect_s = 20\nassociation_s = 2\nunit_s = 2\n\
+         [deid]\nsecret_file = \"secret\"\n"
+    );
+    desk.write(name, text);
+}
+
+fn dimse(method: &str, port: u16) -> String {
+    format!("method = \"{method}\"\nae_title = \"{OURS}\"\naet = \"{THEIRS}\"\nhost = \"127.0.0.1\"\nport = {port}")
+}
+
+fn now(desk: &Desk, what: &str, more: &[&str]) -> Ended {
+    let mut arguments = vec!["now", "--config", "recall.toml", "--json"];
+    arguments.extend(more);
+    arguments.push(what);
+    if !more.contains(&"other") {
+        arguments.push("se");
+    }
+    desk.run_words("dicom-recall", &arguments)
+}
+
+/// The lines of an answer.
+fn lines(ended: &Ended) -> Vec<Value> {
+    ended
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn of_state<'a>(lines: &'a [Value], state: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["state"] == state).collect()
+}
+
+/// All files under a folder, by their path in it.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                found.insert(path.strip_prefix(folder).unwrap().to_owned(), bytes);
+            }
+        }
+    }
+    found
+}
+
+/// Neither what was said nor any file has anything of the patient, or an original identifier.
+#[track_caller]
+fn names_nobody(ended: &Ended, placed: &BTreeMap<PathBuf, Vec<u8>>, originals: &[&str]) {
+    let mut secrets = vec![INVENTED.name, INVENTED.id, INVENTED.born, "Feldmann", "Ohnesorg"];
+    secrets.extend(originals);
+    for secret in secrets {
+        let has = |bytes: &[u8]| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(
+            !ended.stdout.contains(secret) && !ended.stderr.contains(secret),
+            "{secret}: {ended:?}"
+        );
+        for (path, bytes) in placed {
+            assert!(
+                !has(path.to_string_lossy().as_bytes()) && !has(bytes),
+                "{secret} in {}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn peer_a_series_comes_from_orthanc_by_every_method_and_is_the_same_file() {
+    let orthanc = Orthanc::start();
+    let sent = study(1001);
+    orthanc.load(&sent);
+    let desk = desk(&dimse("c-get", orthanc.port));
+    let what = series_name(1001, 11);
+    let ended = now(&desk, &what, &[]).exits(0);
+    let told = lines(&ended);
+    assert_eq!(of_state(&told, "placed").len(), 2, "{ended:?}");
+    let placed = files(&desk.path("se"));
+    assert_eq!(placed.len(), 2);
+    let originals = ["2.25.1001", "2.25.100111", "2.25.1001101"];
+    names_nobody(&ended, &placed, &originals);
+    for line in &told {
+        let name = line["name"].as_str().unwrap();
+        assert_eq!(line["file"].as_str().unwrap(), format!("se{name}"));
+        assert_eq!(line["key_id"].as_str().unwrap(), name.rsplit_once('/').unwrap().0);
+        let bytes = &placed[Path::new(name.trim_start_matches('/'))];
+        assert_eq!(line["file_bytes"], bytes.len());
+    }
+
+    // the other ways, into other folders, under the same key: the same bytes
+    let listen = format!(
+        "{}\nlisten = \"127.0.0.1:{}\"",
+        dimse("c-move", orthanc.port),
+        orthanc.move_port
+    );
+    let web = format!("method = \"wado-rs\"\ndicomweb = \"{}\"", orthanc.dicomweb());
+    for (name, pacs) in [("move", listen), ("web", web)] {
+        configure(&desk, "recall.toml", &pacs);
+        fs::create_dir(desk.path(name)).unwrap();
+        let ended = desk
+            .run_words("dicom-recall", &["now", "-c", "recall.toml", &what, name])
+            .exits(0);
+        assert!(
+            ended.stdout.contains("placed 2 of 2 instances under 1 keys"),
+            "{ended:?}"
+        );
+        assert!(files(&desk.path(name)) == placed, "{name}: other bytes");
+        names_nobody(&ended, &placed, &originals);
+    }
+
+    // opened, they are images that other programs read, and say that they name nobody
+    let first = told[0]["file"].as_str().unwrap();
+    let _ = desk.run_words("eds-decrypt", &[first, "opened.dcm"]).exits(0);
+    let dump = Command::new("dcmdump").arg(desk.path("opened.dcm")).output().unwrap();
+    let text = String::from_utf8_lossy(&dump.stdout).into_owned();
+    assert!(
+        dump.status.success() && text.contains("PatientIdentityRemoved") && text.contains("[YES]"),
+        "{text}"
+    );
+    assert!(text.contains("CTImageStorage") && text.contains("PixelData"), "{text}");
+    for secret in [INVENTED.name, INVENTED.id, "Ohnesorg", originals[2]] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    let judged = Command::new("dciodvfy").arg(desk.path("opened.dcm")).output().unwrap();
+    let judgement = String::from_utf8_lossy(&judged.stderr).into_owned() + &String::from_utf8_lossy(&judged.stdout);
+    assert!(!judgement.contains("Error"), "{judgement}");
+    // whoever has no right to the key has ciphertext
+    let mut bob = GRID.desk("bob");
+    bob.write("stolen.eds", desk.read(first));
+    let _ = bob.run("eds-decrypt stolen.eds out").exits(77);
+    bob.unset("X509_USER_PROXY");
+
+    checks(&desk, &orthanc);
+    a_key_for_each_instance_and_a_registered_secret(&desk, &orthanc);
+}
+
+fn checks(desk: &Desk, orthanc: &Orthanc) {
+    configure(desk, "recall.toml", &dimse("c-get", orthanc.port));
+    let ended = desk.run("dicom-recall check recall.toml").exits(0);
+    for part in [
+        "pacs: PACS@127.0.0.1",
+        "CT Image",
+        "3 of 3 are ready, 2 are needed",
+        "secret: can be read",
+    ] {
+        assert!(ended.stdout.contains(part), "{part}: {ended:?}");
+    }
+    configure(desk, "down.toml", &dimse("c-get", free_port()));
+    fs::remove_file(desk.path("secret")).unwrap();
+    let ended = desk.run("dicom-recall check down.toml");
+    assert!(
+        ended.stdout.contains("failed  pacs: cannot connect to PACS@127.0.0.1"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stdout.contains("failed  secret: cannot read the secret"),
+        "{ended:?}"
+    );
+    let _ = ended.exits(74).says("2 of 5 checks failed");
+    desk.write("secret", [7; 32]);
+    desk.write("bad.toml", "[pacs]\nmethod = \"fax\"\n");
+    let _ = desk
+        .run("dicom-recall check bad.toml")
+        .exits(78)
+        .says("`[deid]` is missing");
+}
+
+fn a_key_for_each_instance_and_a_registered_secret(desk: &Desk, orthanc: &Orthanc) {
+    let _ = desk.run("eds-key-register /myvo/recall/deid-secret").exits(0);
+    let pacs = dimse("c-get", orthanc.port);
+    let text = format!(
+        "[pacs]\n{pacs}\n[deid]\nsecret_key = \"/myvo/recall/deid-secret\"\n\
+         [seal]\nname = \"/other/{{instance}}\"\nkey_per = \"instance\"\n"
+    );
+    desk.write("recall.toml", text);
+    fs::create_dir(desk.path("each")).unwrap();
+    let arguments = [
+        "now",
+        "--json",
+        "-c",
+        "recall.toml",
+        "--private-out",
+        "private",
+        "2.25.1001",
+        "each",
+    ];
+    let ended = desk.run_words("dicom-recall", &arguments).exits(0);
+    let told = lines(&ended);
+    assert_eq!(of_state(&told, "placed").len(), 3, "{ended:?}");
+    let keys: std::collections::BTreeSet<&str> = told.iter().map(|line| line["key_id"].as_str().unwrap()).collect();
+    assert_eq!(keys.len(), 3);
+    assert!(told.iter().all(|line| line["key_id"] == line["name"]));
+    let private = String::from_utf8(desk.read("private")).unwrap();
+    assert_eq!(private.lines().count(), 3);
+    assert!(private.contains(INVENTED.name) && private.contains("2.25.1001101"));
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(desk.path("private")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = desk.run_words("dicom-recall", &arguments);
+    assert!(again.stderr.contains("`private`"), "{again:?}");
+    let _ = again.exits(73);
+}
+
+#[test]
+fn peer_a_study_comes_from_dcmqrscp() {
+    let server = Dcmqrscp::start();
+    load(server.port, &study(1002));
+    let desk = desk(&dimse("c-get", server.port));
+    let ended = now(&desk, &study_name(1002), &[]).exits(0);
+    assert_eq!(of_state(&lines(&ended), "placed").len(), 3, "{ended:?}");
+    assert_eq!(files(&desk.path("se")).len(), 3);
+}
+
+fn from_fake(number: u128, fault: Fault, more: &[&str]) -> (Ended, Desk) {
+    let other = ct_slice(&INVENTED, [number + 1, 21, 201, 9]);
+    let fake = FakePacs::start(&study(number), &other, fault);
+    let desk = desk(&dimse("c-get", fake.port));
+    let ended = now(&desk, &study_name(number), more);
+    names_nobody(&ended, &files(&desk.path("se")), &[]);
+    (ended, desk)
+}
+
+#[test]
+fn what_a_pacs_breaks_off_is_asked_for_again_and_then_told() {
+    let (ended, desk) = from_fake(1010, Fault::DropAt(1), &["--attempts", "1"]);
+    let told = lines(&ended);
+    // the first of each series comes: the second of the first one is broken off
+    assert_eq!(
+        (of_state(&told, "placed").len(), of_state(&told, "failed").len()),
+        (2, 1),
+        "{ended:?}"
+    );
+    assert_eq!(files(&desk.path("se")).len(), 2);
+    let _ = ended
+        .says("did not come from the PACS")
+        .says("closed the connection")
+        .exits(74);
+    // asked for alone, it is the first
+    let (ended, desk) = from_fake(1011, Fault::DropAt(1), &[]);
+    assert_eq!(of_state(&lines(&ended), "placed").len(), 3, "{ended:?}");
+    assert_eq!(files(&desk.path("se")).len(), 3);
+    let _ = ended.says("asking again").exits(0);
+}
+
+#[test]
+fn a_pacs_that_stalls_is_given_up_at_the_deadline() {
+    let (ended, desk) = from_fake(1012, Fault::StallAt(1), &["--attempts", "1"]);
+    assert_eq!(files(&desk.path("se")).len(), 2);
+    let _ = ended.says("nothing more in 2 s").exits(74);
+}
+
+#[test]
+fn another_instance_is_not_taken_for_what_was_asked() {
+    let (ended, desk) = from_fake(1013, Fault::OtherAt(1), &[]);
+    assert_eq!(
+        of_state(&lines(&ended), "placed").len(),
+        3,
+        "asked for alone it is the first: {ended:?}"
+    );
+    assert_eq!(files(&desk.path("se")).len(), 3);
+    for fault in [Fault::OtherAt(0), Fault::MisnamedAt(0), Fault::BrokenAt(0)] {
+        let (ended, desk) = from_fake(1014, fault, &[]);
+        let told = lines(&ended);
+        // the first of each series is never what it should be
+        assert!(of_state(&told, "placed").len() <= 1, "{fault:?}: {ended:?}");
+        assert_eq!(files(&desk.path("se")).len(), of_state(&told, "placed").len());
+        assert!(matches!(ended.code, Some(65 | 74)), "{fault:?}: {ended:?}");
+    }
+    let (ended, _desk) = from_fake(1015, Fault::TwiceAt(0), &[]);
+    assert_eq!(of_state(&lines(&ended), "placed").len(), 3, "{ended:?}");
+}
+
+#[test]
+fn a_broken_instance_fails_alone() {
+    let mut held = study(1016);
+    // the head is whole, the pixels are not
+    let length = held[1].len();
+    held[1].truncate(length - 1000);
+    let fake = FakePacs::start(&held, &held[0], Fault::None);
+    let desk = desk(&dimse("c-get", fake.port));
+    let ended = now(&desk, &study_name(1016), &[]);
+    let told = lines(&ended);
+    assert_eq!(
+        (of_state(&told, "placed").len(), of_state(&told, "failed").len()),
+        (2, 1),
+        "{ended:?}"
+    );
+    assert_eq!(of_state(&told, "failed")[0]["code"], 65);
+    assert_eq!(files(&desk.path("se")).len(), 2);
+    names_nobody(&ended, &files(&desk.path("se")), &["2.25.1016"]);
+    let _ = ended.exits(65).says("1 of 3 instances were not placed");
+}
+
+#[test]
+fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
+    let large = |number: u128, cut: usize| {
+        let slice = ct_slice(&INVENTED, [number, number * 100 + 11, number * 1000 + 101, 9]);
+        let pixels = 512 * 512 * 2;
+        let mut file = slice[..slice.len() - pixels].to_vec();
+        let at = file.len() - 4;
+        // eighty times the pixels: forty megabytes
+        file[at..].copy_from_slice(&u32::try_from(80 * pixels).unwrap().to_le_bytes());
+        for _ in 0..80 {
+            file.extend_from_slice(&slice[slice.len() - pixels..]);
+        }
+        file.truncate(file.len() - cut);
+        file
+    };
+    let whole = large(1017, 0);
+    let fake = FakePacs::start(&[whole.clone()], &whole, Fault::None);
+    let desk = desk(&dimse("c-get", fake.port));
+    let ended = now(&desk, &study_name(1017), &[]).exits(0);
+    let placed = files(&desk.path("se"));
+    assert_eq!(placed.len(), 1);
+    assert!(placed.values().all(|bytes| bytes.len() > 40_000_000));
+    let file = lines(&ended)[0]["file"].as_str().unwrap().to_owned();
+    let _ = desk.run_words("eds-decrypt", &[&file, "opened.dcm"]).exits(0);
+    let opened = desk.read("opened.dcm");
+    assert!(opened.ends_with(&whole[whole.len() - 1_000_000..]));
+    let _ = now(&desk, &study_name(1017), &["--force"]).exits(0);
+    assert!(files(&desk.path("se")) == placed, "the same bytes again");
+
+    let cut = large(1018, 777);
+    let fake = FakePacs::start(&[cut.clone()], &cut, Fault::None);
+    let desk = self::desk(&dimse("c-get", fake.port));
+    let ended = now(&desk, &study_name(1018), &[]);
+    assert!(files(&desk.path("se")).is_empty(), "{ended:?}");
+    let _ = ended.exits(65);
+}
+
+#[test]
+fn a_pacs_that_cannot_be_used_is_told_with_what_to_try() {
+    let (ended, _desk) = from_fake(1020, Fault::Refuse, &[]);
+    let _ = ended
+        .exits(78)
+        .says("refused the association: it does not know our title")
+        .says("try:");
+    let (ended, _desk) = from_fake(1021, Fault::NoRole, &[]);
+    let _ = ended.exits(78).says("it grants no role").says("c-move");
+    let desk = desk(&dimse("c-get", free_port()));
+    let _ = now(&desk, "2.25.1022", &[])
+        .exits(74)
+        .says("cannot connect to PACS@127.0.0.1");
+    assert!(files(&desk.path("se")).is_empty());
+    let fake = FakePacs::start(&[], &study(1023)[0], Fault::None);
+    let desk = self::desk(&dimse("c-get", fake.port));
+    let _ = now(&desk, "2.25.1023", &[])
+        .exits(74)
+        .says("has nothing of what was asked for");
+    let _ = now(&desk, "../etc", &[]).exits(2);
+    let _ = desk
+        .run("dicom-recall now -c recall.toml 1.2 nowhere")
+        .exits(73)
+        .says("is no folder");
+}
+
+#[test]
+fn a_file_that_is_there_is_left_alone_and_not_fetched() {
+    let fake = FakePacs::start(&study(1024), &study(1)[0], Fault::None);
+    let desk = desk(&dimse("c-get", fake.port));
+    let what = series_name(1024, 11);
+    let ended = now(&desk, &what, &[]).exits(0);
+    let first = lines(&ended)[0]["file"].as_str().unwrap().to_owned();
+    let placed = files(&desk.path("se"));
+    fs::write(desk.path(&first), "theirs").unwrap();
+    let ended = now(&desk, &what, &[]);
+    assert_eq!(of_state(&lines(&ended), "failed").len(), 2, "{ended:?}");
+    assert_eq!(desk.read(&first), b"theirs");
+    let _ = ended.exits(73).says("exists already");
+    fs::remove_file(desk.path(&first)).unwrap();
+    let ended = now(&desk, &what, &[]);
+    assert_eq!(of_state(&lines(&ended), "placed").len(), 1, "{ended:?}");
+    assert!(
+        files(&desk.path("se")) == placed,
+        "a file that was lost comes back with its bytes"
+    );
+    let _ = now(&desk, &what, &["--force"]).exits(0);
+}
+
+#[test]
+fn without_stores_nothing_is_placed_and_with_enough_of_them_it_goes_on() {
+    let fake = FakePacs::start(&study(1025), &study(1)[0], Fault::None);
+    let desk = desk(&dimse("c-get", fake.port));
+    let what = series_name(1025, 11);
+    let _ = now(&desk, &what, &[]).exits(0);
+    let placed = files(&desk.path("se"));
+    let mut broken = GRID.alone();
+    broken.kill(1);
+    let _ = now(&desk, &what, &["--force"]).exits(0);
+    assert!(files(&desk.path("se")) == placed);
+    broken.kill(2);
+    let ended = now(&desk, &what, &["--force"]);
+    assert!(files(&desk.path("se")) == placed, "{ended:?}");
+    let _ = ended.exits(75);
+}
