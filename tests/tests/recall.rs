@@ -356,7 +356,7 @@ fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
         file
     };
     let whole = large(1017, 0);
-    let fake = FakePacs::start(&[whole.clone()], &whole, Fault::None);
+    let fake = FakePacs::start(std::slice::from_ref(&whole), &whole, Fault::None);
     let desk = desk(&dimse("c-get", fake.port));
     let ended = now(&desk, &study_name(1017), &[]).exits(0);
     let placed = files(&desk.path("se"));
@@ -370,7 +370,7 @@ fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
     assert!(files(&desk.path("se")) == placed, "the same bytes again");
 
     let cut = large(1018, 777);
-    let fake = FakePacs::start(&[cut.clone()], &cut, Fault::None);
+    let fake = FakePacs::start(std::slice::from_ref(&cut), &cut, Fault::None);
     let desk = self::desk(&dimse("c-get", fake.port));
     let ended = now(&desk, &study_name(1018), &[]);
     assert!(files(&desk.path("se")).is_empty(), "{ended:?}");
