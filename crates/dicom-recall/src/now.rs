@@ -304,10 +304,14 @@ impl Run<'_> {
             match retrieved {
                 Ok(retrieved) => note_reasons(&mut reasons, retrieved),
                 Err(_) if self.is_stopped.load(Ordering::Acquire) => break,
+                // no other series would come either
+                Err(error) if !error.is_passing() => {
+                    self.stop(error.into());
+                    break;
+                }
                 Err(error) => {
-                    let again = attempt < attempts && error.is_passing();
                     let failure = Failure::from(error);
-                    if !again {
+                    if attempt == attempts {
                         let code = failure.code;
                         let _ = hydra_cli::exit(Err(failure));
                         self.worsen(code);
