@@ -371,6 +371,9 @@ impl<'a> Engine<'a> {
         if place.dummy && is_replaced_in_dummies(vr) && !element.is_empty() {
             return self.dummy(element, place, Rule::DummySequence);
         }
+        if vr == Vr::UI && !is_uids(bytes) {
+            return self.uids(element, place, Rule::Mismatch);
+        }
         let found = match vr.kind() {
             Kind::Text => self.patient_in_text(bytes, vr, place).then_some(Rule::PatientFound),
             Kind::Number => {
@@ -660,6 +663,13 @@ fn differs(known: Vr, element: &Element) -> bool {
 /// What a dummy sequence does not leave of what is else kept: everything that somebody could have typed or drawn.
 fn is_replaced_in_dummies(vr: Vr) -> bool {
     matches!(vr, Vr::FL | Vr::FD | Vr::OF | Vr::OD) || vr.kind() == Kind::Text && !matches!(vr, Vr::UI | Vr::CS)
+}
+
+/// Whether a value is UIDs at all: what is none could be anything.
+fn is_uids(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'\\' | b' ' | 0))
 }
 
 fn is_numbers(text: &str) -> bool {

@@ -178,7 +178,6 @@ impl Profile {
             return Err(Refusal::Missing { keyword: "PixelData" });
         }
         let flags = self.review(&elements, &sop_class, syntax, pixels.is_some())?;
-        let modality = ascii(&elements, MODALITY).filter(|code| code.len() <= 16 && code.is_ascii());
         let original = Ids {
             study: ascii(&elements, STUDY),
             series: ascii(&elements, SERIES),
@@ -192,6 +191,9 @@ impl Profile {
         engine.events = explain.then(Vec::new);
         let mut elements = engine.elements(elements, Place::top())?;
         self.mark(&mut elements, syntax.coding);
+        // what everybody may see is what goes out
+        let modality = ascii(&elements, MODALITY);
+        let sop_class = ascii(&elements, SOP_CLASS).unwrap_or_default();
         let new = Ids {
             study: original.study.as_deref().map(|uid| self.uid(uid)),
             series: original.series.as_deref().map(|uid| self.uid(uid)),

@@ -156,7 +156,7 @@ fn object(person: &Person, all: &[Planted]) -> (Vec<El>, Vec<Vec<u8>>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_of_the_patient_is_left(

@@ -699,6 +699,25 @@ fn the_private_half_has_what_was_taken_and_the_report_has_none_of_it() {
 }
 
 #[test]
+fn what_the_report_says_is_what_goes_out() {
+    let elements = [
+        el(8, 0x16, "UI", "1.2.Feldmann"),
+        el(8, 0x60, "CS", "FELDMANN"),
+        el(8, 0x1167, "UI", "Rosalind"),
+    ];
+    let (out, bytes, report) = run(&[], elements.into_iter().fold(ct(), with));
+    assert!(!has(&bytes, "Feldmann") && !has(&bytes, "Rosalind"));
+    assert_eq!(report.modality.as_deref(), Some("REMOVED"));
+    assert!(report.sop_class.starts_with("2.25."));
+    assert_eq!(text(&out, "0002,0002"), Some(report.sop_class));
+    let (_, bytes, _) = run(
+        &[ProfileOption::RetainUids],
+        with(ct(), el(8, 0x1167, "UI", "Rosalind")),
+    );
+    assert!(!has(&bytes, "Rosalind"));
+}
+
+#[test]
 fn a_check_finds_what_other_tools_leave() {
     let input = file(EXPLICIT, ct());
     let (_, good, _) = run(&[], ct());
