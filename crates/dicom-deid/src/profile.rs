@@ -195,10 +195,12 @@ impl Profile {
         let modality = ascii(&elements, MODALITY);
         let sop_class = ascii(&elements, SOP_CLASS).unwrap_or_default();
         let new = Ids {
-            study: original.study.as_deref().map(|uid| self.uid(uid)),
-            series: original.series.as_deref().map(|uid| self.uid(uid)),
-            sop: self.uid(&original.sop),
-            patient: original.patient.as_deref().map(|id| self.patient(id)),
+            study: ascii(&elements, STUDY),
+            series: ascii(&elements, SERIES),
+            sop: ascii(&elements, SOP).ok_or(Refusal::Missing {
+                keyword: "SOPInstanceUID",
+            })?,
+            patient: ascii(&elements, PATIENT_ID),
         };
         Ok(Prepared {
             elements,
