@@ -31,6 +31,8 @@ const READERS: usize = 4;
 const SIGN_EVERY: Duration = Duration::from_secs(60);
 /// How long lines of the audit log wait for a commit that somebody else needs.
 const LINES_WAIT: Duration = Duration::from_millis(100);
+/// How long they wait for the next try, where there was no room for them.
+const LINES_RETRY: Duration = Duration::from_secs(1);
 /// Lines that wait; who reads on when there are so many is told to come again.
 const LINES: usize = 100_000;
 /// Refusals of one identity in a minute that are written out; further ones are counted.
@@ -61,6 +63,12 @@ enum Job {
 struct WaitingLine {
     dn: String,
     line: ReadLine,
+}
+
+impl WaitingLine {
+    fn is_refusal(&self) -> bool {
+        self.line.outcome != "ok"
+    }
 }
 
 /// A line of the audit log about something that changed nothing.
@@ -128,6 +136,8 @@ impl Engine {
         let lines = Arc::default();
         let writer = Writer {
             lines: Arc::clone(&lines),
+            in_commit: Vec::new(),
+            lines_failed: false,
             signed,
             refusals: HashMap::new(),
             connection,
@@ -410,6 +420,10 @@ impl Readers {
 
 struct Writer {
     lines: Arc<Mutex<Vec<WaitingLine>>>,
+    /// Those that the commit under way has taken.
+    in_commit: Vec<WaitingLine>,
+    /// Whether the last ones could not be written.
+    lines_failed: bool,
     connection: Connection,
     keys: Arc<DataKeys>,
     rules: Rules,
@@ -470,7 +484,8 @@ impl Writer {
 
     /// Until when the lines wait that came after a commit, or that it could not take.
     fn lines_wait(&self) -> Option<Instant> {
-        (!lock(&self.lines).is_empty()).then(|| Instant::now() + LINES_WAIT)
+        let wait = if self.lines_failed { LINES_RETRY } else { LINES_WAIT };
+        (!lock(&self.lines).is_empty()).then(|| Instant::now() + wait)
     }
 
     /// Writes down the refusals that were only counted, and signs the head of the audit log if it is a new one.
@@ -498,11 +513,11 @@ impl Writer {
     }
 
     fn try_sign(&mut self) -> Result<(), DatabaseError> {
-        let refusals = std::mem::take(&mut self.refusals);
-        let counted = refusals.into_iter().filter(|(_, count)| *count > REFUSALS_WRITTEN);
-        let counted: Vec<_> = counted.collect();
+        let counted = self.refusals.iter().filter(|(_, count)| **count > REFUSALS_WRITTEN);
+        let counted: Vec<_> = counted.map(|(dn, count)| (dn.clone(), *count)).collect();
         self.catch_up()?;
         if self.head.sequence == self.signed && counted.is_empty() {
+            self.refusals.clear();
             return Ok(());
         }
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -515,6 +530,8 @@ impl Writer {
         let signed = SignedHead::sign(&self.keys, &self.rules.store, &self.head, at);
         signed.save(&self.connection)?;
         self.connection.execute_batch("COMMIT")?;
+        // not before: what could not be written is still to be counted
+        self.refusals.clear();
         self.signed = self.head.sequence;
         tracing::info!(head = %signed, "audit log signed");
         Ok(())
@@ -527,6 +544,7 @@ impl Writer {
         metrics::counter!("commits_total").increment(1);
         match done {
             Ok(()) => {
+                self.in_commit.clear();
                 for (answer, replies) in answers {
                     let _ = answer.send(replies);
                 }
@@ -535,6 +553,7 @@ impl Writer {
                 tracing::error!(reason = %error, cause = ?error, "nothing of a commit is on disk");
                 let _ = self.connection.execute_batch("ROLLBACK");
                 self.others = None;
+                self.put_lines_back(usize::MAX);
                 for (answer, replies) in answers {
                     let refuse = |reply| match reply {
                         // What was refused without a change stays refused.
@@ -553,13 +572,7 @@ impl Writer {
         answers: &mut Vec<(oneshot::Sender<Vec<Reply>>, Vec<Reply>)>,
     ) -> Result<(), DatabaseError> {
         // Without a transaction each item below fails, and says so.
-        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
-        let begun = begun.map_err(DatabaseError::from).and_then(|()| self.catch_up());
-        let mut first_error = begun.err();
-        if first_error.is_none() {
-            // before the batch: who read and then asked for a change finds them in this order
-            self.write_waiting_lines();
-        }
+        let mut first_error = self.begin_with_lines().err();
         for job in batch {
             let Job::Decide {
                 caller,
@@ -588,13 +601,54 @@ impl Writer {
         Ok(self.connection.execute_batch("COMMIT")?)
     }
 
-    fn write_waiting_lines(&mut self) {
-        let lines = std::mem::take(&mut *lock(&self.lines));
-        for WaitingLine { dn, line } in lines {
-            if let Err(error) = self.read_line(&dn, &line) {
-                tracing::error!(reason = %error, "a read is not in the audit log");
+    /// Begins a transaction with the lines that wait: before the batch, as who read and then asked for a change finds
+    /// them in this order. Where there is no room for them it begins without: a removal may make some.
+    fn begin_with_lines(&mut self) -> Result<(), DatabaseError> {
+        self.begin()?;
+        self.in_commit = std::mem::take(&mut *lock(&self.lines));
+        let (counted, written) = self.write_lines();
+        let Err(error) = written else {
+            self.lines_failed = false;
+            return Ok(());
+        };
+        tracing::error!(reason = %error, cause = ?error, "lines of the audit log wait: they could not be written");
+        self.put_lines_back(counted);
+        // SQLite may have ended the transaction by itself: whatever was written in it is undone, and the head is its own
+        let _ = self.connection.execute_batch("ROLLBACK");
+        self.others = None;
+        self.begin()
+    }
+
+    fn begin(&mut self) -> Result<(), DatabaseError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.catch_up()
+    }
+
+    /// Writes the lines of a commit, up to one that fails; how many that were.
+    fn write_lines(&mut self) -> (usize, Result<(), DatabaseError>) {
+        let lines = std::mem::take(&mut self.in_commit);
+        let mut tried = 0;
+        let written = lines.iter().try_for_each(|waiting| {
+            tried += 1;
+            self.read_line(&waiting.dn, &waiting.line)
+        });
+        self.in_commit = lines;
+        (tried, written)
+    }
+
+    /// What a commit has taken and not written waits again, before what came since. The first `counted` will be counted
+    /// among the refusals a second time.
+    fn put_lines_back(&mut self, counted: usize) {
+        let mut back = std::mem::take(&mut self.in_commit);
+        self.lines_failed = !back.is_empty();
+        for refused in back.iter().take(counted).filter(|waiting| waiting.is_refusal()) {
+            if let Some(count) = self.refusals.get_mut(&refused.dn) {
+                *count = count.saturating_sub(1);
             }
         }
+        let mut lines = lock(&self.lines);
+        back.append(&mut lines);
+        *lines = back;
     }
 
     /// One message under a savepoint: where its rows cannot be written, the others' still are.

@@ -614,6 +614,33 @@ async fn a_full_database_refuses_changes_and_goes_on_serving_reads() {
     verify_audit(&store.path());
 }
 
+/// Lines that found no room were lost, and those behind them named a line that had never been written.
+#[tokio::test]
+async fn lines_of_the_audit_log_wait_for_room_in_a_full_database() {
+    const READS: usize = 150;
+    let mut store = Store::new();
+    store.max_bytes = 256 << 10;
+    let served = store.open();
+    let mut made = 0;
+    while served.one(ALICE, "create", create(&format!("/myvo/{made}"), R1)).await == "ok" {
+        made += 1;
+    }
+    for _ in 0..READS {
+        assert_eq!(served.one(ALICE, "read", key("/myvo/0")).await, "ok");
+    }
+    // a commit, which has to write them
+    let refused = served.one(ALICE, "create", create("/myvo/none", R1)).await;
+    assert_eq!(refused, "!storage-full");
+    let raw = rusqlite::Connection::open(store.path()).unwrap();
+    raw.execute("DELETE FROM shares WHERE entry > 10", []).unwrap();
+    assert_eq!(served.one(ALICE, "create", create("/myvo/last", R1)).await, "ok");
+    let lines = audit_lines(&store.path());
+    let reads = lines.iter().filter(|line| line.contains("read")).count();
+    assert_eq!(reads, READS);
+    drop(served);
+    verify_audit(&store.path());
+}
+
 #[tokio::test]
 async fn what_one_identity_may_bring_is_limited_and_counts_tombstones() {
     let mut store = Store::new();
