@@ -204,13 +204,15 @@ async fn whoami(State(api): State<Api>, Extension(peer): Extension<Arc<Peer>>) -
     })
 }
 
-async fn about(State(api): State<Api>) -> Json<About> {
+async fn about(State(api): State<Api>) -> Result<Json<About>, ProblemAnswer> {
+    let engine = Arc::clone(&api.engine);
+    let restored = blocking(move || engine.restored()).await?;
     let rules = api.engine.rules();
-    Json(About {
+    Ok(Json(About {
         store: rules.store.clone(),
         protocols: vec![wire::VERSION],
         version: hydra_core::VERSION.to_owned(),
-        restored: api.engine.restored(),
+        restored,
         limits: wire::Limits {
             items: wire::MAX_ITEMS,
             body_bytes: api.limits.body_bytes,
@@ -218,13 +220,12 @@ async fn about(State(api): State<Api>) -> Json<About> {
             sharings: wire::MAX_SHARINGS,
             acl_entries: rules.entries.acl,
         },
-    })
+    }))
 }
 
-async fn ready(State(api): State<Api>) -> Response {
-    if api.engine.is_ready() {
-        "ready\n".into_response()
-    } else {
-        ProblemAnswer(Problem::new(ProblemKind::Busy).retry_after(1)).into_response()
+async fn ready(State(api): State<Api>) -> Result<&'static str, ProblemAnswer> {
+    match blocking(move || api.engine.is_ready()).await? {
+        true => Ok("ready\n"),
+        false => Err(Problem::new(ProblemKind::Busy).retry_after(1).into()),
     }
 }

@@ -21,7 +21,7 @@ pub fn start_metrics() -> Result<PrometheusHandle, MetricsError> {
 #[error("cannot count: another recorder was started")]
 pub struct MetricsError(#[source] metrics_exporter_prometheus::BuildError);
 
-/// Whether a service can do its work at this moment.
+/// Whether a service can do its work at this moment; it may block.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// `GET /live`, `/ready` and `/metrics`.
@@ -31,7 +31,7 @@ pub fn router(metrics: PrometheusHandle, ready: Ready) -> Router {
         .route(
             "/ready",
             get(move || async move {
-                if ready() {
+                if tokio::task::spawn_blocking(move || ready()).await.unwrap_or(false) {
                     (StatusCode::OK, "ready\n")
                 } else {
                     (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
