@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -288,6 +288,8 @@ pub(crate) struct PemFile {
     owner: u32,
 }
 
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
 impl PemFile {
     const MOST_BYTES: u64 = 1 << 20;
 
@@ -296,7 +298,10 @@ impl PemFile {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(unreadable)?;
+        // A FIFO planted in its place would be waited for.
+        let mut options = File::options();
+        options.read(true).custom_flags(NONBLOCK);
+        let file = options.open(path).map_err(unreadable)?;
         // Asked of the open file, so that nobody exchanges it in between.
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() || metadata.len() > Self::MOST_BYTES {

@@ -708,4 +708,14 @@ fn keys_that_others_can_touch_or_that_do_not_fit_are_not_used() {
     assert!(matches!(nowhere, CredentialError::Read { .. }));
     let folder = Credential::from_file(place.path(), None).unwrap_err();
     assert!(matches!(folder, CredentialError::NoFile { .. }));
+    let fifo = place.path().join("fifo");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let fifo = Credential::from_file(&fifo, None).unwrap_err();
+    assert!(matches!(fifo, CredentialError::NoFile { .. }));
 }
