@@ -301,6 +301,34 @@ fn only_who_may_write_shares_reshares_and_nobody_else_changes_anything() {
     let _ = desk.run("eds-key-status /repair/stolen").exits(77);
 }
 
+/// What was done before was in the way.
+#[test]
+fn a_rotation_into_a_folder_goes_on_where_it_broke_off() {
+    let _whole = GRID.whole();
+    let desk = GRID.desk("alice");
+    let _ = desk.run("eds-key-register /repair/into").exits(0);
+    fs::create_dir(desk.path("out")).unwrap();
+    for name in ["a", "b"] {
+        desk.write(name, name);
+        let _ = desk
+            .run(&format!("eds-encrypt /repair/into {name} {name}.eds"))
+            .exits(0);
+    }
+    let _ = desk
+        .run("eds-key-rotate --out-dir out /repair/into /repair/into-2 a.eds none.eds")
+        .exits(74);
+    let done = desk.read("out/a.eds");
+    let go_on = "eds-key-rotate --go-on --out-dir out /repair/into /repair/into-2 a.eds b.eds";
+    let _ = desk.run(go_on).exits(0);
+    assert_eq!(desk.read("out/a.eds"), done);
+    let _ = desk.run("eds-decrypt out/b.eds opened").exits(0);
+    assert_eq!(desk.read("opened"), b"b");
+    // something else of that name is left alone
+    desk.write("out/b.eds", &done);
+    let _ = desk.run(go_on).exits(73);
+    assert_eq!(desk.read("out/b.eds"), done);
+}
+
 #[test]
 fn files_are_rotated_to_a_new_key_and_only_then_the_old_one_goes() {
     let _whole = GRID.whole();

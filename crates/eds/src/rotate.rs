@@ -11,15 +11,18 @@ use std::path::{Path, PathBuf};
 use hydra_cli::{Code, Failure};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{FetchedKey, Purpose, RegisterOptions};
-use hydra_core::sealed::{self, Header, Input, OpenError, OpenOptions, Output, RangeReader, SealOptions, SealedInput};
+use hydra_core::sealed::{
+    self, Header, Input, OpenError, OpenOptions, Output, OutputError, RangeReader, SealError, SealOptions, SealedInput,
+};
 use hydra_core::secret::Key;
 use serde_json::json;
 
+use crate::decrypt::suite1;
 use crate::failure::{self, Because, quoted, severity};
 use crate::operands::{bad_key_id, meant_key_ids, new_key_id};
 use crate::session::Session;
 use crate::voice::Voice;
-use crate::work::{check_folder, clean_up_on_signal, open_failure, other_cipher, seal_failure};
+use crate::work::{check_folder, clean_up_on_signal, open_failure, seal_failure};
 use crate::{args, keys};
 
 /// Bytes that are compared at a time.
@@ -47,6 +50,8 @@ struct Rotation<'a> {
     new: FetchedKey,
     new_key: Key,
     out_dir: Option<&'a Path>,
+    /// Whether an earlier run may have done some of the files.
+    goes_on: bool,
 }
 
 /// What became of a file.
@@ -91,6 +96,7 @@ pub fn rotate(args: &args::Rotate) -> Result<(), Failure> {
         new,
         new_key,
         out_dir: args.out_dir.as_deref(),
+        goes_on: args.go_on,
     };
     let files = turn_all(&rotation, &args.files, voice)?;
     let removed = match args.remove_old {
@@ -117,11 +123,6 @@ pub fn rotate(args: &args::Rotate) -> Result<(), Failure> {
         ));
     }
     Ok(())
-}
-
-fn suite1(fetched: &FetchedKey) -> Result<Key, Failure> {
-    let other = || other_cipher(fetched.key_id.as_str(), &fetched.constants.cipher);
-    fetched.suite1().ok_or_else(other)
 }
 
 fn turn_all(rotation: &Rotation<'_>, files: &[PathBuf], voice: Voice) -> Result<Vec<serde_json::Value>, Failure> {
@@ -157,7 +158,11 @@ fn turn_all(rotation: &Rotation<'_>, files: &[PathBuf], voice: Voice) -> Result<
         files.len()
     );
     let [old, new] = [&rotation.old, &rotation.new].map(|fetched| quoted(fetched.key_id.as_str()));
-    Err(Failure::new(code, text).advise(format!("eds-key-rotate --go-on {old} {new} FILE...")))
+    let out_dir = rotation
+        .out_dir
+        .map(|folder| format!("--out-dir {} ", quoted(&folder.to_string_lossy())));
+    let out_dir = out_dir.unwrap_or_default();
+    Err(Failure::new(code, text).advise(format!("eds-key-rotate --go-on {out_dir}{old} {new} FILE...")))
 }
 
 fn turn(rotation: &Rotation<'_>, path: &Path) -> Result<Turned, Failure> {
@@ -190,6 +195,9 @@ fn turn(rotation: &Rotation<'_>, path: &Path) -> Result<Turned, Failure> {
         overwrite: rotation.out_dir.is_none(),
         ..SealOptions::default()
     };
+    if rotation.goes_on && rotation.out_dir.is_some() && name.exists() {
+        return before(rotation, path, &name);
+    }
     seal_anew(rotation, input, &name, &options)?;
     let compared = compare(rotation, path, &name).and_then(|same| match same {
         true if name != to => fs::rename(&name, &to).and_then(|()| flush(&to)).map_err(place),
@@ -203,6 +211,17 @@ fn turn(rotation: &Rotation<'_>, path: &Path) -> Result<Turned, Failure> {
         let _ = fs::remove_file(&name);
     }
     compared.map(|()| Turned::Sealed(to))
+}
+
+/// What an earlier run has put beside the old file counts if it is what this one would put there.
+fn before(rotation: &Rotation<'_>, old: &Path, new: &Path) -> Result<Turned, Failure> {
+    let found = SealedInput::open(&Input::File(new.to_owned())).map_err(open_failure)?;
+    let is_ours = found.header().registration_id == rotation.new.constants.registration_id;
+    if is_ours && compare(rotation, old, new)? {
+        return Ok(Turned::Before);
+    }
+    let output = Output::File(new.to_owned());
+    Err(seal_failure(SealError::Output(OutputError::Exists { output })))
 }
 
 /// A name for the new file until it has been compared, in the folder of the old one.
