@@ -34,6 +34,8 @@ pub enum Way {
     Refuse,
     /// Gives, and takes no removal: 403.
     RefuseRemoval,
+    /// Takes files, and does not say of one that is there what it is: 403.
+    RefuseLook,
     /// Has no room: 507.
     Full,
     /// Reads so many bytes of a file and no more.
@@ -159,6 +161,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<A
         Way::RefuseRemoval if method == Method::DELETE => return Ok(told(StatusCode::FORBIDDEN, "It stays.")),
         Way::Full if method == Method::PUT => return Ok(told(StatusCode::INSUFFICIENT_STORAGE, "The disk is full.")),
         _ => {}
+    }
+    if way == Way::RefuseLook && method == Method::HEAD && shared.inner().files.contains_key(&path) {
+        return Ok(told(StatusCode::FORBIDDEN, ""));
     }
     match method {
         Method::PUT => put(&shared, &path, request, &way).await,

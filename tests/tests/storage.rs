@@ -357,6 +357,136 @@ fn a_range_is_got_alone() {
     let _ = desk.run(&format!("eds-get --range 9-0 {url} none")).exits(2);
 }
 
+/// Runs a command whose standard output nobody reads.
+fn unread(desk: &Desk, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = desk.start("eds-get", arguments);
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    let url = door.url("/seen/1");
+    let _ = desk.run(&format!("eds-put plain {url}")).exits(0);
+    let nothing_wrong = (Some(0), String::new());
+    assert_eq!(unread(&desk, &["-q", &url, "-"]), nothing_wrong);
+    assert_eq!(unread(&desk, &["-q", "--range", "0-400000", &url, "-"]), nothing_wrong);
+}
+
+/// A temporary file with a part of the plaintext was left.
+#[test]
+fn a_range_that_a_signal_ends_leaves_no_output() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    let url = door.url("/range/signal");
+    let _ = desk.run(&format!("eds-put plain {url}")).exits(0);
+    door.behave(Way::HangDownloadAfter(200_000));
+    let mut child = desk.start("eds-get", &["--range", "0-400000", &url, "piece"]);
+    wait_for("the output to begin", || desk.names().len() > 1);
+    assert!(child.try_wait().unwrap().is_none());
+    terminate(&child);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.signal(), Some(15), "{ended:?}");
+    assert_eq!(desk.names(), ["plain"]);
+}
+
+#[test]
+fn a_range_replaces_what_a_link_leads_to_and_leaves_the_link() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    let url = door.url("/range/link");
+    let _ = desk.run(&format!("eds-put plain {url}")).exits(0);
+    desk.write("real", "old");
+    std::os::unix::fs::symlink("real", desk.path("link")).unwrap();
+    let _ = desk.run(&format!("eds-get --force --range 0-9 {url} link")).exits(0);
+    assert_eq!(desk.read("real"), &plaintext()[..10]);
+    assert!(desk.path("link").is_symlink());
+}
+
+fn terminate(child: &std::process::Child) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+}
+
+/// Puts shell scripts in the place of programs that speak to storage elements.
+fn with_programs(desk: &mut Desk, scripts: &[(&str, &str)]) {
+    use std::os::unix::fs::PermissionsExt;
+    for (name, script) in scripts {
+        let path = desk.write(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", desk.path("bin").display());
+    desk.set("PATH", &path);
+}
+
+/// The key was taken back, and the file was neither taken away nor spoken of.
+#[test]
+fn a_file_that_was_sent_and_cannot_be_looked_at_is_taken_away_or_named() {
+    const NOT_THERE: &str = "{ echo '[3011] no such file' >&2; exit 54; }";
+    const LOST: &str = "{ echo '[FATAL] Connection error' >&2; exit 51; }";
+    let mut desk = desk();
+    let _whole = GRID.whole();
+    for (number, copy, look, remove, left) in [
+        // the server dies behind the last byte, or in the middle
+        (1, "cat >there", LOST, "rm there", false),
+        (
+            2,
+            &*format!("head -c 100000 >there; {LOST}"),
+            "echo 'Size: 1'",
+            "rm there",
+            false,
+        ),
+        (3, "cat >there", LOST, LOST, true),
+    ] {
+        let looks = format!("test -e there || {NOT_THERE}; {look}");
+        let xrdfs = format!("case $2 in stat) {looks};; rm) {remove};; esac");
+        with_programs(&mut desk, &[("xrdcp", copy), ("xrdfs", &xrdfs)]);
+        let key_id = format!("/sent/unseen/{number}");
+        let ended = desk.run(&format!("eds-put --key-id {key_id} plain root://se.example.org//x"));
+        assert_eq!(ended.code, Some(74), "{ended:?}");
+        assert_eq!(ended.stderr.contains("may be left"), left, "{ended:?}");
+        assert_eq!(desk.path("there").exists(), left, "{ended:?}");
+        assert_no_key(&desk, &key_id);
+    }
+}
+
+#[test]
+fn what_is_stored_and_cannot_be_compared_is_said() {
+    let (desk, door) = (desk(), door());
+    let _whole = GRID.whole();
+    door.behave(Way::RefuseLook);
+    let put = desk
+        .run(&format!("eds-put --json plain {}", door.url("/unseen/1")))
+        .exits(0);
+    assert_eq!(put.json()["checksum_compared"], false);
+    let _ = put.says("cannot compare what was stored");
+}
+
+/// They are in a group of their own, which no signal of a terminal reaches, and wait for days.
+#[test]
+fn a_signal_ends_the_programs_that_were_started_too() {
+    let mut desk = desk();
+    let _whole = GRID.whole();
+    with_programs(
+        &mut desk,
+        &[("gfal-cat", "echo $$ >pid.part; mv pid.part pid; exec sleep 1000")],
+    );
+    let child = desk.start("eds-get", &["gsiftp://se.example.org/x", "opened"]);
+    wait_for("the program to start", || desk.path("pid").exists());
+    let number = String::from_utf8(desk.read("pid")).unwrap();
+    terminate(&child);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.signal(), Some(15), "{ended:?}");
+    wait_for("the program to end", || {
+        // one that nobody waits for stays as a zombie where there is no init
+        let state = fs::read_to_string(format!("/proc/{}/stat", number.trim()));
+        state.map_or(true, |state| state.contains(") Z "))
+    });
+}
+
 #[test]
 fn a_removal_that_cannot_be_whole_does_not_take_the_key_first() {
     let (desk, bob, door) = (desk(), GRID.desk("bob"), door());

@@ -11,7 +11,7 @@ pub struct Verbosity {
     /// Say more on standard error; twice for debugging
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Say nothing but results and errors
+    /// Say nothing but errors and warnings
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -41,6 +41,7 @@ impl Verbosity {
             "hydra_service",
             "hydra_keystore",
             "grid_identity",
+            "storage_url",
             "eds",
             "dicom_net",
             "dicom_recall",

@@ -12,7 +12,7 @@ use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{FetchedKey, Hydra, Purpose};
 use hydra_core::keystore::wire::CIPHER_EDS1;
-use hydra_core::sealed::{Header, OpenError, OpenOptions, Opened, Output, OutputError, Report};
+use hydra_core::sealed::{Header, OpenOptions, Opened};
 use hydra_core::secret::Key;
 use serde_json::json;
 
@@ -370,24 +370,7 @@ impl Opening<'_> {
             batch: way.batch,
             ..OpenOptions::default()
         };
-        match opener.with(opened)?.unseal(&job.output, &options) {
-            // whoever read standard output has seen enough
-            Err(error) if reader_went_away(&error) => Ok(Report {
-                plaintext_bytes: 0,
-                file_bytes: 0,
-            }),
-            other => other.map_err(open_failure),
-        }
-    }
-}
-
-fn reader_went_away(error: &OpenError) -> bool {
-    match error {
-        OpenError::Partial { source, .. } => reader_went_away(source),
-        OpenError::Output(OutputError::Write {
-            output: Output::Stdout,
-            source,
-        }) => source.kind() == std::io::ErrorKind::BrokenPipe,
-        _ => false,
+        let opened = opener.with(opened)?.unseal(&job.output, &options);
+        work::forgive_reader(opened).map_err(open_failure)
     }
 }

@@ -268,6 +268,29 @@ pub(crate) fn open_failure(error: OpenError) -> Failure {
     }
 }
 
+/// Whoever read standard output and went away has seen enough: that is no failure.
+pub(crate) fn forgive_reader(opened: Result<Report, OpenError>) -> Result<Report, OpenError> {
+    match opened {
+        Err(error) if reader_went_away(&error) => Ok(Report {
+            plaintext_bytes: 0,
+            file_bytes: 0,
+        }),
+        other => other,
+    }
+}
+
+/// Whether standard output was not taken to its end.
+pub(crate) fn reader_went_away(error: &OpenError) -> bool {
+    match error {
+        OpenError::Partial { source, .. } => reader_went_away(source),
+        OpenError::Output(OutputError::Write {
+            output: Output::Stdout,
+            source,
+        }) => source.kind() == std::io::ErrorKind::BrokenPipe,
+        _ => false,
+    }
+}
+
 fn code_of(trouble: Trouble) -> Code {
     match trouble {
         Trouble::Usage => Code::Usage,

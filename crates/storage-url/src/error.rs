@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use crate::{Scheme, StorageUrl};
+
 /// An error that another library, or another program, told in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -89,6 +91,15 @@ pub enum StorageError {
         /// What it answered.
         what: String,
     },
+    /// All of it was sent, and then the server did not say what became of it.
+    #[error("`{url}` was sent, and cannot be looked at")]
+    Unseen {
+        /// Where.
+        url: String,
+        /// Why not.
+        #[source]
+        source: Box<StorageError>,
+    },
     /// What is there is not what was sent.
     #[error("`{url}` is not there as it was sent: its {what} is {found}, not {sent}")]
     Altered {
@@ -155,19 +166,28 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Whether the failure came so early that the server changed nothing.
-    pub(crate) fn changed_nothing(&self) -> bool {
+    /// Whether the failure to put a file came so early that the server changed nothing.
+    pub(crate) fn changed_nothing(&self, scheme: Scheme) -> bool {
         use StorageError::{Exists, NoCredential, NoProgram, NotFound, Refused, Token, Unreachable};
-        matches!(
-            self,
+        match self {
             Exists { .. }
-                | NotFound { .. }
-                | Refused { .. }
-                | Unreachable { .. }
-                | NoProgram { .. }
-                | Token { .. }
-                | NoCredential { .. }
-        )
+            | NotFound { .. }
+            | Refused { .. }
+            | NoProgram { .. }
+            | Token { .. }
+            | NoCredential { .. } => true,
+            // other programs say so also of a connection that they lose in the middle
+            Unreachable { .. } => scheme == Scheme::Https,
+            _ => false,
+        }
+    }
+
+    /// Of a file that was sent: all that was found out after is that it cannot be looked at.
+    pub(crate) fn after_sending(self, url: &StorageUrl) -> Self {
+        Self::Unseen {
+            url: url.to_string(),
+            source: Box::new(self),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn put(
     let to = url.expose();
     arguments.extend(["file:///dev/stdin", &to]);
     let sent = program(access, url, "gfal-copy", &arguments).feed(source).await?;
-    let found = stat(access, url).await?;
+    let found = stat(access, url).await.map_err(|error| error.after_sending(url))?;
     // a server that keeps no checksums says so, and that is no failure
     let sum = program(access, url, "gfal-sum", &[&to, "ADLER32"]).run().await;
     let sum = sum.ok().and_then(|ended| adler32(&ended.stdout));

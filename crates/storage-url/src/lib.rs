@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 pub use checksum::Adler32;
 pub use error::{PutError, Reason, Remains, StorageError};
 pub use hyper::body::Bytes;
+pub use program::end_programs;
 pub use url::{MAX_BYTES, Scheme, StorageUrl, UrlError};
 
 /// How long nothing may move before a transfer is given up, unless told otherwise.
@@ -164,7 +165,7 @@ impl Storage {
         };
         let may_undo = before == Before::Absent || options.overwrite;
         // a local file appears whole or not at all
-        let remains = if error.changed_nothing() || url.scheme() == Scheme::File || !may_undo {
+        let remains = if error.changed_nothing(url.scheme()) || url.scheme() == Scheme::File || !may_undo {
             Remains::Nothing
         } else {
             self.undo(url).await

@@ -5,10 +5,11 @@
 
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
@@ -56,19 +57,56 @@ pub(crate) struct Program<'a> {
     pub(crate) explain: Explain,
 }
 
+/// The groups of all programs that run now.
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn groups() -> MutexGuard<'static, Vec<Pid>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends all programs that were started: for whoever ends the process on a signal, which would not reach them.
+///
+/// No program can be started or waited for after it, so that nobody tells of a transfer that broke off by this.
+pub fn end_programs() {
+    let groups = groups();
+    for group in groups.iter() {
+        let _ = kill_process_group(*group, Signal::KILL);
+    }
+    std::mem::forget(groups);
+}
+
 /// A program that runs, and its group.
 struct Running {
     child: Child,
-    group: Option<rustix::process::Pid>,
+    /// None once it was waited for: its number may be another's by then.
+    group: Option<Pid>,
     stderr: Said,
+}
+
+impl Running {
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        self.forget();
+        Ok(status)
+    }
+
+    fn kill(&self) {
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Some(group) = self.group.take() {
+            groups().retain(|other| *other != group);
+        }
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // a number that was waited for may be another's by now
-        if let (Some(_), Some(group)) = (self.child.id(), self.group) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
+        self.kill();
+        self.forget();
     }
 }
 
@@ -133,6 +171,7 @@ impl Program<'_> {
             command.env(name, path);
         }
         tracing::debug!(program = self.name, url = %self.url, "starting");
+        let mut groups = groups();
         let mut child = command.spawn().map_err(|source| StorageError::NoProgram {
             url: self.url.to_string(),
             program: self.name,
@@ -140,12 +179,11 @@ impl Program<'_> {
             source,
         })?;
         let number = child.id().and_then(|number| i32::try_from(number).ok());
+        let group = number.and_then(Pid::from_raw);
+        groups.extend(group);
+        drop(groups);
         let stderr = Said::listen(child.stderr.take());
-        Ok(Running {
-            group: number.and_then(rustix::process::Pid::from_raw),
-            child,
-            stderr,
-        })
+        Ok(Running { group, child, stderr })
     }
 
     fn idle(&self) -> StorageError {
@@ -163,7 +201,7 @@ impl Program<'_> {
     }
 
     async fn end(&self, running: &mut Running, stdout: &mut Said) -> Result<Ended, StorageError> {
-        let status: ExitStatus = match timeout(self.access.idle, running.child.wait()).await {
+        let status: ExitStatus = match timeout(self.access.idle, running.wait()).await {
             Ok(status) => status.map_err(|source| self.lost(source))?,
             Err(_) => return Err(self.idle()),
         };
@@ -200,7 +238,7 @@ impl Program<'_> {
         'all: loop {
             let read = source.read(&mut buffer).await;
             let read = read.map_err(|error| {
-                self.kill(&running);
+                running.kill();
                 StorageError::Source {
                     url: self.url.to_string(),
                     source: error,
@@ -219,7 +257,7 @@ impl Program<'_> {
                     // it will say why it wants no more
                     Ok(_) => break 'all,
                     Err(_) => {
-                        self.kill(&running);
+                        running.kill();
                         return Err(self.idle());
                     }
                 }
@@ -238,12 +276,6 @@ impl Program<'_> {
                 source: Reason::boxed(format!("`{}` was content before it had all", self.name)),
             }),
             _ => Err((self.explain)(self.url, &ended)),
-        }
-    }
-
-    fn kill(&self, running: &Running) {
-        if let (Some(_), Some(group)) = (running.child.id(), running.group) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
 
@@ -294,7 +326,7 @@ impl Reading {
             return Ok(Some(buffer.into()));
         }
         self.stdout = None;
-        let status = match timeout(self.idle, self.running.child.wait()).await {
+        let status = match timeout(self.idle, self.running.wait()).await {
             Ok(status) => status.map_err(lost)?,
             Err(_) => return Err(idle()),
         };

@@ -40,7 +40,7 @@ pub(crate) async fn put(
     let to = url.expose();
     arguments.extend(["-", &to]);
     let sent = program(access, url, "xrdcp", &arguments).feed(source).await?;
-    let found = stat(access, url).await?;
+    let found = stat(access, url).await.map_err(|error| error.after_sending(url))?;
     // a server that keeps no checksums says so, and that is no failure
     let sum = xrdfs(access, url, &["query", "checksum"]).run().await;
     let sum = sum.ok().and_then(|ended| adler32(&ended.stdout));

@@ -11,12 +11,13 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hydra_cli::command::usage_error;
 use hydra_cli::progress::Progress;
+use hydra_cli::signals::{OnSignal, remove_on_signal};
 use hydra_cli::{Code, Failure};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
@@ -39,7 +40,7 @@ use crate::operands::{bad_key_id, meant_key_ids, output};
 use crate::session::overrides;
 use crate::slice::ByteRange;
 use crate::voice::Voice;
-use crate::work::{clean_up_on_signal, open_failure, other_cipher};
+use crate::work::{clean_up_on_signal, forgive_reader, open_failure, other_cipher, reader_went_away};
 
 /// Header and stream header: what [`SealedInput`] wants to see first.
 pub(super) const START_BYTES: usize = 552;
@@ -241,7 +242,6 @@ impl Order<'_> {
         let header = reader.header().clone();
         let fetched = fetch_for_opening(&remote.session, self.key_id, &header, voice)?;
         let reader = reader.unlock(&suite1(&fetched)?).map_err(open_failure)?;
-        let _cleaning = clean_up_on_signal();
         let written = self.write_range(&reader, range)?;
         Ok((header, written))
     }
@@ -256,14 +256,16 @@ impl Order<'_> {
                 .min(RANGE_BYTES);
             // one that begins at the end, too, is asked for: that it is the end must be verified
             let piece = reader.read(at, length).map_err(open_failure)?;
-            sink.write(&piece).map_err(|error| self.not_written(error))?;
+            match sink.write(&piece).map_err(|source| self.not_written(source)) {
+                Err(error) if reader_went_away(&error) => return Ok(at - first),
+                written => written.map_err(open_failure)?,
+            }
             at += piece.len() as u64;
             if piece.is_empty() || at >= end {
                 break;
             }
         }
-        sink.finish(self.output, self.overwrite)
-            .map_err(|error| self.no_output(error))?;
+        sink.finish(self.overwrite).map_err(|error| self.no_output(error))?;
         Ok(at - first)
     }
 
@@ -275,9 +277,9 @@ impl Order<'_> {
         }))
     }
 
-    fn not_written(&self, source: io::Error) -> Failure {
+    fn not_written(&self, source: io::Error) -> OpenError {
         let output = self.output.clone();
-        open_failure(OpenError::Output(OutputError::Write { output, source }))
+        OpenError::Output(OutputError::Write { output, source })
     }
 }
 
@@ -330,7 +332,7 @@ async fn pump(
 
 /// What came of it: the download's own failure explains one of opening, but cannot take back what was verified.
 fn judge(pumped: Result<(), StorageError>, opened: Result<Report, OpenError>, voice: Voice) -> Result<Report, Failure> {
-    match (pumped, opened) {
+    match (pumped, forgive_reader(opened)) {
         (Ok(()), Ok(report)) => Ok(report),
         (Err(error), Ok(report)) => {
             voice.warning(&format!("the file came whole, and then: {error}"));
@@ -431,7 +433,12 @@ impl ReadAt for RemoteFile<'_> {
 /// Where a range goes: a file that gets its name at the end, or something that is written directly.
 enum RangeSink {
     Direct(File),
-    Staged(tempfile::NamedTempFile),
+    Staged {
+        file: tempfile::NamedTempFile,
+        /// Its name in the end.
+        path: PathBuf,
+        _on_signal: io::Result<OnSignal>,
+    },
 }
 
 impl RangeSink {
@@ -440,36 +447,46 @@ impl RangeSink {
             let stdout = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?;
             return Ok(Self::Direct(stdout.into()));
         };
-        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return File::options().write(true).open(path).map(Self::Direct);
-        }
+        let path = match std::fs::metadata(path) {
+            Ok(metadata) if !metadata.is_file() => return File::options().write(true).open(path).map(Self::Direct),
+            // a link stays one: what it leads to is replaced
+            Ok(_) => path.canonicalize()?,
+            Err(_) => path.clone(),
+        };
         // for its owner alone, as all opened files
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut builder = tempfile::Builder::new();
-        let named = builder
-            .prefix(".eds-")
-            .suffix(".part")
-            .tempfile_in(folder.unwrap_or(Path::new(".")));
-        named.map(Self::Staged)
+        let file = builder.prefix(".eds-").suffix(".part").tempfile_in(folder_of(&path))?;
+        Ok(Self::Staged {
+            _on_signal: remove_on_signal(file.path()),
+            file,
+            path,
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Direct(file) => file.write_all(bytes),
-            Self::Staged(file) => file.write_all(bytes),
+            Self::Staged { file, .. } => file.write_all(bytes),
         }
     }
 
-    fn finish(self, output: &Output, overwrite: bool) -> io::Result<()> {
-        let (Self::Staged(file), Output::File(path)) = (self, output) else {
+    fn finish(self, overwrite: bool) -> io::Result<()> {
+        let Self::Staged { file, path, _on_signal } = self else {
             return Ok(());
         };
         file.as_file().sync_all()?;
         let named = if overwrite {
-            file.persist(path)
+            file.persist(&path)
         } else {
-            file.persist_noclobber(path)
+            file.persist_noclobber(&path)
         };
-        named.map(drop).map_err(|error| error.error)
+        named.map_err(|error| error.error)?;
+        // the name, too, is to outlive a crash; a folder that cannot be opened has no way
+        File::open(folder_of(&path)).map_or(Ok(()), |folder| folder.sync_all())
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }

@@ -33,6 +33,8 @@ pub struct Remote {
     pub session: Session,
     /// The storage elements.
     pub storage: Storage,
+    /// The programs that speak to some of them end with this one.
+    _on_signal: Option<OnSignal>,
 }
 
 impl Remote {
@@ -46,7 +48,11 @@ impl Remote {
         let found = find_credential(&around)?;
         let storage = Storage::new(access(&config, &found, idle)?);
         let session = Session::from_parts(config, &found.credential)?;
-        Ok(Self { session, storage })
+        Ok(Self {
+            session,
+            storage,
+            _on_signal: on_signal(storage_url::end_programs).ok(),
+        })
     }
 }
 
