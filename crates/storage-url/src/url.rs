@@ -42,7 +42,7 @@ pub enum UrlError {
     #[error("a logical name needs a catalogue, and there is none; file:, https:, davs:, root:, gsiftp: and srm: work")]
     Logical,
     /// Not encrypted.
-    #[error("`{scheme}:` shows the credential to the network: use https: or davs:")]
+    #[error("`{scheme}:` is not encrypted and cannot tell the server who you are: use https: or davs:")]
     NotEncrypted {
         /// In lower case.
         scheme: String,
