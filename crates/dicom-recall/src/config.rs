@@ -212,8 +212,11 @@ impl Config {
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
         let reader = toml::Deserializer::parse(text).map_err(|error| vec![one_line(&error)])?;
-        let file: File = serde_ignored::deserialize(reader, |key| faults.push(format!("unknown key `{key}`")))
-            .map_err(|error| vec![one_line(&error)])?;
+        // a table that may be missing has a `?` in the path
+        let mut unknown = |key: serde_ignored::Path<'_>| {
+            faults.push(format!("unknown key `{}`", key.to_string().replace(".?", "")));
+        };
+        let file: File = serde_ignored::deserialize(reader, &mut unknown).map_err(|error| vec![one_line(&error)])?;
         let pacs = match file.pacs {
             Some(table) => pacs(&mut faults, table, folder),
             None => missing(&mut faults, "[pacs]"),
