@@ -354,15 +354,20 @@ fn in_file(path: &Path, error: AclTextError) -> Failure {
 /// Reads a list of principals; `-` is standard input.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
+    let most = MAX_LIST_BYTES + 1;
     let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(MAX_LIST_BYTES).read_to_string(&mut text)
+        std::io::stdin().lock().take(most).read_to_string(&mut text)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_LIST_BYTES).read_to_string(&mut text))
+        std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text))
     };
-    read.map_err(|error| {
+    let read = read.map_err(|error| {
         let what = format!("cannot read the list `{}`", path.display());
         Failure::new(Code::Io, Because::new(what, error))
     })?;
+    if read as u64 > MAX_LIST_BYTES {
+        let text = format!("the list `{}` is longer than {MAX_LIST_BYTES} bytes", path.display());
+        return Err(Failure::new(Code::Usage, text));
+    }
     Ok(text)
 }
 
@@ -536,4 +541,19 @@ fn held_fault(held: &RecordHeld) -> StoreFault {
         &held.store,
         format!("holds version {} ({})", held.record.version, held.record.change_id),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_too_long_is_not_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        std::fs::write(&path, vec![b'\n'; MAX_LIST_BYTES as usize]).unwrap();
+        assert_eq!(read_text(&path).unwrap().len() as u64, MAX_LIST_BYTES);
+        std::fs::write(&path, vec![b'\n'; MAX_LIST_BYTES as usize + 1]).unwrap();
+        assert_eq!(read_text(&path).unwrap_err().code, Code::Usage);
+    }
 }

@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use super::stream::{CipherError, FileCipher, Layout, STREAM_HEADER_LENGTH, TAG_LENGTH};
 
-/// Bytes of ciphertext in a chunk: few enough to stay in a core's cache between reading and writing.
-const CHUNK_BYTES: u64 = 128 * 1024;
+/// Bytes of ciphertext in a chunk: few enough to stay in a core's cache between reading and writing, enough that threads
+/// seldom meet where they take turns.
+const CHUNK_BYTES: u64 = 512 * 1024;
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
