@@ -116,6 +116,7 @@ fn names_nobody(ended: &Ended, placed: &BTreeMap<PathBuf, Vec<u8>>, originals: &
 
 #[test]
 fn peer_a_series_comes_from_orthanc_by_every_method_and_is_the_same_file() {
+    let _whole = GRID.whole();
     let orthanc = Orthanc::start();
     let sent = study(1001);
     orthanc.load(&sent);
@@ -252,6 +253,7 @@ fn a_key_for_each_instance_and_a_registered_secret(desk: &Desk, orthanc: &Orthan
 
 #[test]
 fn peer_a_study_comes_from_dcmqrscp() {
+    let _whole = GRID.whole();
     let server = Dcmqrscp::start();
     load(server.port, &study(1002));
     let desk = desk(&dimse("c-get", server.port));
@@ -271,6 +273,7 @@ fn from_fake(number: u128, fault: Fault, more: &[&str]) -> (Ended, Desk) {
 
 #[test]
 fn what_a_pacs_breaks_off_is_asked_for_again_and_then_told() {
+    let _whole = GRID.whole();
     let (ended, desk) = from_fake(1010, Fault::DropAt(1), &["--attempts", "1"]);
     let told = lines(&ended);
     // the first of each series comes: the second of the first one is broken off
@@ -293,6 +296,7 @@ fn what_a_pacs_breaks_off_is_asked_for_again_and_then_told() {
 
 #[test]
 fn a_pacs_that_stalls_is_given_up_at_the_deadline() {
+    let _whole = GRID.whole();
     let (ended, desk) = from_fake(1012, Fault::StallAt(1), &["--attempts", "1"]);
     assert_eq!(files(&desk.path("se")).len(), 2);
     let _ = ended.says("nothing more in 2 s").exits(74);
@@ -300,6 +304,7 @@ fn a_pacs_that_stalls_is_given_up_at_the_deadline() {
 
 #[test]
 fn another_instance_is_not_taken_for_what_was_asked() {
+    let _whole = GRID.whole();
     let (ended, desk) = from_fake(1013, Fault::OtherAt(1), &[]);
     assert_eq!(
         of_state(&lines(&ended), "placed").len(),
@@ -321,6 +326,7 @@ fn another_instance_is_not_taken_for_what_was_asked() {
 
 #[test]
 fn a_broken_instance_fails_alone() {
+    let _whole = GRID.whole();
     let mut held = study(1016);
     // the head is whole, the pixels are not
     let length = held[1].len();
@@ -342,6 +348,7 @@ fn a_broken_instance_fails_alone() {
 
 #[test]
 fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
+    let _whole = GRID.whole();
     let large = |number: u128, cut: usize| {
         let slice = ct_slice(&INVENTED, [number, number * 100 + 11, number * 1000 + 101, 9]);
         let pixels = 512 * 512 * 2;
@@ -379,6 +386,7 @@ fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
 
 #[test]
 fn a_pacs_that_cannot_be_used_is_told_with_what_to_try() {
+    let _whole = GRID.whole();
     let (ended, _desk) = from_fake(1020, Fault::Refuse, &[]);
     let _ = ended
         .exits(78)
@@ -405,6 +413,7 @@ fn a_pacs_that_cannot_be_used_is_told_with_what_to_try() {
 
 #[test]
 fn a_file_that_is_there_is_left_alone_and_not_fetched() {
+    let _whole = GRID.whole();
     let fake = FakePacs::start(&study(1024), &study(1)[0], Fault::None);
     let desk = desk(&dimse("c-get", fake.port));
     let what = series_name(1024, 11);
