@@ -2,6 +2,7 @@
 //!
 //! They run on free ports of this machine out of temporary folders, and end with the thread that started them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -78,6 +79,25 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// Starts a program of Debian's `package` out of `folder`, and waits until it listens on each of the ports.
+    fn start(program: &str, package: &str, arguments: &[&OsStr], folder: TempDir, ports: &[u16]) -> Self {
+        let log = folder.path().join("log");
+        let out = fs::File::create(&log).expect("a log");
+        let child = Command::new(program)
+            .args(arguments)
+            .env("TCP_NODELAY", "1")
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().expect("a handle"))
+            .stderr(out)
+            .spawn()
+            .unwrap_or_else(|error| panic!("`{program}` is needed (Debian: {package}): {error}"));
+        let mut server = Self { _folder: folder, child };
+        for port in ports {
+            server.wait_for(&log, *port);
+        }
+        server
+    }
+
     fn wait_for(&mut self, log: &Path, port: u16) {
         let end = Instant::now() + Duration::from_secs(90);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -138,19 +158,7 @@ impl Orthanc {
         });
         let path = folder.path().join("orthanc.json");
         fs::write(&path, config.to_string()).expect("it can be written");
-        let log = folder.path().join("log");
-        let out = fs::File::create(&log).expect("a log");
-        let child = Command::new("Orthanc")
-            .arg(&path)
-            .env("TCP_NODELAY", "1")
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().expect("a handle"))
-            .stderr(out)
-            .spawn()
-            .unwrap_or_else(|error| panic!("`Orthanc` is needed (Debian: orthanc): {error}"));
-        let mut server = Server { _folder: folder, child };
-        server.wait_for(&log, port);
-        server.wait_for(&log, http);
+        let server = Server::start("Orthanc", "orthanc", &[path.as_os_str()], folder, &[port, http]);
         Self {
             _server: server,
             port,
@@ -213,19 +221,8 @@ impl Dcmqrscp {
         );
         let path = folder.path().join("dcmqrscp.cfg");
         fs::write(&path, config).expect("it can be written");
-        let log = folder.path().join("log");
-        let out = fs::File::create(&log).expect("a log");
-        let child = Command::new("dcmqrscp")
-            .arg("--config")
-            .arg(&path)
-            .env("TCP_NODELAY", "1")
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().expect("a handle"))
-            .stderr(out)
-            .spawn()
-            .unwrap_or_else(|error| panic!("`dcmqrscp` is needed (Debian: dcmtk): {error}"));
-        let mut server = Server { _folder: folder, child };
-        server.wait_for(&log, port);
+        let arguments = [OsStr::new("--config"), path.as_os_str()];
+        let server = Server::start("dcmqrscp", "dcmtk", &arguments, folder, &[port]);
         Self {
             _server: server,
             port,

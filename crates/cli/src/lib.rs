@@ -5,6 +5,7 @@
 //! as three kinds of line on standard error: `error:` what went wrong, `  cause:` each source of it, `  try:` what to do.
 
 pub mod command;
+pub mod config_file;
 pub mod manual;
 pub mod output;
 pub mod progress;

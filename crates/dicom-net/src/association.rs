@@ -112,6 +112,19 @@ pub struct Association {
     _slot: Option<Slot>,
 }
 
+/// What `answers` to a request leave agreed.
+fn agreed(request: &AssociateRequest, answers: Vec<Answered>) -> Vec<Agreed> {
+    let agree = |answered: Answered| {
+        let proposed = request.contexts.iter().find(|context| context.id == answered.id)?;
+        Some(Agreed {
+            id: answered.id,
+            class: proposed.abstract_syntax.clone(),
+            transfer_syntax: answered.transfer_syntax?,
+        })
+    };
+    answers.into_iter().filter_map(agree).collect()
+}
+
 /// What stands next on the association.
 enum Piece {
     Value(Value),
@@ -146,15 +159,7 @@ impl Association {
             Kind::Abort => return Err(NetError::Aborted { peer: peer() }),
             other => return Err(new.wire.protocol(PduError::Unexpected(other as u8))),
         };
-        let agree = |answered: Answered| {
-            let proposed = request.contexts.iter().find(|context| context.id == answered.id)?;
-            Some(Agreed {
-                id: answered.id,
-                class: proposed.abstract_syntax.clone(),
-                transfer_syntax: answered.transfer_syntax?,
-            })
-        };
-        new.agreed = accept.contexts.into_iter().filter_map(agree).collect();
+        new.agreed = agreed(&request, accept.contexts);
         let granted = accept.user.roles.into_iter().filter(|role| role.provider);
         new.provided = granted.map(|role| role.class).collect();
         new.agree_on_length(accept.user.longest_data);
@@ -196,15 +201,7 @@ impl Association {
             user: ourselves(acceptance.roles),
         };
         new.wire.write(&answer.encode(&request))?;
-        let agree = |answered: Answered| {
-            let proposed = request.contexts.iter().find(|context| context.id == answered.id)?;
-            Some(Agreed {
-                id: answered.id,
-                class: proposed.abstract_syntax.clone(),
-                transfer_syntax: answered.transfer_syntax?,
-            })
-        };
-        new.agreed = answer.contexts.into_iter().filter_map(agree).collect();
+        new.agreed = agreed(&request, answer.contexts);
         new.agree_on_length(request.user.longest_data);
         new.is_open = true;
         Ok((new, request))

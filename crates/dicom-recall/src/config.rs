@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use dicom_deid::{Options, ProfileOption};
 use dicom_net::{AeTitle, Deadlines, TlsFiles};
+use hydra_cli::config_file;
+pub use hydra_cli::config_file::ConfigError;
 use serde::Deserialize;
 
 use crate::names::{self, KeyPer, Template};
@@ -165,44 +167,13 @@ pub struct Config {
     pub key_per: KeyPer,
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// What is wrong with it, all of it.
-    #[error("`{}`: {}", path.display(), faults.join("; "))]
-    Faults {
-        /// Which.
-        path: PathBuf,
-        /// A sentence each.
-        faults: Vec<String>,
-    },
-}
-
 impl Config {
     /// Reads and checks a file; relative paths in it start from its folder.
     ///
     /// # Errors
     /// [`ConfigError`], with every fault at once.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, folder).map_err(|faults| ConfigError::Faults {
-            path: path.to_owned(),
-            faults,
-        })
+        config_file::read(path, Self::parse)
     }
 
     /// Checks the text of a file in `folder`.

@@ -132,19 +132,8 @@ pub fn whole(
     check(&deid, target)?;
     let (name, output) = ends(target)?;
     let mut reader = out.0.as_slice();
-    let sealing = &key.sealing;
-    let sealed = sealed::seal_reader(
-        &sealing.key,
-        &sealing.header,
-        &name,
-        &mut reader,
-        &output,
-        &placing.options(),
-    );
-    Ok(Sealed {
-        deid,
-        sealed: sealed.map_err(InstanceError::Seal)?,
-    })
+    let sealed = seal(key, &name, &mut reader, &output, placing).map_err(InstanceError::Seal)?;
+    Ok(Sealed { deid, sealed })
 }
 
 /// Works on an instance as it comes in: sealing goes on beside it, and has nothing to show for it unless all was well.
@@ -168,15 +157,7 @@ pub fn flowing(
                 at: 0,
                 is_whole: false,
             };
-            let sealing = &key.sealing;
-            sealed::seal_reader(
-                &sealing.key,
-                &sealing.header,
-                &name,
-                &mut reader,
-                &output,
-                &placing.options(),
-            )
+            seal(key, &name, &mut reader, &output, placing)
         });
         let mut writer = Cutting {
             sender,
@@ -216,6 +197,17 @@ fn check(deid: &DeidReport, target: &Target) -> Result<(), InstanceError> {
 }
 
 /// What errors call the plaintext, and where the file goes; its folders are made.
+fn seal(
+    key: &HeldKey,
+    name: &Input,
+    reader: &mut (dyn Read + Send),
+    output: &Output,
+    placing: Placing<'_>,
+) -> Result<sealed::Report, SealError> {
+    let sealing = &key.sealing;
+    sealed::seal_reader(&sealing.key, &sealing.header, name, reader, output, &placing.options())
+}
+
 fn ends(target: &Target) -> Result<(Input, Output), InstanceError> {
     if let Some(folder) = target.path.parent() {
         std::fs::create_dir_all(folder).map_err(InstanceError::Folder)?;

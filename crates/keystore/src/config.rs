@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use hydra_cli::config_file;
+pub use hydra_cli::config_file::ConfigError;
 use hydra_core::ids::StoreId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::Context;
@@ -190,44 +192,13 @@ impl Rules {
     }
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// What is wrong with it, all of it.
-    #[error("`{}`: {}", path.display(), faults.join("; "))]
-    Faults {
-        /// Which.
-        path: PathBuf,
-        /// A sentence each.
-        faults: Vec<String>,
-    },
-}
-
 impl Config {
     /// Reads and checks a file; relative paths in it start from its folder.
     ///
     /// # Errors
     /// [`ConfigError`], with every fault at once.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, folder).map_err(|faults| ConfigError::Faults {
-            path: path.to_owned(),
-            faults,
-        })
+        config_file::read(path, Self::parse)
     }
 
     /// Checks the text of a file in `folder`.

@@ -169,7 +169,7 @@ mod tests {
     /// What a Debian without anything added has.
     const ALWAYS_THERE: &[&str] = &["bash", "chmod", "kill", "mkfifo", "sh", "sleep"];
 
-    /// Every program that a test starts by its name, in `Command::new("…")` or `unprivileged("…")`.
+    /// Every program that a test starts by its name, in `Command::new("…")`, `unprivileged("…")` or `Server::start("…")`.
     fn started(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let path = entry.path();
@@ -177,7 +177,7 @@ mod tests {
                 started(&path, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                for call in ["Command::new(\"", "unprivileged(\""] {
+                for call in ["Command::new(\"", "unprivileged(\"", "Server::start(\""] {
                     let names = text.split(call).skip(1).filter_map(|rest| rest.split('"').next());
                     found.extend(names.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned()));
                 }
