@@ -17,7 +17,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dicom-net", &[]),
     (
         "dicom-recall",
-        &["core", "cli", "eds", "dicom-net", "dicom-deid", "grid-identity"],
+        &[
+            "core",
+            "cli",
+            "service",
+            "eds",
+            "dicom-net",
+            "dicom-deid",
+            "grid-identity",
+        ],
     ),
     ("eds", &["core", "grid-identity", "cli", "storage-url"]),
     ("keystore", &["service", "core", "grid-identity", "cli"]),

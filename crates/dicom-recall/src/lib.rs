@@ -2,7 +2,7 @@
 //! bounded memory and no plaintext on disk. The command is described in `docs/src/commands/dicom-recall.md`.
 //!
 //! [`now`] does it once, [`check`] says what would be in the way. [`source`] is the PACS, [`pipeline`] what is done to
-//! each instance, [`keys`] under what.
+//! each instance, [`keys`] under what. [`line`] and [`ask`] are what daemon, agent and storage element say to each other.
 
 use std::process::ExitCode;
 
@@ -12,9 +12,11 @@ use hydra_cli::command::{self, Example};
 pub use crate::args::{Check, Now};
 
 mod args;
+pub mod ask;
 pub mod check;
 pub mod config;
 pub mod keys;
+pub mod line;
 pub mod names;
 pub mod now;
 pub mod pipeline;
