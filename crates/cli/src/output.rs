@@ -16,11 +16,13 @@ struct WriteError(#[source] io::Error);
 /// # Errors
 /// Exit code 74 where it cannot be written; a reader that has gone is no error.
 pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    forgive_broken_pipe(write_now(bytes))
+}
+
+fn write_now(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    let written = stdout
-        .flush()
-        .and_then(|()| unbuffered(stdout.as_fd())?.write_all(bytes));
-    forgive_broken_pipe(written)
+    stdout.flush()?;
+    unbuffered(stdout.as_fd())?.write_all(bytes)
 }
 
 /// A standard stream as a file, which has no buffer.
@@ -34,6 +36,17 @@ pub(crate) fn unbuffered(stream: BorrowedFd<'_>) -> io::Result<File> {
 /// As [`print()`].
 pub fn print_line(text: &str) -> Result<(), Failure> {
     print(format!("{text}\n").as_bytes())
+}
+
+/// [`print_line()`] for one line of many: whether somebody still reads.
+///
+/// # Errors
+/// Exit code 74, where it cannot be written for another reason.
+pub fn print_one_more(text: &str) -> Result<bool, Failure> {
+    match write_now(format!("{text}\n").as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => forgive_broken_pipe(other).map(|()| true),
+    }
 }
 
 /// [`print()`] for a JSON value on one line.

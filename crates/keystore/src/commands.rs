@@ -161,24 +161,56 @@ enum StoreError {
 // --- init -------------------------------------------------------------------------------------------------------------
 
 const CONFIG_NAME: &str = "hydra-keystore.toml";
+const KEY_NAME: &str = "store.key";
 
 fn init(arguments: &Init) -> Result<(), Failure> {
     let store = store_id(arguments)?;
     let rules = creation_rules(&arguments.create)?;
-    make_folder(&arguments.dir)?;
-    let key_path = arguments.dir.join("store.key");
-    let key = Key::random().map_err(|_| Failure::new(Code::Failed, StoreError::Random))?;
-    write_new(&key_path, key.expose(), 0o600)?;
-    let database = arguments.dir.join("keystore.db");
-    write_new(&database, &[], 0o600)?;
-    database::create(&database, &store, &key, now()).map_err(database_failure)?;
-    let config = arguments.dir.join(CONFIG_NAME);
-    write_new(&config, config_text(arguments, &store, &rules).as_bytes(), 0o640)?;
+    let mut made = Made::default();
+    let filled = make_folder(&arguments.dir, &mut made).and_then(|()| fill(arguments, &store, &rules, &mut made));
+    filled.inspect_err(|_| made.take_back())?;
     output::tell(&format!(
         "store `{store}` is ready: keep a copy of {} away from the database's backups",
-        key_path.display()
+        arguments.dir.join(KEY_NAME).display()
     ));
-    output::print_line(&config.display().to_string())
+    output::print_line(&arguments.dir.join(CONFIG_NAME).display().to_string())
+}
+
+/// What `init` made so far.
+#[derive(Default)]
+struct Made {
+    folder: Option<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+impl Made {
+    /// Half a store is of no use, and in the way of the next attempt.
+    fn take_back(&self) {
+        for file in &self.files {
+            // the database's have others beside them
+            for end in ["", "-wal", "-shm"] {
+                let mut path = file.clone().into_os_string();
+                path.push(end);
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+fn fill(arguments: &Init, store: &StoreId, rules: &[(String, String)], made: &mut Made) -> Result<(), Failure> {
+    let mut new_file =
+        |path: &Path, bytes: &[u8], mode| write_new(path, bytes, mode).inspect(|()| made.files.push(path.to_owned()));
+    let key_path = arguments.dir.join(KEY_NAME);
+    let key = Key::random().map_err(|_| Failure::new(Code::Failed, StoreError::Random))?;
+    new_file(&key_path, key.expose(), 0o600)?;
+    let database = arguments.dir.join("keystore.db");
+    new_file(&database, &[], 0o600)?;
+    database::create(&database, store, &key, now()).map_err(database_failure)?;
+    let config = arguments.dir.join(CONFIG_NAME);
+    new_file(&config, config_text(arguments, store, rules).as_bytes(), 0o640)
 }
 
 fn store_id(arguments: &Init) -> Result<StoreId, Failure> {
@@ -199,7 +231,7 @@ fn creation_rules(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
     given.iter().map(rule).collect()
 }
 
-fn make_folder(dir: &Path) -> Result<(), Failure> {
+fn make_folder(dir: &Path, made: &mut Made) -> Result<(), Failure> {
     let failed = |source| {
         let path = dir.to_owned();
         Failure::new(Code::CannotCreate, StoreError::Write { path, source })
@@ -213,6 +245,7 @@ fn make_folder(dir: &Path) -> Result<(), Failure> {
             .recursive(true)
             .mode(0o700)
             .create(dir)
+            .map(|()| made.folder = Some(dir.to_owned()))
             .map_err(failed),
         Err(error) => Err(failed(error)),
     }
@@ -221,8 +254,10 @@ fn make_folder(dir: &Path) -> Result<(), Failure> {
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     };
     write().map_err(|source| {
         let path = path.to_owned();
@@ -358,7 +393,9 @@ fn audit_show(path: &Path, mut after: i64) -> Result<(), Failure> {
         after = last.sequence;
         for row in &rows {
             let line = serde_json::to_string(row).map_err(|error| Failure::new(Code::Failed, error))?;
-            output::print_line(&line)?;
+            if !output::print_one_more(&line)? {
+                return Ok(());
+            }
         }
     }
 }

@@ -207,9 +207,7 @@ impl Config {
     /// Every fault.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
-        let reader = toml::Deserializer::parse(text).map_err(|error| vec![error.to_string()])?;
-        let file: File = serde_ignored::deserialize(reader, |key| faults.push(format!("unknown key `{key}`")))
-            .map_err(|error| vec![error.to_string().trim_end().replace('\n', " ")])?;
+        let file: File = config_file::tables(text, &mut faults)?;
         let store = required(&mut faults, "store_id", file.store_id, |text| {
             text.parse::<StoreId>().ok()
         });
@@ -223,6 +221,9 @@ impl Config {
                 text.parse::<SocketAddr>().ok()
             }),
         };
+        if let Err(error) = hydra_service::log::filter(&file.log) {
+            faults.push(format!("log: {error}"));
+        }
         let tls = check_tls(&mut faults, file.tls.unwrap_or_default(), folder);
         faults.extend(file.limits.faults());
         for (number, rule) in file.create.iter().enumerate() {

@@ -314,8 +314,29 @@ fn init_writes_a_configuration_that_check_reads() {
         assert!(error.contains(fault), "{error}");
     }
     assert_eq!(error.matches("; ").count(), 2, "{error}");
+    std::fs::write(config, text.replace("log = \"info\"", "log = \"hydra=loud\"")).unwrap();
+    let (code, _, error) = run(&["check", config]);
+    assert!(
+        code == 78 && error.contains("log: `hydra=loud` is no log level"),
+        "{error}"
+    );
     let (code, _, error) = run(&["init", dir.to_str().unwrap()]);
     assert!(code == 73 && error.contains("is not empty"), "{error}");
     assert_eq!(run(&["init", "x", "--create", "nonsense"]).0, 2);
     assert_eq!(run(&["serve", "/nowhere.toml"]).0, 78);
+}
+
+#[test]
+fn init_that_fails_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    // no file may have more than a kilobyte or two: the key has room, the database has not
+    let script = "trap '' XFSZ; ulimit -f 2; exec \"$1\" init \"$2\" --store-id ks-a";
+    let limited = Command::new("sh")
+        .args(["-c", script, "sh", PROGRAM, dir.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(!limited.status.success());
+    assert!(!dir.exists(), "{}", String::from_utf8_lossy(&limited.stderr));
+    assert_eq!(run(&["init", dir.to_str().unwrap(), "--store-id", "ks-a"]).0, 0);
 }

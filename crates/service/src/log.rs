@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// A filter that does not parse, or a log that was started before.
 pub fn start(level: &str) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(level).map_err(|_| LogError::Level(level.to_owned()))?;
+    let filter = filter(level)?;
     let subscriber = tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -16,6 +16,14 @@ pub fn start(level: &str) -> Result<(), LogError> {
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     subscriber.try_init().map_err(|_| LogError::Started)
+}
+
+/// The filter that [`start`] makes of a level.
+///
+/// # Errors
+/// [`LogError::Level`].
+pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(level).map_err(|_| LogError::Level(level.to_owned()))
 }
 
 /// Why there is no log.

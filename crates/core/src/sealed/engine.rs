@@ -17,6 +17,10 @@ use super::stream::{CipherError, FileCipher, Layout, STREAM_HEADER_LENGTH, TAG_L
 /// seldom meet where they take turns.
 const CHUNK_BYTES: u64 = 512 * 1024;
 
+/// The same where one side has no offsets: workers wait there for their turn at reading and at writing, the shorter the
+/// sooner.
+const CHUNK_BYTES_IN_TURN: u64 = 128 * 1024;
+
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -57,8 +61,10 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    pub(super) fn of(layout: Layout) -> Self {
-        Self::with_segments(layout, CHUNK_BYTES / layout.segment_size())
+    /// Chunks that suit files, or streams.
+    pub(super) fn of(layout: Layout, is_in_turn: bool) -> Self {
+        let bytes = if is_in_turn { CHUNK_BYTES_IN_TURN } else { CHUNK_BYTES };
+        Self::with_segments(layout, bytes / layout.segment_size())
     }
 
     pub(super) fn with_segments(layout: Layout, segments: u64) -> Self {

@@ -409,7 +409,7 @@ fn seal_plaintext(
         input,
         output,
         options,
-        chunks: Chunks::of(Layout::SUITE_1),
+        chunks: chunks(input.size(), destination),
     };
     sealing.write_to(destination)
 }
@@ -669,6 +669,12 @@ impl Sealing<'_> {
     }
 }
 
+/// How much is worked on at a time between an input, with its size if it is a file, and an output.
+fn chunks(input: Option<u64>, destination: &OpenOutput) -> Chunks {
+    let is_in_turn = input.is_none() || matches!(destination, OpenOutput::Direct(_));
+    Chunks::of(Layout::SUITE_1, is_in_turn)
+}
+
 fn sink_of(destination: &OpenOutput, base: u64) -> (&File, Sink<'_>) {
     match destination {
         OpenOutput::Direct(file) => (file, Sink::InTurn(file)),
@@ -836,7 +842,8 @@ impl SealedInput {
     pub fn unseal(self, key: &Key, output: &Output, options: &OpenOptions<'_>) -> Result<Report, OpenError> {
         let destination = OpenOutput::open(output, Some(&self.input), options.overwrite, options.mode);
         let destination = destination.map_err(OpenError::Output)?;
-        let report = self.write_to(key, output, &destination, options, Chunks::of(Layout::SUITE_1))?;
+        let chunks = chunks(self.input.size(), &destination);
+        let report = self.write_to(key, output, &destination, options, chunks)?;
         self.input.unchanged().map_err(OpenError::Input)?;
         finish(destination, options.batch, options.sync).map_err(OpenError::Output)?;
         Ok(report)

@@ -106,7 +106,7 @@ fn seal_given(input: &Value) -> Vec<u8> {
     };
     let plaintext = bytes(&input["plaintext"]);
     let cipher = FileCipher::derive(&key_of(&input["key"]), &header, &stream).unwrap();
-    let chunks = Chunks::of(Layout::SUITE_1);
+    let chunks = Chunks::of(Layout::SUITE_1, false);
     let body = through(chunks, Direction::Seal, &cipher, &plaintext, Sides::AtOffsets, 2).unwrap();
     [header.as_slice(), &stream.encode(), &body].concat()
 }
@@ -394,7 +394,7 @@ fn reproducible_over_a_spool_is_the_same_as_in_memory() {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &plaintext);
     let stream = synthetic::stream_header(&key, &header, plaintext.len() as u64, &digest).unwrap();
     let cipher = FileCipher::derive(&key, &header, &stream).unwrap();
-    let chunks = Chunks::of(Layout::SUITE_1);
+    let chunks = Chunks::of(Layout::SUITE_1, false);
     let body = through(chunks, Direction::Seal, &cipher, &plaintext, Sides::AtOffsets, 2).unwrap();
     assert!(file == [header.as_slice(), &stream.encode(), &body].concat());
 }
