@@ -48,7 +48,11 @@ pub(crate) async fn get(url: &StorageUrl, offset: u64) -> Result<Reading, Storag
 }
 
 pub(crate) async fn put(url: &StorageUrl, mut source: Source, overwrite: bool) -> Result<Stored, StorageError> {
-    let path = path(url);
+    let mut path = path(url);
+    // a link stays one: what it leads to is replaced
+    if overwrite && let Ok(real) = tokio::fs::canonicalize(&path).await {
+        path = real;
+    }
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut builder = tempfile::Builder::new();
     // less the umask, as for any file that is made
@@ -129,5 +133,31 @@ fn failed(url: &StorageUrl, doing: &'static str) -> impl Fn(io::Error) -> Storag
             },
             _ => StorageError::Local { url, doing, source },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_stays_one_where_what_it_leads_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, file) = (folder.path().join("link"), folder.path().join("file"));
+        std::fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        let url = StorageUrl::parse(&format!("file://{}", link.display())).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let put = |overwrite| {
+            let source: Source = Box::new(io::Cursor::new(b"new".to_vec()));
+            runtime.block_on(put(&url, source, overwrite))
+        };
+        assert!(matches!(put(false), Err(StorageError::Exists { .. })));
+        put(true).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
     }
 }
