@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 pub mod desk;
 pub mod door;
 pub mod fake;
+pub mod hospital;
 mod listening;
 pub mod pacs;
 pub mod replay;

@@ -20,6 +20,8 @@ pub const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Ask {
+    /// What the agent serves: answered by [`Answer::About`].
+    About,
     /// What is known of these names: answered by [`Answer::Files`], in the same order.
     Stat {
         /// Which.
@@ -183,6 +185,17 @@ pub struct RequestStatus {
 pub enum Answer {
     /// It is so.
     Done,
+    /// What the agent serves.
+    About {
+        /// The folder that names start from.
+        root: PathBuf,
+        /// Where XRootD looks for what failed, where that is configured.
+        fail_folder: Option<PathBuf>,
+        /// Whether the daemon can be reached.
+        connected: bool,
+        /// How many entries are known.
+        entries: u64,
+    },
     /// What is known of names.
     Files {
         /// In the order of the question.

@@ -20,11 +20,17 @@ pub mod line;
 pub mod names;
 pub mod now;
 pub mod pipeline;
+pub mod place;
 pub mod secret;
 pub mod source;
+pub mod transport;
 
 /// Where the configuration is looked for where no option and no variable says.
 pub const CONFIG: &str = "/etc/eds/dicom-recall.toml";
+/// Where the agent's configuration is looked for where no operand and no variable says.
+pub const PLACE_CONFIG: &str = "/etc/eds/place.toml";
+/// Where the agent listens for the programs of the storage element, unless told otherwise.
+pub const SOCKET: &str = "/run/eds/place.sock";
 
 /// Fetches images from a PACS, de-identifies and seals them on the way to a storage element
 #[derive(Debug, Parser)]
@@ -40,6 +46,8 @@ enum Verb {
     Now(Now),
     /// Try PACS, stores, credential and secret, and say what is wrong
     Check(Check),
+    /// Serve a storage element: put in its place what the daemon sends, ask it for what somebody wants
+    Place(place::Place),
 }
 
 const EXAMPLES: [Example; 2] = [
@@ -59,5 +67,6 @@ pub fn main() -> ExitCode {
     command::run::<Arguments>(&EXAMPLES, |arguments| match arguments.verb {
         Verb::Now(arguments) => now::now(&arguments),
         Verb::Check(arguments) => check::check(&arguments),
+        Verb::Place(arguments) => place::place(&arguments),
     })
 }

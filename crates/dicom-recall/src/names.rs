@@ -143,6 +143,45 @@ pub fn key_name(name: &str, key_per: KeyPer) -> &str {
     }
 }
 
+/// The longest name, in bytes.
+pub const LONGEST_NAME: usize = 255;
+
+/// Why a text is no name of a sealed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Too long.
+    #[error("it is longer than {LONGEST_NAME} bytes")]
+    Long,
+    /// It does not begin at the root.
+    #[error("it does not begin with `/`")]
+    Root,
+    /// Segments that would lead elsewhere.
+    #[error("it has an empty segment, `.` or `..`")]
+    Segment,
+    /// Characters that no name has.
+    #[error("it has control characters")]
+    Control,
+}
+
+/// Checks a name that came from outside: whatever passes stays under the folder that names start from.
+///
+/// # Errors
+/// Why it is none.
+pub fn check(name: &str) -> Result<(), NameError> {
+    if name.len() > LONGEST_NAME {
+        return Err(NameError::Long);
+    }
+    if name.chars().any(char::is_control) {
+        return Err(NameError::Control);
+    }
+    let segments = name.strip_prefix('/').ok_or(NameError::Root)?;
+    if segments.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(NameError::Segment);
+    }
+    Ok(())
+}
+
 /// Where a name lies under a folder.
 pub fn path_under(folder: &Path, name: &str) -> PathBuf {
     folder.join(name.trim_start_matches('/'))
@@ -208,6 +247,20 @@ mod tests {
         assert!(matches!(refused(&long), TemplateError::KeyId(_)));
         assert!(matches!(refused("/a\n/{series}/{instance}"), TemplateError::KeyId(_)));
         assert!(Template::parse("/{study}/{instance}", KeyPer::Instance).is_ok());
+    }
+
+    #[test]
+    fn names_that_come_from_outside_stay_below() {
+        assert_eq!(check("/eds/2.25.1/$(x) `y`;'.eds"), Ok(()));
+        assert_eq!(check(&format!("/{}", "x".repeat(254))), Ok(()));
+        assert_eq!(check(&format!("/{}", "x".repeat(255))), Err(NameError::Long));
+        assert_eq!(check("eds"), Err(NameError::Root));
+        for bad in ["/", "/a/", "//a", "/a/./b", "/../a", "/a/.."] {
+            assert_eq!(check(bad), Err(NameError::Segment), "{bad}");
+        }
+        for bad in ["/a\n", "/\0", "/a\u{7f}", "/a\u{85}"] {
+            assert_eq!(check(bad), Err(NameError::Control), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,200 @@
+//! The configuration of the agent: one TOML file, every fault told at once, unknown keys refused
+//! (`docs/src/storage-element.md`).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use hydra_cli::config_file::{self, ConfigError};
+use serde::Deserialize;
+
+use crate::transport::{LineConfig, LineTable, mode};
+
+/// The file as it stands there.
+#[derive(Debug, Deserialize)]
+struct File {
+    root: Option<PathBuf>,
+    database: Option<PathBuf>,
+    #[serde(default = "info")]
+    log: String,
+    line: Option<LineTable>,
+    #[serde(default)]
+    ask: AskTable,
+    #[serde(default)]
+    evict: Evict,
+    #[serde(default)]
+    xrootd: XrootdTable,
+    monitor: Option<MonitorTable>,
+    #[serde(default)]
+    limits: Limits,
+}
+
+fn info() -> String {
+    "info".to_owned()
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct AskTable {
+    socket: Option<PathBuf>,
+    mode: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct XrootdTable {
+    fail_folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MonitorTable {
+    listen: String,
+}
+
+/// When files are taken off the disk.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Evict {
+    /// So long after they were used last, in seconds.
+    pub after_s: Option<u64>,
+    /// When there are more bytes than this, those that were not used longest first.
+    pub most_bytes: Option<u64>,
+}
+
+/// What the programs of the storage element may take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Connections at once.
+    pub clients: usize,
+    /// Files of one request.
+    pub files: usize,
+    /// Requests that are remembered.
+    pub requests: u64,
+    /// How long a program may wait for a file, in seconds.
+    pub wait_s: u64,
+    /// How long requests are remembered, in seconds.
+    pub remember_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: 2000,
+            files: 20_000,
+            requests: 50_000,
+            wait_s: 24 * 3600,
+            remember_s: 7 * 24 * 3600,
+        }
+    }
+}
+
+/// A configuration that can work.
+#[derive(Debug, Clone)]
+pub struct PlaceConfig {
+    /// The folder that the storage element serves.
+    pub root: PathBuf,
+    /// The agent's database.
+    pub database: PathBuf,
+    /// What is logged.
+    pub log: String,
+    /// The line to the daemon.
+    pub line: LineConfig,
+    /// Where programs ask.
+    pub socket: PathBuf,
+    /// Who may: the socket's mode.
+    pub mode: u32,
+    /// When files are taken off the disk.
+    pub evict: Evict,
+    /// Where XRootD looks for what failed.
+    pub fail_folder: Option<PathBuf>,
+    /// Where monitoring asks.
+    pub monitor: Option<SocketAddr>,
+    /// What programs may take.
+    pub limits: Limits,
+}
+
+impl PlaceConfig {
+    /// Reads and checks a file; relative paths in it start from its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every fault at once.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        config_file::read(path, Self::parse)
+    }
+
+    /// Checks the text of a file in `folder`.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+        let one_line = |error: toml::de::Error| vec![error.to_string().trim_end().replace('\n', " ")];
+        let mut faults = Vec::new();
+        let reader = toml::Deserializer::parse(text).map_err(one_line)?;
+        let mut unknown = |key: serde_ignored::Path<'_>| {
+            faults.push(format!("unknown key `{}`", key.to_string().replace(".?", "")));
+        };
+        let file: File = serde_ignored::deserialize(reader, &mut unknown).map_err(one_line)?;
+        for (name, value) in [("root", &file.root), ("database", &file.database)] {
+            if value.is_none() {
+                faults.push(format!("`{name}` is missing"));
+            }
+        }
+        let line = file.line.unwrap_or_default().check(&mut faults, "line", folder);
+        let mode = mode(&mut faults, "ask.mode", file.ask.mode.as_deref(), 0o660);
+        let monitor = file.monitor.map(|monitor| monitor.listen.parse::<SocketAddr>());
+        let monitor = monitor.transpose().map_err(|_| {
+            faults.push("`monitor.listen` is no address, for example `127.0.0.1:9512`".to_owned());
+        });
+        let limits = file.limits;
+        let least = [limits.clients, limits.files].into_iter().min().unwrap_or(0);
+        if least == 0 || limits.requests == 0 || limits.wait_s == 0 {
+            faults.push("`limits`: each is at least 1".to_owned());
+        }
+        let (Some(root), Some(database), Some(line), Some(mode), Ok(monitor), true) =
+            (file.root, file.database, line, mode, monitor, faults.is_empty())
+        else {
+            return Err(faults);
+        };
+        Ok(Self {
+            root: folder.join(root),
+            database: folder.join(database),
+            log: file.log,
+            line,
+            socket: folder.join(file.ask.socket.unwrap_or_else(|| crate::SOCKET.into())),
+            mode,
+            evict: file.evict,
+            fail_folder: file.xrootd.fail_folder.map(|path| folder.join(path)),
+            monitor,
+            limits,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let text = "roots = \"/srv\"\n[line]\nconnect = \"x\"\n[ask]\nmode = \"9\"\n[monitor]\nlisten = \"y\"\n\
+                    [limits]\nclients = 0\n[evict]\nafter = 1\n";
+        let faults = PlaceConfig::parse(text, Path::new("/etc/eds")).unwrap_err().join("\n");
+        for words in [
+            "unknown key `roots`",
+            "`root` is missing",
+            "`database` is missing",
+            "`line`: `x`",
+            "`ask.mode`",
+            "`monitor.listen`",
+            "`limits`",
+            "unknown key `evict.after`",
+        ] {
+            assert!(faults.contains(words), "{words} in\n{faults}");
+        }
+    }
+
+    #[test]
+    fn the_example_that_is_installed_is_whole() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/place.toml");
+        let config = PlaceConfig::read(Path::new(path)).unwrap();
+        assert!(config.line.security.is_some() && config.fail_folder.is_some());
+    }
+}

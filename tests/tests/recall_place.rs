@@ -1,0 +1,562 @@
+//! The agent beside the storage element, as a process, with the hospital's end of the line played by a script.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use dicom_recall::ask::{Answer, Ask, Progress, Refusal, Wish};
+use dicom_recall::line::{FromDaemon, FromPlace, News, Reason};
+use hydra_tests::door::wait_for;
+use hydra_tests::hospital::{Conversation, Daemon, Place, Script, entry, known, sha256};
+
+const NAME: &str = "/eds/2.25.1/2.25.2/2.25.3.dcm.eds";
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+/// Agent and conversation, with these files registered.
+fn talk(place: &Place, files: &[(&str, &[u8])]) -> Conversation {
+    let mut line = Conversation::begin(&place.path("line"), "one");
+    line.on_disk();
+    let entries = files.iter().map(|(name, bytes)| entry(name, bytes)).collect();
+    line.say(&FromDaemon::Entries { entries, upto: 1 });
+    for (name, _) in files {
+        known(place, name);
+    }
+    line
+}
+
+fn parts(place: &Place) -> usize {
+    fs::read_dir(place.path("se/.eds-parts")).unwrap().count()
+}
+
+fn failed(reason: Reason) -> Answer {
+    Answer::Failed { reason }
+}
+
+#[track_caller]
+fn refusal(answer: &Answer) -> Refusal {
+    match answer {
+        Answer::Refused { refusal, .. } => *refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn prepare(place: &Place, request: &str, names: &[&str]) -> Answer {
+    let wish = |name: &&str| Wish {
+        name: (*name).to_owned(),
+        lifetime_s: Some(3600),
+    };
+    place.ask(&Ask::Prepare {
+        request: Some(request.to_owned()),
+        owner: None,
+        files: names.iter().map(wish).collect(),
+        priority: 1,
+    })
+}
+
+fn progress(place: &Place, request: &str) -> Vec<(Progress, Option<Reason>, bool)> {
+    let asked = place.ask(&Ask::Request {
+        request: request.to_owned(),
+        owner: None,
+    });
+    let Answer::Request { status } = asked else {
+        panic!("{asked:?}");
+    };
+    status
+        .files
+        .iter()
+        .map(|file| (file.progress, file.reason, file.on_disk))
+        .collect()
+}
+
+#[test]
+fn a_file_is_placed_if_it_is_the_one_that_was_registered() {
+    let place = Place::start("");
+    let good = bytes(700_000);
+    let mut line = talk(&place, &[(NAME, &good)]);
+    let before = place.stat(NAME);
+    assert!(!before.on_disk && before.available && !before.wanted);
+    assert_eq!((before.size, before.sha256), (Some(700_000), Some(sha256(&good))));
+    // the folders are there for listings
+    assert!(place.file("/eds/2.25.1/2.25.2").is_dir());
+
+    // one byte less, one byte more, another byte, and another file altogether than was announced
+    let mut other = good.clone();
+    other[5] ^= 1;
+    let longer: Vec<u8> = good.iter().chain(b"x").copied().collect();
+    for (transfer, wrong) in [(1, &good[..good.len() - 1]), (2, &longer), (3, &other)] {
+        line.send(transfer, NAME, wrong);
+        let answer = line.finish(transfer, wrong);
+        let reason = Reason::Changed;
+        assert_eq!(answer, Some(FromPlace::NotPlaced { transfer, reason }));
+    }
+    line.send(4, NAME, &good);
+    let reason = Reason::Changed;
+    assert_eq!(
+        line.finish(4, &other),
+        Some(FromPlace::NotPlaced { transfer: 4, reason })
+    );
+    assert!(!place.file(NAME).exists());
+    // the announced length is refused before anything is sent
+    let size = Some(5);
+    let name = NAME.to_owned();
+    line.say(&FromDaemon::Offer {
+        transfer: 5,
+        name,
+        size,
+    });
+    assert_eq!(line.hear(), Some(FromPlace::NotPlaced { transfer: 5, reason }));
+    line.pieces(5, &good);
+    // nobody registered it
+    line.send(6, "/eds/2.25.9", &good);
+    let reason = Reason::Unknown;
+    assert_eq!(line.hear(), Some(FromPlace::NotPlaced { transfer: 6, reason }));
+    // given up half way
+    line.send(7, NAME, &good[..300_000]);
+    line.say(&FromDaemon::Abandon { transfer: 7 });
+
+    line.send(8, NAME, &good);
+    assert_eq!(line.finish(8, &good), Some(FromPlace::Placed { transfer: 8 }));
+    assert_eq!(fs::read(place.file(NAME)).unwrap(), good);
+    assert_eq!(parts(&place), 0);
+    assert!(place.stat(NAME).on_disk);
+}
+
+#[test]
+fn several_files_come_at_once_and_one_that_fails_does_so_alone() {
+    let place = Place::start("");
+    let files: Vec<(String, Vec<u8>)> = (0..9)
+        .map(|number| (format!("/eds/{number}"), bytes(300_000 + number)))
+        .collect();
+    let known: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    let mut line = talk(&place, &known);
+    for (transfer, (name, bytes)) in (0..).zip(&files) {
+        line.send(transfer, name, &bytes[..100_000]);
+    }
+    for (transfer, (_, bytes)) in (0..).zip(&files) {
+        line.pieces(transfer, &bytes[100_000..]);
+    }
+    for (transfer, (_, bytes)) in (0..).zip(&files) {
+        let mut bytes = bytes.clone();
+        bytes[0] ^= u8::from(transfer == 4);
+        line.say(&FromDaemon::Finish {
+            transfer,
+            size: bytes.len() as u64,
+            sha256: sha256(&bytes),
+        });
+    }
+    let answers: Vec<FromPlace> = (0..9).map(|_| line.hear().unwrap()).collect();
+    for transfer in 0..9 {
+        let reason = Reason::Changed;
+        let expected = match transfer {
+            4 => FromPlace::NotPlaced { transfer, reason },
+            _ => FromPlace::Placed { transfer },
+        };
+        assert!(answers.contains(&expected), "{expected:?} in {answers:?}");
+    }
+}
+
+#[test]
+fn a_hundred_who_wait_for_a_file_are_one_want() {
+    let place = Place::start("");
+    let good = bytes(1000);
+    let mut line = talk(&place, &[(NAME, &good)]);
+    let waiters: Vec<UnixStream> = (0..100)
+        .map(|_| {
+            let mut stream = UnixStream::connect(place.path("ask")).unwrap();
+            let ask = Ask::Stage {
+                name: NAME.to_owned(),
+                path: Some(place.file(NAME)),
+                deadline_s: 60,
+            };
+            writeln!(stream, "{}", serde_json::to_string(&ask).unwrap()).unwrap();
+            stream
+        })
+        .collect();
+    let want = FromPlace::Want {
+        name: NAME.to_owned(),
+        priority: 2,
+    };
+    assert_eq!(line.hear(), Some(want));
+    wait_for("the want", || place.stat(NAME).wanted);
+    line.send(1, NAME, &good);
+    // no other want came before it
+    assert_eq!(line.finish(1, &good), Some(FromPlace::Placed { transfer: 1 }));
+    for mut stream in waiters {
+        let mut answer = [0; 18];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"{\"answer\":\"done\"}\n");
+    }
+    // and who comes later has it at once, with nothing said on the line
+    assert_eq!(place.stage(NAME, 60), Answer::Done);
+    line.say(&FromDaemon::Evict { name: NAME.to_owned() });
+    let name = NAME.to_owned();
+    assert_eq!(line.hear(), Some(FromPlace::Evicted { name }));
+    assert!(!place.file(NAME).exists() && !place.stat(NAME).on_disk);
+}
+
+#[test]
+fn who_waits_is_told_why_it_does_not_come() {
+    let place = Place::start("");
+    let mut daemon = Daemon::start(&place);
+    daemon.has(entry(NAME, b"x"), Script::Fail(Reason::Missing));
+    daemon.has(entry("/eds/waits", b"x"), Script::Wait(Reason::Pacs));
+    known(&place, "/eds/waits");
+    assert_eq!(place.stage(NAME, 60), failed(Reason::Missing));
+    assert_eq!(place.stat(NAME).reason, Some(Reason::Missing));
+    // it is asked for again, and comes
+    daemon.will(NAME, Script::Send(b"x".to_vec()));
+    assert_eq!(place.stage(NAME, 60), Answer::Done);
+    assert_eq!(place.stat(NAME).reason, None);
+    assert_eq!(place.stage("/eds/none", 60), failed(Reason::Unknown));
+    // what is tried again is waited for as long as is said, and then its reason is told
+    assert_eq!(place.stage("/eds/waits", 1), failed(Reason::Pacs));
+    assert!(place.stat("/eds/waits").wanted);
+    // bytes that are not what was registered never are delivered
+    daemon.has(entry("/eds/wrong", b"registered"), Script::Send(b"other text".to_vec()));
+    known(&place, "/eds/wrong");
+    assert_eq!(place.stage("/eds/wrong", 1), failed(Reason::Deadline));
+    assert!(!place.file("/eds/wrong").exists());
+}
+
+#[test]
+fn a_line_that_is_cut_leaves_nothing_half_done_and_is_taken_up_again() {
+    let place = Place::start("");
+    let good = bytes(600_000);
+    let mut line = talk(&place, &[(NAME, &good)]);
+    prepare(&place, "r", &[NAME]);
+    assert!(matches!(line.hear(), Some(FromPlace::Want { .. })));
+    line.send(1, NAME, &good[..400_000]);
+    wait_for("a part", || parts(&place) == 1);
+    drop(line);
+    wait_for("no part", || parts(&place) == 0);
+    wait_for("no line", || !place.stat(NAME).available);
+    let status = place.stat(NAME);
+    assert!(status.registered && status.wanted && status.size == Some(600_000));
+    // while nobody is there a file is waited for, and comes as soon as somebody is
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| place.stage(NAME, 60));
+        let mut line = Conversation::begin(&place.path("line"), "one");
+        assert!(matches!(&line.hello, FromPlace::Hello { upto: 1, registry: Some(registry), .. } if registry == "one"));
+        assert!(line.on_disk().is_empty());
+        // a stage is more urgent than a prepare: said once or twice, as they come
+        assert!(matches!(line.hear(), Some(FromPlace::Want { .. })));
+        line.send(2, NAME, &good);
+        loop {
+            match line.finish(2, &good) {
+                Some(FromPlace::Placed { transfer: 2 }) => break,
+                Some(FromPlace::Want { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        waiting.join().unwrap()
+    });
+    assert_eq!(waiting, Answer::Done);
+    assert_eq!(progress(&place, "r"), [(Progress::Completed, None, true)]);
+    wait_for("no line", || {
+        Conversation::begin(&place.path("line"), "one").on_disk() == [NAME]
+    });
+}
+
+#[test]
+fn killed_in_the_middle_it_forgets_nothing_that_it_promised() {
+    let mut place = Place::start("");
+    let good = bytes(500_000);
+    let mut line = talk(&place, &[(NAME, &good), ("/eds/b", b"b")]);
+    prepare(&place, "r", &[NAME, "/eds/b", "/eds/none"]);
+    line.send(1, "/eds/b", b"b");
+    // wants first, in the order of the request
+    assert!(matches!(line.hear(), Some(FromPlace::Want { name, .. }) if name == NAME));
+    assert!(matches!(line.hear(), Some(FromPlace::Want { name, .. }) if name == "/eds/b"));
+    assert_eq!(line.finish(1, b"b"), Some(FromPlace::Placed { transfer: 1 }));
+    line.send(2, NAME, &good[..300_000]);
+    wait_for("a part", || parts(&place) == 1);
+    place.kill();
+    assert_eq!(parts(&place), 1);
+    assert!(!place.file(NAME).exists());
+    place.restart();
+    assert_eq!(parts(&place), 0);
+    let submitted = (Progress::Submitted, None, false);
+    let unknown = (Progress::Failed, Some(Reason::Unknown), false);
+    assert_eq!(
+        progress(&place, "r"),
+        [submitted, (Progress::Completed, None, true), unknown]
+    );
+    let mut line = Conversation::begin(&place.path("line"), "one");
+    assert_eq!(line.on_disk(), ["/eds/b"]);
+    assert!(matches!(line.hear(), Some(FromPlace::Want { name, .. }) if name == NAME));
+    line.send(1, NAME, &good);
+    assert_eq!(line.finish(1, &good), Some(FromPlace::Placed { transfer: 1 }));
+    assert_eq!(fs::read(place.file(NAME)).unwrap(), good);
+    // ended in good order it takes its socket away
+    assert_eq!(place.stop(), Some(0));
+    assert!(!place.path("ask").exists());
+}
+
+#[test]
+fn requests_are_kept_cancelled_and_forgotten() {
+    let place = Place::start("");
+    let mut line = talk(&place, &[("/eds/a", b"a"), ("/eds/b", b"b")]);
+    let request = |request: &str| request.to_owned();
+    prepare(&place, "r", &["/eds/a", "/eds/b"]);
+    prepare(&place, "s", &["/eds/b"]);
+    assert!(matches!(line.hear(), Some(FromPlace::Want { .. })));
+    assert!(matches!(line.hear(), Some(FromPlace::Want { .. })));
+    let name = "/eds/a".to_owned();
+    let news = News::Started;
+    line.say(&FromDaemon::News { name, news });
+    wait_for("its start", || progress(&place, "r")[0].0 == Progress::Started);
+    // a file that is not of it: nothing is done
+    let names = Some(vec!["/eds/a".to_owned(), "/eds/c".to_owned()]);
+    let (owner, r) = (None, request("r"));
+    assert_eq!(
+        refusal(&place.ask(&Ask::Cancel {
+            request: r,
+            owner,
+            names
+        })),
+        Refusal::NotOfRequest
+    );
+    let (owner, r, names) = (None, request("r"), None);
+    assert_eq!(
+        place.ask(&Ask::Cancel {
+            request: r,
+            owner,
+            names
+        }),
+        Answer::Done
+    );
+    // the other request waits for the second file still
+    let name = "/eds/a".to_owned();
+    assert_eq!(line.hear(), Some(FromPlace::Unwant { name }));
+    let cancelled = (Progress::Cancelled, None, false);
+    assert_eq!(progress(&place, "r"), [cancelled, cancelled]);
+    let (owner, s) = (None, request("s"));
+    assert_eq!(place.ask(&Ask::Forget { request: s, owner }), Answer::Done);
+    let name = "/eds/b".to_owned();
+    assert_eq!(line.hear(), Some(FromPlace::Unwant { name }));
+    let (owner, s) = (None, request("s"));
+    assert_eq!(
+        refusal(&place.ask(&Ask::Request { request: s, owner })),
+        Refusal::NoRequest
+    );
+    let Answer::Requests { requests } = place.ask(&Ask::Requests { owner: None }) else {
+        panic!("requests");
+    };
+    assert_eq!(requests.len(), 1);
+    // one that belongs to somebody is nobody else's
+    let files = vec![Wish {
+        name: "/eds/a".to_owned(),
+        lifetime_s: None,
+    }];
+    let (owner, alice) = (Some("/CN=alice".to_owned()), Some("/CN=alice".to_owned()));
+    let answer = place.ask(&Ask::Prepare {
+        request: None,
+        owner,
+        files,
+        priority: 0,
+    });
+    let Answer::Accepted { request } = answer else {
+        panic!("{answer:?}");
+    };
+    let (bob, theirs) = (Some("/CN=bob".to_owned()), request.clone());
+    assert_eq!(
+        refusal(&place.ask(&Ask::Request {
+            request: theirs,
+            owner: bob
+        })),
+        Refusal::NoRequest
+    );
+    assert!(matches!(
+        place.ask(&Ask::Request { request, owner: alice }),
+        Answer::Request { .. }
+    ));
+}
+
+#[test]
+fn what_a_request_holds_is_evicted_by_force_only() {
+    let place = Place::start("");
+    let mut daemon = Daemon::start(&place);
+    daemon.has(entry("/eds/a", b"a"), Script::Send(b"a".to_vec()));
+    known(&place, "/eds/a");
+    prepare(&place, "r", &["/eds/a"]);
+    wait_for("the file", || place.stat("/eds/a").on_disk);
+    wait_for("its request", || progress(&place, "r")[0].0 == Progress::Completed);
+    let evict = |force| {
+        let names = vec!["/eds/a".to_owned(), "/eds/none".to_owned(), "/../x".to_owned()];
+        place.ask(&Ask::Evict { names, force })
+    };
+    let evicted = |names: &[&str]| Answer::Evicted {
+        names: names.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(evict(false), evicted(&[]));
+    let (request, names) = ("r".to_owned(), vec!["/eds/a".to_owned()]);
+    assert_eq!(
+        place.ask(&Ask::Release {
+            request,
+            owner: None,
+            names
+        }),
+        Answer::Done
+    );
+    assert_eq!(evict(false), evicted(&["/eds/a"]));
+    // and recalled again it is the same
+    prepare(&place, "r", &["/eds/a"]);
+    wait_for("the file", || place.stat("/eds/a").on_disk);
+    wait_for("its request", || progress(&place, "r")[0].0 == Progress::Completed);
+    assert_eq!(evict(true), evicted(&["/eds/a"]));
+    assert_eq!(daemon.wanted("/eds/a"), 2);
+    // a file that nobody registered is not ours to remove
+    fs::write(place.file("/eds/none"), "theirs").unwrap();
+    assert_eq!(evict(true), evicted(&[]));
+    // and one of another length than was registered is not the one
+    fs::write(place.file("/eds/a"), "much longer").unwrap();
+    assert!(!place.stat("/eds/a").on_disk);
+}
+
+#[test]
+fn names_are_taken_as_they_are_or_not_at_all() {
+    let place = Place::start("");
+    let mut daemon = Daemon::start(&place);
+    let odd = "/eds/$(touch x) `id`;'\"|& *.eds";
+    daemon.has(entry(odd, b"odd"), Script::Send(b"odd".to_vec()));
+    let outside = place.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(place.file("/eds")).unwrap();
+    std::os::unix::fs::symlink(&outside, place.file("/eds/link")).unwrap();
+    let long = format!("/eds/{}", "x".repeat(300));
+    // a daemon that lies is not believed either
+    for bad in ["/eds/../../outside/x", "/eds/a\nb", "eds", "", &long] {
+        daemon.has(entry(bad, b"x"), Script::Send(b"x".to_vec()));
+    }
+    daemon.has(entry("/eds/link/x", b"x"), Script::Send(b"x".to_vec()));
+    known(&place, "/eds/link/x");
+    assert_eq!(place.stage(odd, 60), Answer::Done);
+    assert_eq!(fs::read(place.file(odd)).unwrap(), b"odd");
+    for bad in ["/eds/../../outside/x", "/eds/a\nb", "eds", "", &long] {
+        assert!(!place.stat(bad).registered, "{bad}");
+        assert_eq!(refusal(&place.stage(bad, 60)), Refusal::Unfit, "{bad}");
+    }
+    assert_eq!(place.stage("/eds/link/x", 1), failed(Reason::Deadline));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    // a request takes them, and says so file by file
+    assert!(matches!(
+        prepare(&place, "r", &["/eds/../x", &long, odd]),
+        Answer::Accepted { .. }
+    ));
+    let unknown = (Progress::Failed, Some(Reason::Unknown), false);
+    assert_eq!(
+        progress(&place, "r"),
+        [unknown, unknown, (Progress::Completed, None, true)]
+    );
+    // whoever looks for the file elsewhere than it will be would wait for ever
+    let (name, path) = (odd.to_owned(), Some("/other/place".into()));
+    let answer = place.ask(&Ask::Stage {
+        name,
+        path,
+        deadline_s: 60,
+    });
+    assert_eq!(refusal(&answer), Refusal::Unfit);
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: mounting a small file system needs root");
+        return;
+    }
+    let full = tempfile::tempdir().unwrap();
+    let mount = |arguments: &[&str]| {
+        Command::new(arguments[0])
+            .args(&arguments[1..])
+            .arg(full.path())
+            .status()
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=256k", "eds-test"]).is_ok_and(|status| status.success()) {
+        eprintln!("not run: no file system can be mounted here");
+        return;
+    }
+    let place = Place::start(&format!("root = {:?}\n", full.path()));
+    let (small, large) = (bytes(50_000), bytes(400_000));
+    let mut line = talk(&place, &[("/eds/large", &large), ("/eds/small", &small)]);
+    line.send(1, "/eds/large", &large);
+    let reason = Reason::Storage;
+    let answer = line.finish(1, &large);
+    line.send(2, "/eds/small", &small);
+    let after = line.finish(2, &small);
+    let left = fs::read_dir(full.path().join(".eds-parts")).unwrap().count();
+    drop(place);
+    let unmounted = Command::new("umount").arg(full.path()).status();
+    assert_eq!(answer, Some(FromPlace::NotPlaced { transfer: 1, reason }));
+    assert_eq!(after, Some(FromPlace::Placed { transfer: 2 }));
+    assert_eq!(left, 0);
+    assert!(unmounted.unwrap().success());
+}
+
+#[test]
+fn another_registry_begins_anew_and_two_at_once_are_one_too_many() {
+    let place = Place::start("");
+    let mut line = talk(&place, &[("/eds/a", b"a")]);
+    // a second daemon of the same registry is welcome, one of another is not
+    let mut second = Conversation::begin(&place.path("line"), "one");
+    assert!(second.on_disk().is_empty());
+    let mut other = Conversation::begin(&place.path("line"), "two");
+    assert_eq!(other.hear(), None);
+    line.send(1, "/eds/a", b"a");
+    assert_eq!(line.finish(1, b"a"), Some(FromPlace::Placed { transfer: 1 }));
+    drop((line, second));
+    wait_for("no line", || {
+        !matches!(place.ask(&Ask::About), Answer::About { connected: true, .. })
+    });
+    let mut other = Conversation::begin(&place.path("line"), "two");
+    // it is there, but nobody registered it: it is not taken away either
+    assert_eq!(other.on_disk(), ["/eds/a"]);
+    assert!(!place.stat("/eds/a").registered);
+    assert!(place.file("/eds/a").exists());
+    let entries = vec![entry("/eds/a", b"b")];
+    other.say(&FromDaemon::Entries { entries, upto: 1 });
+    // registered again as something else: the old bytes are not it
+    let name = "/eds/a".to_owned();
+    assert_eq!(other.hear(), Some(FromPlace::Evicted { name }));
+    assert!(!place.stat("/eds/a").on_disk);
+}
+
+#[test]
+fn what_is_not_understood_is_refused_and_nothing_breaks() {
+    let place = Place::start("limits = { clients = 3 }\n");
+    let answer = |line: &[u8]| {
+        let mut stream = UnixStream::connect(place.path("ask")).unwrap();
+        stream.write_all(line).unwrap();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for bad in [&b"{}\n"[..], b"\n", b"\xff\xff\n", b"{\"ask\":\"list\"}\n", b"[[[[[[\n"] {
+        assert!(answer(bad).contains("\"refusal\":\"unreadable\""), "{bad:?}");
+    }
+    assert_eq!(answer(b"{\"ask\":\"requests\",\"owner\":null}"), "");
+    let held: Vec<UnixStream> = (0..3)
+        .map(|_| UnixStream::connect(place.path("ask")).unwrap())
+        .collect();
+    wait_for("a refusal", || answer(b"").contains("too_much"));
+    drop(held);
+    wait_for("an answer", || {
+        answer(b"{\"ask\":\"about\"}\n").contains("\"entries\":0")
+    });
+    // a line that talks nonsense is dropped, and the next one is good
+    for bad in [&b"\0\0\0\x01\x09"[..], b"\xff\xff\xff\xff", b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut stream = UnixStream::connect(place.path("line")).unwrap();
+        stream.write_all(bad).unwrap();
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+    }
+    let mut line = Conversation::begin(&place.path("line"), "one");
+    assert!(line.on_disk().is_empty());
+}
