@@ -241,3 +241,13 @@ pub enum StrangeInstance {
     #[error("it is broken")]
     Broken(#[source] DataError),
 }
+
+impl StrangeInstance {
+    /// What whoever sent it is told (PS3.4, B.2.3).
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Broken(_) => Status::NOT_UNDERSTOOD,
+            _ => Status::MISMATCH,
+        }
+    }
+}

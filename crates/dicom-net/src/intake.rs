@@ -36,6 +36,8 @@ pub enum Taken {
     Kept,
     /// It cannot be taken: the other side is told so and goes on.
     Dropped,
+    /// The same, for this reason.
+    Refused(Status),
     /// No more instances are wanted: the exchange ends.
     Stop,
 }
@@ -170,14 +172,12 @@ impl<'a, 'b> Intake<'a, 'b> {
                 Ok(Status::SUCCESS)
             }
             Ok(Taken::Dropped) => Ok(Status::OUT_OF_RESOURCES),
+            Ok(Taken::Refused(status)) => Ok(status),
             Ok(Taken::Stop) => Err(NetError::Stopped {
                 peer: association.peer().clone(),
             }),
             Err(strange) => {
-                let status = match strange {
-                    StrangeInstance::Broken(_) => Status::NOT_UNDERSTOOD,
-                    _ => Status::MISMATCH,
-                };
+                let status = strange.status();
                 self.retrieved.strange.push((Some(instance), strange));
                 Ok(status)
             }

@@ -2,11 +2,11 @@
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use crate::association::{Association, Slots};
+use crate::association::{Agreed, Association, Slots};
 use crate::command::{Command, CommandError, Field, Status, element};
 use crate::contexts::{Proposal, known, service};
 use crate::dataset::{Attributes, DataError, FileMeta, syntax, tag};
@@ -20,6 +20,8 @@ use crate::wire::{Deadlines, Wire};
 const MEDIUM: u16 = 0;
 /// After a C-MOVE was answered for the last time its associations should have ended; they get this much longer.
 const AFTER_MOVE: Duration = Duration::from_secs(5);
+/// An association that rested longer than this may have been ended by the PACS: another one is asked for.
+const RESTING: Duration = Duration::from_secs(5);
 
 /// A PACS and how to speak to it.
 #[derive(Clone)]
@@ -277,9 +279,11 @@ impl Pacs {
             // whatever happens to the request, the receiver ends
             let _end = EndReceiving(&stop);
             scope.spawn(|| {
-                receiver.serve(&stop, AFTER_MOVE, &|association, message| {
-                    let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
-                    intake.store(association, message)
+                receiver.serve(&stop, AFTER_MOVE, &|_| {
+                    Box::new(|association, message| {
+                        let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
+                        intake.store(association, message)
+                    })
                 });
             });
             self.request_move(wanted, receiver.title())
@@ -343,29 +347,16 @@ impl Pacs {
     ///
     /// # Errors
     /// Where the PACS does not take it, or `file` is none.
-    pub fn store(&self, mut file: &mut dyn Read) -> Result<(), NetError> {
-        let (meta, _) = FileMeta::read(&mut file).map_err(|source| NetError::Source {
-            peer: self.peer.clone(),
-            source,
-        })?;
-        let proposal = Proposal::of_storage(&meta.class, &meta.transfer_syntax);
-        let mut association = self.associate(proposal)?;
-        let context = association.context_of(meta.class.as_str()).map(|agreed| agreed.id);
-        let context = context.ok_or_else(|| NetError::NoContext {
-            peer: self.peer.clone(),
-            class: meta.class.clone(),
-            transfer_syntax: meta.transfer_syntax.clone(),
-        })?;
-        let id = association.next_message();
-        let mut request = Command::request(Field::StoreRequest, id, &meta.class);
-        request.set_number(element::PRIORITY, MEDIUM);
-        request.set_uid(element::AFFECTED_INSTANCE, &meta.instance);
-        association.send_stream(context, request, file)?;
-        let message = association.expect()?;
-        let status = self.answer(&association, &message.command, Field::StoreReply, id)?;
-        self.judge("C-STORE", status)?;
-        association.release();
-        Ok(())
+    pub fn store(&self, file: &mut dyn Read) -> Result<(), NetError> {
+        self.storing().store(file)
+    }
+
+    /// C-STORE of several files, over one association as far as they are of one kind.
+    pub fn storing(&self) -> Storing {
+        Storing {
+            pacs: self.clone(),
+            open: None,
+        }
     }
 
     fn associate(&self, proposal: Proposal) -> Result<Association, NetError> {
@@ -414,6 +405,63 @@ impl Pacs {
             operation,
             status,
         })
+    }
+}
+
+/// Sends instances one after the other.
+pub struct Storing {
+    pacs: Pacs,
+    /// The association that is still good, and since when it rests.
+    open: Option<(Association, Instant)>,
+}
+
+impl Storing {
+    /// C-STORE of one file of PS3.10, as it is encoded.
+    ///
+    /// # Errors
+    /// Where the PACS does not take it, or `file` is none.
+    pub fn store(&mut self, mut file: &mut dyn Read) -> Result<(), NetError> {
+        let peer = || self.pacs.peer.clone();
+        let read = FileMeta::read(&mut file);
+        let (meta, _) = read.map_err(|source| NetError::Source { peer: peer(), source })?;
+        let fitting = |agreed: &&Agreed| agreed.class == meta.class && agreed.transfer_syntax == meta.transfer_syntax;
+        let kept = self.open.take().filter(|(_, since)| since.elapsed() < RESTING);
+        let mut association = match kept {
+            Some((kept, _)) if kept.agreed().iter().any(|agreed| fitting(&agreed)) => kept,
+            other => {
+                if let Some((other, _)) = other {
+                    other.release();
+                }
+                let proposal = Proposal::of_storage(&meta.class, &meta.transfer_syntax);
+                self.pacs.associate(proposal)?
+            }
+        };
+        let context = association.agreed().iter().find(fitting).map(|agreed| agreed.id);
+        let context = context.ok_or_else(|| NetError::NoContext {
+            peer: peer(),
+            class: meta.class.clone(),
+            transfer_syntax: meta.transfer_syntax.clone(),
+        })?;
+        let id = association.next_message();
+        let mut request = Command::request(Field::StoreRequest, id, &meta.class);
+        request.set_number(element::PRIORITY, MEDIUM);
+        request.set_uid(element::AFFECTED_INSTANCE, &meta.instance);
+        association.send_stream(context, request, file)?;
+        let message = association.expect()?;
+        let status = self
+            .pacs
+            .answer(&association, &message.command, Field::StoreReply, id)?;
+        // a refused instance is no fault of the association
+        self.open = Some((association, Instant::now()));
+        self.pacs.judge("C-STORE", status)
+    }
+}
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        if let Some((association, _)) = self.open.take() {
+            association.release();
+        }
     }
 }
 

@@ -12,13 +12,15 @@ use crate::association::{Acceptance, Association, Message};
 use crate::command::{CommandError, Field, Status};
 use crate::contexts;
 use crate::error::NetError;
-use crate::intake::{Arrival, Intake, Taken};
+use crate::intake::{Arrival, Intake, Sink, Taken};
 use crate::pdu::{AssociateRequest, Reject};
 use crate::uid::AeTitle;
 use crate::wire::Deadlines;
 
 /// How long to wait before connections are taken again when the system has no more of them.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Connections over the number of associations that are heard, only to be told to come again.
+const REFUSALS: usize = 16;
 
 /// How to receive.
 #[derive(Clone)]
@@ -47,6 +49,9 @@ impl ReceiverOptions {
         }
     }
 }
+
+/// What is done with each C-STORE request of one association.
+pub(crate) type Store<'s> = dyn FnMut(&mut Association, &Message) -> Result<(), NetError> + Send + 's;
 
 /// A listening provider of storage.
 pub struct Receiver {
@@ -122,19 +127,20 @@ impl Receiver {
 
     /// Takes whatever instances are sent, until `stop`: each association has a thread of its own that calls `sink`.
     pub fn receive(&self, stop: &Stop, sink: &(dyn Fn(&Arrival, &mut dyn io::Read) -> Taken + Sync)) {
-        self.serve(stop, PAUSE, &|association, message| {
-            let mut own = |arrival: &Arrival, file: &mut dyn io::Read| sink(arrival, file);
-            Intake::new(None, &mut own).store(association, message)
+        self.receive_each(stop, PAUSE, &|_| Box::new(sink));
+    }
+
+    /// The same with a sink for each association, made for its caller's title. Associations that are open at the end
+    /// get `grace`.
+    pub fn receive_each<'s>(&self, stop: &Stop, grace: Duration, sinks: &(dyn Fn(&AeTitle) -> Box<Sink<'s>> + Sync)) {
+        self.serve(stop, grace, &|caller| {
+            let mut sink = sinks(caller);
+            Box::new(move |association, message| Intake::new(None, &mut *sink).store(association, message))
         });
     }
 
-    /// The same with what is done with each C-STORE request. Associations that are open at the end get `grace`.
-    pub(crate) fn serve(
-        &self,
-        stop: &Stop,
-        grace: Duration,
-        store: &(dyn Fn(&mut Association, &Message) -> Result<(), NetError> + Sync),
-    ) {
+    /// The same with what is done with each C-STORE request of an association.
+    pub(crate) fn serve<'s>(&self, stop: &Stop, grace: Duration, begin: &(dyn Fn(&AeTitle) -> Box<Store<'s>> + Sync)) {
         let open = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let mut running = Vec::new();
@@ -152,10 +158,15 @@ impl Receiver {
                 }
                 running.retain(|(thread, _): &(std::thread::ScopedJoinHandle<'_, ()>, _)| !thread.is_finished());
                 let Ok(handle) = tcp.try_clone() else { continue };
-                let before = open.fetch_add(1, Ordering::AcqRel);
+                let before = open.load(Ordering::Acquire);
+                if before >= self.options.most_associations.saturating_add(REFUSALS) {
+                    // whoever connects and says nothing costs no more threads than this
+                    continue;
+                }
+                open.fetch_add(1, Ordering::AcqRel);
                 let open = &open;
                 let thread = scope.spawn(move || {
-                    if let Err(error) = self.converse(tcp, before, store) {
+                    if let Err(error) = self.converse(tcp, before, begin) {
                         tracing::warn!(error = &error as &dyn std::error::Error, "an association failed");
                     }
                     open.fetch_sub(1, Ordering::AcqRel);
@@ -172,15 +183,16 @@ impl Receiver {
         });
     }
 
-    fn converse(
+    fn converse<'s>(
         &self,
         tcp: TcpStream,
         before: usize,
-        store: &(dyn Fn(&mut Association, &Message) -> Result<(), NetError> + Sync),
+        begin: &(dyn Fn(&AeTitle) -> Box<Store<'s>> + Sync),
     ) -> Result<(), NetError> {
         let options = &self.options;
         let decide = |request: &AssociateRequest| self.decide(request, before);
-        let (mut association, _) = Association::accept(tcp, options.tls.as_ref(), options.deadlines, decide)?;
+        let (mut association, request) = Association::accept(tcp, options.tls.as_ref(), options.deadlines, decide)?;
+        let mut store = begin(&request.calling);
         while let Some(message) = association.receive()? {
             match message.command.field() {
                 Field::StoreRequest => store(&mut association, &message)?,

@@ -1,10 +1,11 @@
-//! TLS towards a PACS, from PEM files: most have certificates of the hospital's own authority.
+//! TLS with a PACS, called or calling, from PEM files: most have certificates of the hospital's own authority.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -33,6 +34,12 @@ pub enum TlsError {
     /// A file without certificates.
     #[error("no certificate in `{}`", .0.display())]
     Empty(PathBuf),
+    /// Whoever is called must show a certificate.
+    #[error("no certificate of our own is configured")]
+    NoOwn,
+    /// The authorities cannot be used.
+    #[error("the authorities cannot be used")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
     /// Certificates or a key that cannot be used.
     #[error("the certificates cannot be used")]
     Unusable(#[source] rustls::Error),
@@ -60,6 +67,28 @@ impl TlsFiles {
                     .map_err(TlsError::Unusable)?
             }
         };
+        Ok(Arc::new(config))
+    }
+}
+
+impl TlsFiles {
+    /// For whoever is called: shows our own certificate, and lets in only who has one of the authorities.
+    ///
+    /// # Errors
+    /// What is wrong with the files; a missing certificate of our own is [`TlsError::NoOwn`].
+    pub fn server(&self, provider: Arc<CryptoProvider>) -> Result<Arc<ServerConfig>, TlsError> {
+        let (certificate, key) = self.own.as_ref().ok_or(TlsError::NoOwn)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&self.authorities)? {
+            roots.add(certificate).map_err(TlsError::Unusable)?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let verifier = verifier.build().map_err(TlsError::Verifier)?;
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(TlsError::Unusable)?.with_client_cert_verifier(verifier);
+        let chain = certificates(certificate)?;
+        let found = PrivateKeyDer::from_pem_file(key).map_err(|source| file_error(key, source))?;
+        let config = builder.with_single_cert(chain, found).map_err(TlsError::Unusable)?;
         Ok(Arc::new(config))
     }
 }

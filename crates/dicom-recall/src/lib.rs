@@ -15,6 +15,7 @@ mod args;
 pub mod ask;
 pub mod check;
 pub mod config;
+pub mod door;
 pub mod keys;
 pub mod line;
 pub mod names;
@@ -22,7 +23,9 @@ pub mod now;
 pub mod pipeline;
 pub mod place;
 pub mod secret;
+pub mod serve;
 pub mod source;
+pub mod tape;
 pub mod transport;
 
 /// Where the configuration is looked for where no option and no variable says.
@@ -48,6 +51,8 @@ enum Verb {
     Check(Check),
     /// Serve a storage element: put in its place what the daemon sends, ask it for what somebody wants
     Place(place::Place),
+    /// Serve the WLCG Tape REST API beside a storage element, until SIGTERM or SIGINT
+    Serve(serve::Serve),
 }
 
 const EXAMPLES: [Example; 2] = [
@@ -68,5 +73,6 @@ pub fn main() -> ExitCode {
         Verb::Now(arguments) => now::now(&arguments),
         Verb::Check(arguments) => check::check(&arguments),
         Verb::Place(arguments) => place::place(&arguments),
+        Verb::Serve(arguments) => serve::serve(&arguments),
     })
 }

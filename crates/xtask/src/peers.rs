@@ -33,6 +33,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("gfal-copy", "python3-gfal2-util"),
     ("gfal-copy", "gfal2-plugin-gridftp"),
     ("gfal-copy", "gfal2-plugin-file"),
+    ("gfal-bringonline", "gfal2-plugin-http"),
 ];
 
 /// What comes from PyPI: the licence checker as a prebuilt program, the second implementation of sealed files, and DICOM
