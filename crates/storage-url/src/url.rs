@@ -372,6 +372,7 @@ mod tests {
         for (text, scheme, host, port, name) in [
             ("file:/a/b", Scheme::File, "", None, "/a/b"),
             ("file:///a/b%20c", Scheme::File, "", None, "/a/b c"),
+            ("file:///a/b%20c?d", Scheme::File, "", None, "/a/b c?d"),
             ("FILE://localhost/a", Scheme::File, "", None, "/a"),
             (
                 "https://se.example.org/myvo/x",
