@@ -266,12 +266,15 @@ pub struct FakePacs {
     pub port: u16,
     /// How many associations it had at once, at most.
     pub most: Arc<AtomicUsize>,
+    /// How often it was asked for instances.
+    pub gets: Arc<AtomicUsize>,
 }
 
 struct Holding {
     files: Vec<(FileMeta, Attributes, Vec<u8>)>,
     other: Vec<u8>,
     fault: Fault,
+    gets: Arc<AtomicUsize>,
 }
 
 impl FakePacs {
@@ -280,7 +283,15 @@ impl FakePacs {
     /// # Panics
     /// If it cannot listen, or a file is none.
     pub fn start(files: &[Vec<u8>], other: &[u8], fault: Fault) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(0, files, other, fault)
+    }
+
+    /// As [`FakePacs::start`], at a port that is free.
+    ///
+    /// # Panics
+    /// If it is not, or a file is none.
+    pub fn start_at(port: u16, files: &[Vec<u8>], other: &[u8], fault: Fault) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let hold = |file: &Vec<u8>| {
             let mut rest = file.as_slice();
@@ -297,7 +308,9 @@ impl FakePacs {
             files: files.iter().map(hold).collect(),
             other: other.to_vec(),
             fault,
+            gets: Arc::default(),
         });
+        let gets = Arc::clone(&holding.gets);
         let most = Arc::new(AtomicUsize::new(0));
         let (now, most_seen) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&most));
         std::thread::spawn(move || {
@@ -312,7 +325,7 @@ impl FakePacs {
                 });
             }
         });
-        Self { port, most }
+        Self { port, most, gets }
     }
 }
 
@@ -397,6 +410,7 @@ impl Holding {
     }
 
     fn get(&self, association: &mut Association, message: &Message, cut: &TcpStream) -> Converse<()> {
+        self.gets.fetch_add(1, Ordering::AcqRel);
         let query = Attributes::decode(&association.small_data()?).expect("a query");
         let mut failed = Vec::new();
         for (number, index) in self.asked(&query).into_iter().enumerate() {

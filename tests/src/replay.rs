@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("sealed_header", sealed_header),
     ("sealed_file", sealed_file),
     ("dicom_file", dicom_file),
+    ("recall_line", recall_line),
 ];
 
 /// The body of a request of any operation: what is read is written back as what reads the same.
@@ -421,4 +422,37 @@ pub fn dicom_multipart(data: &[u8]) {
             assert!(!part.windows(delimiter.len()).any(|window| window == delimiter));
         }
     }
+}
+
+/// The content of a frame of the line, from either end, or a question to the agent or its answer: what is read is
+/// written back as what reads the same.
+pub fn recall_line(data: &[u8]) {
+    use dicom_recall::ask::{Answer, Ask};
+    use dicom_recall::line::{self, Frame, FromDaemon, FromPlace};
+    fn frame<M: serde::de::DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug>(data: &[u8]) {
+        match line::parse::<M>(data) {
+            Ok(Frame::Message(message)) => {
+                let written = line::message(&message);
+                let again = line::parse::<M>(&written[4..]).expect("what we write can be read");
+                assert_eq!(again, Frame::Message(message));
+            }
+            Ok(Frame::Piece { transfer, bytes }) => {
+                assert!(!bytes.is_empty() && bytes.len() <= line::LONGEST_PIECE);
+                assert_eq!(line::piece(transfer, &bytes)[4..], *data);
+            }
+            Err(_) => {}
+        }
+    }
+    fn json<M: serde::de::DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug>(data: &[u8]) {
+        if let Ok(read) = serde_json::from_slice::<M>(data) {
+            let written = serde_json::to_vec(&read).expect("what was read can be written");
+            assert!(!written.contains(&b'\n'), "a line is a line");
+            let again: M = serde_json::from_slice(&written).expect("what we write can be read");
+            assert_eq!(again, read);
+        }
+    }
+    frame::<FromDaemon>(data);
+    frame::<FromPlace>(data);
+    json::<Ask>(data);
+    json::<Answer>(data);
 }

@@ -1,6 +1,7 @@
 //! The configuration of `dicom-recall`: one TOML file, every fault told at once, unknown keys refused
 //! (`docs/src/commands/dicom-recall.md`).
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ pub use hydra_cli::config_file::ConfigError;
 use serde::Deserialize;
 
 use crate::names::{self, KeyPer, Template};
+use crate::queue::Rules;
+use crate::transport::{LineConfig, LineTable};
 
 /// The file as it stands there.
 #[derive(Debug, Deserialize)]
@@ -19,6 +22,49 @@ struct File {
     deid: Option<DeidTable>,
     #[serde(default)]
     seal: SealTable,
+    #[serde(default)]
+    registry: RegistryTable,
+    #[serde(default)]
+    queue: QueueTable,
+    place: Option<PlaceTable>,
+    #[serde(default)]
+    evict: Evict,
+    #[serde(default)]
+    daemon: DaemonTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RegistryTable {
+    database: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct QueueTable {
+    attempts: Option<u32>,
+    first_wait_s: Option<f64>,
+    longest_wait_s: Option<f64>,
+    deadline_s: Option<f64>,
+    lease_s: Option<f64>,
+    keep_s: Option<f64>,
+    workers: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PlaceTable {
+    folder: Option<PathBuf>,
+    connect: Option<String>,
+    listen: Option<String>,
+    mode: Option<String>,
+    peer: Option<String>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    authorities: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct DaemonTable {
+    monitor: Option<String>,
+    log: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,6 +196,24 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+/// Where sealed files go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Into a folder of this machine.
+    Folder(PathBuf),
+    /// Over the line, to the agent beside the storage element.
+    Agent(LineConfig),
+}
+
+/// What is taken away from a folder again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct Evict {
+    /// What was not read for so long.
+    pub after_s: Option<u64>,
+    /// What is over so many bytes, the least recently read first.
+    pub most_bytes: Option<u64>,
+}
+
 /// A configuration that can work.
 #[derive(Debug)]
 pub struct Config {
@@ -165,6 +229,20 @@ pub struct Config {
     pub name_text: String,
     /// For what there is a key.
     pub key_per: KeyPer,
+    /// Where registry and queue are, for all but `now` and `check`.
+    pub database: Option<PathBuf>,
+    /// How often and how long is tried.
+    pub rules: Rules,
+    /// How many series are worked on at once.
+    pub workers: usize,
+    /// Where the daemon puts files.
+    pub place: Option<Place>,
+    /// What it takes away again.
+    pub evict: Evict,
+    /// Where the daemon answers for its monitoring.
+    pub monitor: Option<SocketAddr>,
+    /// What the daemon logs.
+    pub log: String,
 }
 
 impl Config {
@@ -182,12 +260,7 @@ impl Config {
     /// Every fault.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
-        let reader = toml::Deserializer::parse(text).map_err(|error| vec![one_line(&error)])?;
-        // a table that may be missing has a `?` in the path
-        let mut unknown = |key: serde_ignored::Path<'_>| {
-            faults.push(format!("unknown key `{}`", key.to_string().replace(".?", "")));
-        };
-        let file: File = serde_ignored::deserialize(reader, &mut unknown).map_err(|error| vec![one_line(&error)])?;
+        let file: File = config_file::tables(text, &mut faults)?;
         let pacs = match file.pacs {
             Some(table) => pacs(&mut faults, table, folder),
             None => missing(&mut faults, "[pacs]"),
@@ -208,22 +281,90 @@ impl Config {
         let names = Template::parse(&name_text, key_per)
             .map_err(|error| faults.push(format!("`seal.name`: {error}")))
             .ok();
+        let rules = rules(&mut faults, &file.queue);
+        let place = file.place.and_then(|table| place(&mut faults, table, folder));
+        if file.evict != Evict::default() && !matches!(place, Some(Place::Folder(_)) | None) {
+            faults.push("`evict` is for `place.folder`: an agent has settings of its own".to_owned());
+        }
+        let monitor = address(&mut faults, "daemon.monitor", file.daemon.monitor.as_deref());
+        if file.queue.workers == Some(0) {
+            faults.push("`queue.workers`: at least 1".to_owned());
+        }
         let (Some(pacs), Some((deid, secret)), Some(names), true) = (pacs, deid, names, faults.is_empty()) else {
             return Err(faults);
         };
         Ok(Self {
+            workers: file.queue.workers.unwrap_or(pacs.associations),
             pacs,
             deid,
             secret,
             names,
             name_text,
             key_per,
+            database: file.registry.database.map(|path| folder.join(path)),
+            rules,
+            place,
+            evict: file.evict,
+            monitor,
+            log: file.daemon.log.unwrap_or_else(|| "info".to_owned()),
         })
     }
 }
 
-fn one_line(error: &toml::de::Error) -> String {
-    error.to_string().trim_end().replace('\n', " ")
+fn rules(faults: &mut Vec<String>, table: &QueueTable) -> Rules {
+    let usual = Rules::default();
+    let mut ms = |name: &str, given: Option<f64>, usual: i64| match given {
+        None => usual,
+        // a year is more than anybody means
+        Some(seconds) if seconds.is_finite() && (0.001..=366.0 * 86400.0).contains(&seconds) => {
+            (seconds * 1000.0).round() as i64
+        }
+        Some(_) => {
+            faults.push(format!("`queue.{name}`: at least 0.001 s and at most a year"));
+            usual
+        }
+    };
+    let rules = Rules {
+        attempts: table.attempts.unwrap_or(usual.attempts),
+        first_wait_ms: ms("first_wait_s", table.first_wait_s, usual.first_wait_ms),
+        longest_wait_ms: ms("longest_wait_s", table.longest_wait_s, usual.longest_wait_ms),
+        deadline_ms: ms("deadline_s", table.deadline_s, usual.deadline_ms),
+        lease_ms: ms("lease_s", table.lease_s, usual.lease_ms),
+        keep_ms: ms("keep_s", table.keep_s, usual.keep_ms),
+    };
+    if rules.attempts == 0 {
+        faults.push("`queue.attempts`: at least 1".to_owned());
+    }
+    rules
+}
+
+fn address(faults: &mut Vec<String>, name: &str, text: Option<&str>) -> Option<SocketAddr> {
+    let text = text?;
+    let parsed = text.parse();
+    parsed
+        .map_err(|_| faults.push(format!("`{name}`: `{text}` is no address and port")))
+        .ok()
+}
+
+fn place(faults: &mut Vec<String>, table: PlaceTable, folder: &Path) -> Option<Place> {
+    // a table that serde flattens would hide unknown keys
+    let line = LineTable {
+        connect: table.connect,
+        listen: table.listen,
+        mode: table.mode,
+        peer: table.peer,
+        certificate: table.certificate,
+        key: table.key,
+        authorities: table.authorities,
+    };
+    match table.folder {
+        Some(path) if !line.is_given() => Some(Place::Folder(folder.join(path))),
+        None if line.is_given() => line.check(faults, "place", folder).map(Place::Agent),
+        _ => {
+            faults.push("give one of `place.folder`, `place.connect` and `place.listen`".to_owned());
+            None
+        }
+    }
 }
 
 fn missing<T>(faults: &mut Vec<String>, name: &str) -> Option<T> {
@@ -351,6 +492,7 @@ fn deid(faults: &mut Vec<String>, table: DeidTable, folder: &Path) -> Option<(Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Address;
 
     fn faults(text: &str) -> String {
         Config::parse(text, Path::new("/etc/hydra")).unwrap_err().join("\n")
@@ -373,6 +515,15 @@ mod tests {
             [seal]
             name = "/{patient}"
             key_per = "study"
+            [queue]
+            attempts = 0
+            workers = 0
+            lease_s = -1
+            [place]
+            connect = "se"
+            certificate = "x"
+            [daemon]
+            monitor = "here"
         "#;
         let faults = faults(text);
         for words in [
@@ -390,6 +541,11 @@ mod tests {
             "give one of `deid.secret_key`",
             "no place `{patient}`",
             "`seal.key_per`: `study`",
+            "`queue.attempts`",
+            "`queue.workers`",
+            "`queue.lease_s`",
+            "`place`: `se`",
+            "`daemon.monitor`: `here`",
         ] {
             assert!(faults.contains(words), "{words} in\n{faults}");
         }
@@ -410,6 +566,35 @@ mod tests {
         assert!(config.pacs.dimse.is_none() && config.pacs.tls.is_none());
         assert!(faults("").contains("`[pacs]` is missing"));
         assert!(faults("[pacs").contains("TOML"), "{}", faults("[pacs"));
+    }
+
+    #[test]
+    fn files_go_to_one_place() {
+        let of = |table: &str| {
+            let mut faults = Vec::new();
+            let table: PlaceTable = toml::from_str(table).unwrap();
+            let place = place(&mut faults, table, Path::new("/etc/hydra"));
+            if faults.is_empty() {
+                Ok(place)
+            } else {
+                Err(faults.join("\n"))
+            }
+        };
+        assert_eq!(
+            of("folder = \"se\"").unwrap(),
+            Some(Place::Folder("/etc/hydra/se".into()))
+        );
+        let Ok(Some(Place::Agent(line))) = of("connect = \"unix:/run/line\"") else {
+            panic!("no agent");
+        };
+        assert_eq!(line.address, Address::Unix("/run/line".into()));
+        assert!(of("connect = \"se:7\"").unwrap_err().contains("place.peer"));
+        assert!(
+            of("folder = \"a\"\nlisten = \"unix:b\"")
+                .unwrap_err()
+                .contains("one of")
+        );
+        assert!(of("").unwrap_err().contains("one of"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The keys of one run: each is fetched once, and registered where there is none yet. A key that was registered and
-//! sealed nothing is taken back.
+//! The keys of one run: each is fetched once, and registered where there is none yet and that is wished for. A key that
+//! was registered for one run alone and sealed nothing is taken back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,19 +36,46 @@ impl HeldKey {
 
 type Slot = Arc<Mutex<Option<Arc<HeldKey>>>>;
 
+/// What is done where there is no key of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// One is registered, and taken back if it sealed nothing.
+    Register,
+    /// One is registered for good.
+    RegisterForGood,
+    /// Nothing: it is an error.
+    Refuse,
+}
+
 /// The keys of one run.
-pub struct Keys<'a> {
-    session: &'a Session,
+pub struct Keys {
+    session: Arc<Session>,
     voice: Voice,
+    missing: Missing,
     held: Mutex<HashMap<String, Slot>>,
 }
 
-impl<'a> Keys<'a> {
-    /// None yet.
-    pub fn new(session: &'a Session, voice: Voice) -> Self {
+impl Keys {
+    /// None yet; those that are missing are registered.
+    pub fn new(session: Arc<Session>, voice: Voice) -> Self {
+        Self::with(session, voice, Missing::Register)
+    }
+
+    /// None yet; those that are missing are registered for good.
+    pub fn lasting(session: Arc<Session>, voice: Voice) -> Self {
+        Self::with(session, voice, Missing::RegisterForGood)
+    }
+
+    /// None yet; those that are missing stay so.
+    pub fn registered(session: Arc<Session>, voice: Voice) -> Self {
+        Self::with(session, voice, Missing::Refuse)
+    }
+
+    fn with(session: Arc<Session>, voice: Voice, missing: Missing) -> Self {
         Self {
             session,
             voice,
+            missing,
             held: Mutex::new(HashMap::new()),
         }
     }
@@ -74,14 +101,30 @@ impl<'a> Keys<'a> {
     fn fetch_or_register(&self, name: &str) -> Result<HeldKey, Failure> {
         let key_id = new_key_id(name).map_err(|error| bad_key_id(name, error))?;
         let fetched = match self.session.fetch(std::slice::from_ref(&key_id), Purpose::Seal) {
-            Err(FetchError::NotFound { .. } | FetchError::Removed { .. }) => return self.register(&key_id),
+            Err(FetchError::NotFound { .. } | FetchError::Removed { .. }) if self.missing != Missing::Refuse => {
+                return self.register(&key_id);
+            }
             other => other.map_err(failure::fetch)?,
         };
         self.held(fetched, false)
     }
 
+    /// Has a key of this name, and answers whether there was none before. One that is there must be ours to use.
+    ///
+    /// # Errors
+    /// Where there is none that we may use.
+    pub fn ensure(&self, name: &str) -> Result<bool, Failure> {
+        let key_id = new_key_id(name).map_err(|error| bad_key_id(name, error))?;
+        let registered = self.session.hydra.register(&key_id, RegisterOptions::default());
+        match self.session.wait(registered) {
+            Ok(_) => Ok(true),
+            Err(RegisterError::Exists { unfinished: false, .. }) => self.key(name).map(|_| false),
+            Err(error) => Err(failure::register(error)),
+        }
+    }
+
     fn register(&self, key_id: &KeyId) -> Result<HeldKey, Failure> {
-        let session = self.session;
+        let session = &self.session;
         let registered = session.wait(session.hydra.register(key_id, RegisterOptions::default()));
         // somebody else, for example another run for the same study, may have been first
         let ours = match registered {
@@ -95,7 +138,7 @@ impl<'a> Keys<'a> {
             self.held(fetched, is_new)
         });
         key.inspect_err(|_| {
-            if let Some(registration_id) = ours {
+            if let Some(registration_id) = ours.filter(|_| self.missing == Missing::Register) {
                 self.take_back(key_id, registration_id);
             }
         })
@@ -122,7 +165,7 @@ impl<'a> Keys<'a> {
             let Some(key) = &*slot else { continue };
             if key.is_used.load(Ordering::Acquire) {
                 used += 1;
-            } else if key.is_new {
+            } else if key.is_new && self.missing == Missing::Register {
                 self.take_back(&key.key_id, key.registration_id);
             }
         }

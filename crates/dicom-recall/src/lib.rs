@@ -15,13 +15,23 @@ mod args;
 pub mod ask;
 pub mod check;
 pub mod config;
+pub mod daemon;
+pub mod database;
+pub mod destination;
 pub mod door;
+pub mod engine;
+pub mod evict;
 pub mod keys;
+pub mod ledger;
 pub mod line;
+pub mod link;
 pub mod names;
 pub mod now;
 pub mod pipeline;
 pub mod place;
+pub mod queue;
+pub mod register;
+pub mod registry;
 pub mod secret;
 pub mod serve;
 pub mod source;
@@ -53,6 +63,26 @@ enum Verb {
     Place(place::Place),
     /// Serve the WLCG Tape REST API beside a storage element, until SIGTERM or SIGINT
     Serve(serve::Serve),
+    /// Give names and keys to a study, a series or an instance, so that it can be asked for
+    Register(register::Register),
+    /// Register these no more
+    Unregister(ledger::Unregister),
+    /// Work off what is asked for, until told to end
+    Daemon(daemon::Serve),
+    /// List what is registered
+    Ls(ledger::List),
+    /// Say what is known of these
+    Stat(ledger::Stat),
+    /// Take the bytes of these off the storage element
+    Evict(ledger::TakeAway),
+    /// Ask for files by name, or by study, series or instance
+    Request(ledger::Request),
+    /// List what was asked for, and how far it is
+    Requests(ledger::Requests),
+    /// Wait no more for these
+    Cancel(ledger::Meant),
+    /// Try again what was given up
+    Retry(ledger::Meant),
 }
 
 const EXAMPLES: [Example; 2] = [
@@ -74,5 +104,15 @@ pub fn main() -> ExitCode {
         Verb::Check(arguments) => check::check(&arguments),
         Verb::Place(arguments) => place::place(&arguments),
         Verb::Serve(arguments) => serve::serve(&arguments),
+        Verb::Register(arguments) => register::register(&arguments),
+        Verb::Unregister(arguments) => ledger::unregister(&arguments),
+        Verb::Daemon(arguments) => daemon::daemon(&arguments),
+        Verb::Ls(arguments) => ledger::list(&arguments),
+        Verb::Stat(arguments) => ledger::stat(&arguments),
+        Verb::Evict(arguments) => ledger::evict(&arguments),
+        Verb::Request(arguments) => ledger::request(&arguments),
+        Verb::Requests(arguments) => ledger::requests(&arguments),
+        Verb::Cancel(arguments) => ledger::cancel(&arguments),
+        Verb::Retry(arguments) => ledger::retry(&arguments),
     })
 }

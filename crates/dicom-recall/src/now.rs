@@ -1,40 +1,31 @@
-//! `dicom-recall now`: one shot, without a daemon. The retrieval, de-identification, sealing and placing of a series go
-//! on side by side; one bad instance fails alone.
+//! `dicom-recall now`: one shot, without a daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dicom_deid::Profile;
-use dicom_net::{Arrival, Found, Retrieved, Taken, Uid, Wanted};
-use eds::failure::severity;
+use dicom_net::{Found, Uid, Wanted};
 use eds::session::Session;
 use eds::voice::Voice;
 use hydra_cli::progress::Progress;
 use hydra_cli::signals::on_signal;
 use hydra_cli::{Code, Failure};
-use hydra_core::sealed::{self, Batch, Output};
+use hydra_core::sealed;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError};
-use crate::keys::{HeldKey, Keys, is_general};
-use crate::names::{Ids, KeyPer, Template, key_name, path_under};
-use crate::pipeline::{self, InstanceError, Placing, Sealed, Target, WHOLE_BYTES, Wiping};
-use crate::source::Source;
+use crate::destination::{Expected, Folder};
+use crate::engine::{Done, Item, Recall, Series, Settled, Teller, Tools, Waiting, worse};
+use crate::keys::Keys;
+use crate::names::{Ids, Template, key_name};
+use crate::pipeline::{InstanceError, Target};
+use crate::source::{Source, SourceError};
 use crate::{Now, secret};
-
-/// How much plaintext may wait for its turn.
-const WAITING_BYTES: usize = 48 * 1024 * 1024;
-/// Files that are flushed and named together, at most.
-const BATCH: usize = 16;
-/// Threads that de-identify and seal beside the retrieval.
-const WORKERS: usize = 2;
 
 /// A configuration that cannot be used, as a failure.
 #[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
@@ -60,64 +51,99 @@ pub fn now(args: &Now) -> Result<(), Failure> {
         return Err(Failure::new(Code::CannotCreate, text));
     }
     let private = args.private_out.as_deref().map(private_file).transpose()?;
-    let session = Session::open(&args.stores)?;
+    let session = Arc::new(Session::open(&args.stores)?);
     let secret = secret::secret(&session, &config.secret)?;
     let profile = Profile::new(config.deid.clone(), &secret);
     drop(secret);
     let source = Source::open(&config.pacs)?;
     let found = source.find(&wanted)?;
     if found.is_empty() {
-        let text = format!("{} has nothing of what was asked for", source.peer());
-        return Err(
-            Failure::new(Code::Io, text).advise("the identifiers, and whether the PACS lets our title see them")
-        );
+        return Err(nothing_found(&source));
     }
     let _cleaning = on_signal(sealed::remove_temporary_files).ok();
-    let keys = Keys::new(&session, voice);
-    let run = Run {
+    let keys = Keys::new(Arc::clone(&session), voice);
+    let folder = Folder::new(&args.dir, args.force, false);
+    let is_silent = args.manners.verbosity.quiet || args.manners.json;
+    let items: Vec<Item> = found
+        .iter()
+        .map(|found| item(&config, &profile, &wanted, found))
+        .collect();
+    let told = Told {
         voice,
+        folder: &folder,
+        private: private.map(Mutex::new),
+        names: items.iter().map(|item| item.target.name.clone()).collect(),
+        counts: Mutex::default(),
+        bar: Progress::count("instances", found.len() as u64, is_silent),
+    };
+    let (waiting, cancel) = (Waiting::default(), AtomicBool::new(false));
+    let tools = Tools {
         profile: &profile,
         keys: &keys,
-        key_per: config.key_per,
-        overwrite: args.force,
-        private: private.map(Mutex::new),
-        items: found
-            .iter()
-            .map(|found| item(&config, &profile, &wanted, &args.dir, found))
-            .collect(),
-        state: Mutex::new(State::default()),
-        waiting: Waiting::new(WAITING_BYTES),
-        is_stopped: AtomicBool::new(false),
-        bar: Progress::count(
-            "instances",
-            found.len() as u64,
-            args.manners.verbosity.quiet || args.manners.json,
-        ),
+        destination: &folder,
+        waiting: &waiting,
+        cancel: &cancel,
     };
-    run.refuse_existing()?;
-    let told = run.all(&source, &wanted, &found, args.attempts);
-    let (placed, failed, worst) = run.summary();
-    drop(run);
+    let recall = Recall::new(tools, &told, items);
+    if !args.force {
+        refuse_existing(&recall, &folder);
+    }
+    let ran = recall.run(&source, &wanted.study, &series(&wanted, &found), args.attempts);
+    drop(recall);
+    let all = found.len();
+    let counts = told.end();
     let used = keys.finish();
-    told?;
+    ran?;
     voice.result(&format!(
-        "placed {placed} of {} instances under {used} keys",
-        placed + failed
+        "placed {} of {all} instances under {used} keys",
+        counts.placed
     ))?;
-    match worst {
+    match counts.worst {
         None => {
             voice.hint("open one with: eds-decrypt FILE OUT");
             Ok(())
         }
-        Some(code) => Err(Failure::new(
-            code,
-            format!("{failed} of {} instances were not placed", placed + failed),
-        )),
+        Some(code) => {
+            let text = format!("{} of {all} instances were not placed", all - counts.placed);
+            Err(Failure::new(code, text))
+        }
     }
 }
 
+/// What is there already is told before the PACS is asked for it.
+fn refuse_existing(recall: &Recall<'_>, folder: &Folder) {
+    let there = |item: &Item| std::fs::symlink_metadata(folder.path(&item.target.name)).is_ok();
+    let numbered = recall.items().iter().enumerate();
+    let existing = numbered.filter(|(_, item)| there(item));
+    recall.settle(
+        existing
+            .map(|(number, _)| (number, Err(InstanceError::Exists)))
+            .collect(),
+    );
+}
+
+fn series(wanted: &Wanted, found: &[Found]) -> Vec<Series> {
+    let mut series: BTreeMap<&Uid, Vec<usize>> = BTreeMap::new();
+    for (number, one) in found.iter().enumerate() {
+        series.entry(&one.series).or_default().push(number);
+    }
+    let of = |(series, items): (&Uid, Vec<usize>)| Series {
+        series: series.clone(),
+        items,
+        // never more than was asked for
+        is_whole: wanted.instances.is_empty(),
+    };
+    series.into_iter().map(of).collect()
+}
+
+/// That the PACS has nothing of what is meant.
+pub(crate) fn nothing_found(source: &Source) -> Failure {
+    let text = format!("{} has nothing of what was asked for", source.peer());
+    Failure::new(Code::Io, text).advise("the identifiers, and whether the PACS lets our title see them")
+}
+
 /// Reads `STUDY[/SERIES[/INSTANCE]]`.
-fn wanted(text: &str) -> Result<Wanted, Failure> {
+pub(crate) fn wanted(text: &str) -> Result<Wanted, Failure> {
     let parts: Result<Vec<Uid>, _> = text.split('/').map(Uid::new).collect();
     let usage = |error: String| hydra_cli::command::usage_error(format!("`{text}`: {error}"));
     let mut parts = parts.map_err(|error| usage(error.to_string()))?.into_iter();
@@ -141,13 +167,7 @@ fn private_file(path: &Path) -> Result<File, Failure> {
     })
 }
 
-/// An instance that is to be placed.
-struct Item {
-    instance: Uid,
-    target: Target,
-}
-
-fn item(config: &Config, profile: &Profile, wanted: &Wanted, dir: &Path, found: &Found) -> Item {
+fn item(config: &Config, profile: &Profile, wanted: &Wanted, found: &Found) -> Item {
     let original = Ids {
         study: wanted.study.to_string(),
         series: found.series.to_string(),
@@ -161,342 +181,73 @@ fn item(config: &Config, profile: &Profile, wanted: &Wanted, dir: &Path, found: 
     let name = config.names.name(&new, &original);
     Item {
         instance: found.instance.clone(),
-        target: Target {
-            path: path_under(dir, &name),
-            name,
-            new,
-        },
+        class: found.class.clone(),
+        key: key_name(&name, config.key_per).to_owned(),
+        target: Target { name, new },
+        expected: Expected::default(),
     }
 }
 
-/// What became of the instances so far.
 #[derive(Default)]
-struct State {
-    /// Those that came, by number.
-    came: BTreeSet<usize>,
-    placed: BTreeSet<usize>,
-    failed: BTreeSet<usize>,
+struct Counts {
+    placed: usize,
+    failed: usize,
     worst: Option<Code>,
-    /// Why no more is to be done.
-    stop: Option<Failure>,
 }
 
-/// What was sealed, and under what.
-type Done = (Arc<HeldKey>, Sealed);
-
-/// What is sealed and has no name yet, by the path that it will have.
-type Unnamed = BTreeMap<PathBuf, (usize, Done)>;
-
-/// An instance in memory on its way to a worker.
-struct Whole<'a> {
-    number: usize,
-    file: Zeroizing<Vec<u8>>,
-    _room: Room<'a>,
-}
-
-struct Run<'a> {
+/// Tells the user.
+struct Told<'a> {
     voice: Voice,
-    profile: &'a Profile,
-    keys: &'a Keys<'a>,
-    key_per: KeyPer,
-    overwrite: bool,
+    folder: &'a Folder,
     private: Option<Mutex<File>>,
-    items: Vec<Item>,
-    state: Mutex<State>,
-    waiting: Waiting,
-    is_stopped: AtomicBool,
+    names: Vec<String>,
+    counts: Mutex<Counts>,
     bar: Progress,
 }
 
-impl Run<'_> {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is there already is told before the PACS is asked for it.
-    fn refuse_existing(&self) -> Result<(), Failure> {
-        let there = |item: &&Item| std::fs::symlink_metadata(&item.target.path).is_ok();
-        let existing: Vec<usize> = (0..self.items.len())
-            .filter(|number| there(&&self.items[*number]))
-            .collect();
-        if self.overwrite {
-            return Ok(());
-        }
-        for number in existing {
-            self.fail(number, &InstanceError::Exists)?;
+impl Teller for Told<'_> {
+    fn settled(&self, done: Vec<Settled>) -> Result<(), Failure> {
+        for (number, result) in done {
+            match result {
+                Ok(done) => self.placed(&self.names[number], &done)?,
+                Err(error) => self.failed(&self.names[number], &error)?,
+            }
         }
         Ok(())
     }
 
-    /// Series by series.
-    fn all(&self, source: &Source, wanted: &Wanted, found: &[Found], attempts: u32) -> Result<(), Failure> {
-        let mut series: BTreeMap<&Uid, Vec<usize>> = BTreeMap::new();
-        for (number, one) in found.iter().enumerate() {
-            series.entry(&one.series).or_default().push(number);
-        }
-        let (sender, receiver) = sync_channel(2 * BATCH);
-        let receiver = Mutex::new(receiver);
-        std::thread::scope(|scope| {
-            for _ in 0..WORKERS {
-                scope.spawn(|| self.work(&receiver));
-            }
-            // dropped at the end, so that the workers end when all is done
-            let sender = sender;
-            for (series, numbers) in series {
-                if self.is_stopped.load(Ordering::Acquire) {
-                    break;
-                }
-                self.series(source, wanted, series, &numbers, found, attempts, &sender)?;
-            }
-            Ok::<(), Failure>(())
-        })?;
-        match self.state().stop.take() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
-        }
+    fn again(&self, error: &SourceError) {
+        self.voice.warning(&format!("{error}, asking again"));
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call, of one private function by another")]
-    fn series<'s>(
-        &'s self,
-        source: &Source,
-        wanted: &Wanted,
-        series: &Uid,
-        numbers: &[usize],
-        found: &[Found],
-        attempts: u32,
-        sender: &SyncSender<Whole<'s>>,
-    ) -> Result<(), Failure> {
-        // where the PACS does not tell all of them, the likely ones are proposed
-        let classes: Option<BTreeSet<Uid>> = numbers.iter().map(|number| found[*number].class.clone()).collect();
-        let classes: Vec<Uid> = classes.unwrap_or_default().into_iter().collect();
-        let by_instance: BTreeMap<&Uid, usize> = numbers
-            .iter()
-            .map(|number| (&self.items[*number].instance, *number))
-            .collect();
-        let mut reasons: BTreeMap<Uid, InstanceError> = BTreeMap::new();
-        for attempt in 1..=attempts {
-            let open = self.open(numbers);
-            if open.is_empty() || self.is_stopped.load(Ordering::Acquire) {
-                break;
-            }
-            if self.key_per == KeyPer::Series && !self.key_is_there(&open)? {
-                return Ok(());
-            }
-            // by name as soon as some are not wanted, and never more than the PACS was asked for
-            let all = open.len() == numbers.len() && wanted.instances.is_empty();
-            let this = Wanted {
-                study: wanted.study.clone(),
-                series: Some(series.clone()),
-                instances: if all {
-                    Vec::new()
-                } else {
-                    open.iter().map(|n| self.items[*n].instance.clone()).collect()
-                },
-            };
-            let retrieved = source.retrieve(&this, &classes, &mut |arrival: &Arrival, file: &mut dyn Read| {
-                match by_instance.get(&arrival.identity.instance) {
-                    Some(number) => self.take(*number, file, sender),
-                    // it came to the PACS after we looked
-                    None => Taken::Dropped,
-                }
-            });
-            match retrieved {
-                Ok(retrieved) => note_reasons(&mut reasons, retrieved),
-                Err(_) if self.is_stopped.load(Ordering::Acquire) => break,
-                // no other series would come either
-                Err(error) if !error.is_passing() => {
-                    self.stop(error.into());
-                    break;
-                }
-                Err(error) => {
-                    let failure = Failure::from(error);
-                    if attempt == attempts {
-                        let code = failure.code;
-                        let _ = hydra_cli::exit(Err(failure));
-                        self.worsen(code);
-                        break;
-                    }
-                    self.voice.warning(&format!("{}, asking again", failure.error));
-                }
-            }
-        }
-        if self.is_stopped.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        for number in self.open(numbers) {
-            let reason = reasons.remove(&self.items[number].instance);
-            self.fail(number, &reason.unwrap_or(InstanceError::Missing))?;
-        }
-        Ok(())
+    fn broke(&self, error: SourceError) {
+        let failure = Failure::from(error);
+        let mut counts = self.counts();
+        counts.worst = Some(worse(counts.worst, failure.code));
+        drop(counts);
+        let _ = hydra_cli::exit(Err(failure));
+    }
+}
+
+impl Told<'_> {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Of these, those that did not come.
-    fn open(&self, numbers: &[usize]) -> Vec<usize> {
-        let state = self.state();
-        let is_open = |number: &&usize| !state.came.contains(number) && !state.failed.contains(number);
-        numbers.iter().filter(is_open).copied().collect()
+    fn end(self) -> Counts {
+        self.counts.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the key of a series can be had; if not, nothing of it need be fetched.
-    fn key_is_there(&self, numbers: &[usize]) -> Result<bool, Failure> {
-        let Some(first) = numbers.first() else { return Ok(false) };
-        let name = key_name(&self.items[*first].target.name, self.key_per);
-        let Err(failure) = self.keys.key(name) else {
-            return Ok(true);
-        };
-        if is_general(&failure) {
-            self.stop(failure);
-            return Ok(false);
-        }
-        for number in numbers {
-            self.fail(*number, &InstanceError::Key(failure.error.to_string(), failure.code))?;
-        }
-        Ok(false)
+    fn count(&self, count: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts();
+        count(&mut counts);
+        self.bar.set((counts.placed + counts.failed) as u64);
     }
 
-    /// An instance comes in: small ones go to the workers, large ones through here.
-    fn take<'s>(&'s self, number: usize, file: &mut dyn Read, sender: &SyncSender<Whole<'s>>) -> Taken {
-        if self.is_stopped.load(Ordering::Acquire) {
-            return Taken::Stop;
-        }
-        if self.state().failed.contains(&number) {
-            return Taken::Dropped;
-        }
-        let mut start = Wiping(Zeroizing::new(Vec::with_capacity(1024 * 1024)));
-        let limit = WHOLE_BYTES as u64 + 1;
-        if std::io::copy(&mut file.take(limit), &mut start).is_err() {
-            return Taken::Dropped;
-        }
-        let start = start.0;
-        if start.len() <= WHOLE_BYTES {
-            let Some(room) = self.waiting.room(start.len(), &self.is_stopped) else {
-                return Taken::Stop;
-            };
-            self.state().came.insert(number);
-            let whole = Whole {
-                number,
-                file: start,
-                _room: room,
-            };
-            return match sender.send(whole) {
-                Ok(()) => Taken::Kept,
-                Err(_) => Taken::Stop,
-            };
-        }
-        let mut watched = Watched {
-            inner: start.as_slice().chain(file),
-            has_failed: false,
-        };
-        let done = self.with_key(number, |key, placing| {
-            pipeline::flowing(self.profile, key, &self.items[number].target, &mut watched, placing)
-        });
-        // what the PACS broke off may come whole the next time
-        if watched.has_failed {
-            return Taken::Dropped;
-        }
-        self.state().came.insert(number);
-        let taken = if done.is_ok() { Taken::Kept } else { Taken::Dropped };
-        self.settle(number, done);
-        taken
-    }
-
-    /// Takes instances until there are no more; names files when there is nothing else to do, or enough of them.
-    fn work(&self, receiver: &Mutex<Receiver<Whole<'_>>>) {
-        let batch = Batch::new();
-        let mut done = Unnamed::new();
-        loop {
-            let next = if done.is_empty() {
-                let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
-                receiver.recv().map(Some)
-            } else {
-                // files that are done are not kept waiting, also not by a worker that waits
-                match receiver.try_lock().map(|receiver| receiver.try_recv()) {
-                    Ok(Ok(whole)) => Ok(Some(whole)),
-                    Ok(Err(TryRecvError::Disconnected)) => Err(RecvError),
-                    Ok(Err(TryRecvError::Empty)) | Err(_) => Ok(None),
-                }
-            };
-            if let Ok(Some(whole)) = &next {
-                let target = &self.items[whole.number].target;
-                let result = self.with_key(whole.number, |key, placing| {
-                    let placing = Placing {
-                        batch: Some(&batch),
-                        ..placing
-                    };
-                    pipeline::whole(self.profile, key, target, &whole.file, placing)
-                });
-                match result {
-                    Ok(sealed) => {
-                        done.insert(target.path.clone(), (whole.number, sealed));
-                    }
-                    Err(error) => self.settle(whole.number, Err(error)),
-                }
-            }
-            if !matches!(next, Ok(Some(_))) || done.len() >= BATCH {
-                self.name_files(&batch, &mut done);
-            }
-            if next.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn name_files(&self, batch: &Batch, done: &mut Unnamed) {
-        for (output, result) in batch.commit() {
-            let Output::File(path) = output else { continue };
-            let Some((number, sealed)) = done.remove(&path) else {
-                continue;
-            };
-            let named = result.map_err(|error| InstanceError::Seal(sealed::SealError::Output(error)));
-            self.settle(number, named.map(|()| sealed));
-        }
-    }
-
-    fn with_key(
-        &self,
-        number: usize,
-        work: impl FnOnce(&HeldKey, Placing<'_>) -> Result<Sealed, InstanceError>,
-    ) -> Result<Done, InstanceError> {
-        let name = key_name(&self.items[number].target.name, self.key_per);
-        let key = self.keys.key(name).map_err(|failure| {
-            let error = InstanceError::Key(failure.error.to_string(), failure.code);
-            if is_general(&failure) {
-                self.stop(failure);
-            }
-            error
-        })?;
-        let placing = Placing {
-            overwrite: self.overwrite,
-            batch: None,
-        };
-        let sealed = work(&key, placing)?;
-        Ok((key, sealed))
-    }
-
-    fn stop(&self, failure: Failure) {
-        self.is_stopped.store(true, Ordering::Release);
-        self.state().stop.get_or_insert(failure);
-        self.waiting.wake();
-    }
-
-    /// What came of an instance, told.
-    fn settle(&self, number: usize, result: Result<Done, InstanceError>) {
-        let told = match result {
-            Ok((key, sealed)) => self.placed(number, &key, &sealed),
-            Err(error) => self.fail(number, &error),
-        };
-        if let Err(failure) = told {
-            self.stop(failure);
-        }
-    }
-
-    fn placed(&self, number: usize, key: &HeldKey, sealed: &Sealed) -> Result<(), Failure> {
-        key.mark_used();
-        let target = &self.items[number].target;
+    fn placed(&self, name: &str, done: &Done) -> Result<(), Failure> {
         if let Some(private) = &self.private {
-            let mut line = json!({ "name": target.name });
-            line["private"] = sealed.deid.to_private_json();
+            let mut line = json!({ "name": name });
+            line["private"] = done.deid.to_private_json();
             let mut file = private.lock().unwrap_or_else(PoisonError::into_inner);
             let written = writeln!(file, "{line}");
             written.map_err(|error| {
@@ -506,131 +257,36 @@ impl Run<'_> {
                 )
             })?;
         }
-        for flag in &sealed.deid.flags {
-            self.voice
-                .warning(&format!("`{}` should be looked at: {flag}", target.name));
+        for flag in &done.deid.flags {
+            self.voice.warning(&format!("`{name}` should be looked at: {flag}"));
         }
-        {
-            let mut state = self.state();
-            state.placed.insert(number);
-            self.bar.set((state.placed.len() + state.failed.len()) as u64);
-        }
+        self.count(|counts| counts.placed += 1);
         self.voice.json(&json!({
             "state": "placed",
-            "name": target.name,
-            "file": target.path.to_string_lossy(),
-            "key_id": key.key_id.as_str(),
-            "registration_id": key.registration_id.to_string(),
-            "plaintext_bytes": sealed.sealed.plaintext_bytes,
-            "file_bytes": sealed.sealed.file_bytes,
-            "deid": sealed.deid.to_json(),
+            "name": name,
+            "file": self.folder.path(name).to_string_lossy(),
+            "key_id": done.key.key_id.as_str(),
+            "registration_id": done.key.registration_id.to_string(),
+            "plaintext_bytes": done.plaintext_bytes,
+            "file_bytes": done.file_bytes,
+            "deid": done.deid.to_json(),
         }))
     }
 
-    fn fail(&self, number: usize, error: &InstanceError) -> Result<(), Failure> {
-        let target = &self.items[number].target;
+    fn failed(&self, name: &str, error: &InstanceError) -> Result<(), Failure> {
         let code = error.code();
-        {
-            let mut state = self.state();
-            state.failed.insert(number);
-            self.bar.set((state.placed.len() + state.failed.len()) as u64);
-        }
-        self.worsen(code);
-        let mut causes = vec![error.to_string()];
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            causes.push(cause.to_string());
-            source = cause.source();
-        }
-        let text = causes.join(": ");
-        self.voice.warning(&format!("`{}`: {text}", target.name));
+        self.count(|counts| {
+            counts.failed += 1;
+            counts.worst = Some(worse(counts.worst, code));
+        });
+        let text = error.chain();
+        self.voice.warning(&format!("`{name}`: {text}"));
         self.voice.json(&json!({
             "state": "failed",
-            "name": target.name,
+            "name": name,
             "error": text,
             "code": code as u8,
         }))
-    }
-
-    fn worsen(&self, code: Code) {
-        let mut state = self.state();
-        if state.worst.is_none_or(|worst| severity(code) > severity(worst)) {
-            state.worst = Some(code);
-        }
-    }
-
-    fn summary(&self) -> (usize, usize, Option<Code>) {
-        let state = self.state();
-        (state.placed.len(), self.items.len() - state.placed.len(), state.worst)
-    }
-}
-
-fn note_reasons(reasons: &mut BTreeMap<Uid, InstanceError>, retrieved: Retrieved) {
-    for instance in retrieved.failed {
-        reasons.insert(instance, InstanceError::NotSent);
-    }
-    for (instance, strange) in retrieved.strange {
-        if let Some(instance) = instance {
-            reasons.insert(instance, InstanceError::Strange(strange.to_string()));
-        }
-    }
-}
-
-/// Remembers whether it was the PACS that failed.
-struct Watched<R> {
-    inner: R,
-    has_failed: bool,
-}
-
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        self.inner.read(out).inspect_err(|_| self.has_failed = true)
-    }
-}
-
-/// Room for plaintext that waits: whoever brings more waits too, and so does the PACS.
-struct Waiting {
-    free: Mutex<usize>,
-    changed: Condvar,
-}
-
-/// Some of it, given back on drop.
-struct Room<'a> {
-    of: &'a Waiting,
-    bytes: usize,
-}
-
-impl Waiting {
-    fn new(bytes: usize) -> Self {
-        Self {
-            free: Mutex::new(bytes),
-            changed: Condvar::new(),
-        }
-    }
-
-    fn room(&self, bytes: usize, is_stopped: &AtomicBool) -> Option<Room<'_>> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        while *free < bytes {
-            if is_stopped.load(Ordering::Acquire) {
-                return None;
-            }
-            free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= bytes;
-        Some(Room { of: self, bytes })
-    }
-
-    fn wake(&self) {
-        // whoever is about to wait looks at the flag with the lock in hand
-        drop(self.free.lock().unwrap_or_else(PoisonError::into_inner));
-        self.changed.notify_all();
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        *self.of.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
-        self.of.changed.notify_all();
     }
 }
 
@@ -647,22 +303,5 @@ mod tests {
         for bad in ["", "/", "1.2/", "1/2/3/4", "../etc", "1.2/..", "1.a"] {
             assert_eq!(uids(bad).unwrap_err().code, Code::Usage, "{bad}");
         }
-    }
-
-    #[test]
-    fn room_is_given_back_and_nobody_waits_for_it_in_vain() {
-        let (waiting, stopped) = (Waiting::new(10), AtomicBool::new(false));
-        let first = waiting.room(10, &stopped).unwrap();
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| waiting.room(5, &stopped).is_some());
-            drop(first);
-            assert!(second.join().unwrap());
-            let all = waiting.room(10, &stopped).unwrap();
-            let third = scope.spawn(|| waiting.room(1, &stopped).is_none());
-            stopped.store(true, Ordering::Release);
-            waiting.wake();
-            assert!(third.join().unwrap());
-            drop(all);
-        });
     }
 }

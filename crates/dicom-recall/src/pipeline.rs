@@ -1,18 +1,19 @@
-//! What is done to one instance as it comes in: de-identified, sealed reproducibly, placed whole or not at all.
+//! What is done to one instance as it comes in: de-identified and sealed reproducibly, on its way to wherever it goes.
 //!
 //! Plaintext is in memory only, and of large instances only a window of it. What the PACS sends is verified to be what
 //! was asked for before it gets here.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use dicom_deid::{Profile, Refusal, RefusalKind, Report as DeidReport};
 use hydra_cli::Code;
-use hydra_core::sealed::{self, Batch, Input, Output, SealError, SealOptions, Trouble};
+use hydra_core::sealed::{self, Input, Output, SealError, SealOptions, Trouble};
 use zeroize::Zeroizing;
 
 use crate::keys::HeldKey;
+use crate::line::Reason;
 use crate::names::Ids;
 
 /// Instances up to this size are worked on as a whole, beside the retrieval; larger ones flow through as they come.
@@ -24,13 +25,11 @@ const PIECES: usize = 4;
 /// De-identification adds a few attributes.
 const GROWTH: usize = 64 * 1024;
 
-/// Where an instance is to go.
+/// What an instance is to become.
 #[derive(Clone)]
 pub struct Target {
-    /// Its name, which messages call it by.
+    /// The name of its sealed file, which messages call it by.
     pub name: String,
-    /// Its file.
-    pub path: PathBuf,
     /// The identifiers that it must have afterwards.
     pub new: Ids,
 }
@@ -66,14 +65,31 @@ pub enum InstanceError {
     /// There is something of that name.
     #[error("its file exists already")]
     Exists,
+    /// Its sealed file is another one than was registered.
+    #[error("its sealed file is not the one that was registered")]
+    Changed,
+    /// The agent at the storage element did not place it.
+    #[error("the storage element did not take it: {}", .0.text())]
+    NotTaken(Reason),
 }
 
 impl InstanceError {
+    /// What happened, with its causes.
+    pub fn chain(&self) -> String {
+        let mut causes = vec![self.to_string()];
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            causes.push(cause.to_string());
+            source = cause.source();
+        }
+        causes.join(": ")
+    }
+
     /// The exit code.
     pub fn code(&self) -> Code {
         match self {
             Self::Refused(refusal) if refusal.kind() == RefusalKind::Io => Code::Io,
-            Self::Refused(_) | Self::Identity | Self::Strange(_) => Code::Damaged,
+            Self::Refused(_) | Self::Identity | Self::Strange(_) | Self::Changed => Code::Damaged,
             Self::Seal(error) => match error.trouble() {
                 Trouble::CannotCreate => Code::CannotCreate,
                 Trouble::Damaged => Code::Damaged,
@@ -83,6 +99,7 @@ impl InstanceError {
             Self::Folder(_) | Self::Exists => Code::CannotCreate,
             Self::Missing | Self::NotSent => Code::Io,
             Self::Key(_, code) => *code,
+            Self::NotTaken(_) => Code::Io,
         }
     }
 }
@@ -95,59 +112,39 @@ pub struct Sealed {
     pub sealed: sealed::Report,
 }
 
-/// How files are placed.
-#[derive(Clone, Copy)]
-pub struct Placing<'a> {
-    /// Whether what is there is replaced.
-    pub overwrite: bool,
-    /// Where finished files wait for their names.
-    pub batch: Option<&'a Batch>,
-}
-
-impl Placing<'_> {
-    fn options(&self) -> SealOptions<'_> {
-        SealOptions {
-            threads: 1,
-            overwrite: self.overwrite,
-            reproducible: true,
-            batch: self.batch,
-            ..SealOptions::default()
-        }
-    }
-}
-
-/// Works on an instance that is in memory.
+/// Works on an instance that is in memory: it is sealed into `out`. What waits for sealing waits under a key that nobody
+/// keeps, in `spool`.
 ///
 /// # Errors
-/// Why it is not placed.
+/// Why there is no sealed file; what was written is of no use then.
 pub fn whole(
     profile: &Profile,
     key: &HeldKey,
     target: &Target,
     file: &[u8],
-    placing: Placing<'_>,
+    out: &mut (dyn Write + Send),
+    spool: &Path,
 ) -> Result<Sealed, InstanceError> {
-    let mut out = Wiping(Zeroizing::new(Vec::with_capacity(file.len() + GROWTH)));
-    let deid = profile.deidentify(file, &mut out).map_err(InstanceError::Refused)?;
+    let mut plain = Wiping(Zeroizing::new(Vec::with_capacity(file.len() + GROWTH)));
+    let deid = profile.deidentify(file, &mut plain).map_err(InstanceError::Refused)?;
     check(&deid, target)?;
-    let (name, output) = ends(target)?;
-    let mut reader = out.0.as_slice();
-    let sealed = seal(key, &name, &mut reader, &output, placing).map_err(InstanceError::Seal)?;
+    let mut reader = plain.0.as_slice();
+    let sealed = seal(key, target, &mut reader, out, spool).map_err(InstanceError::Seal)?;
     Ok(Sealed { deid, sealed })
 }
 
 /// Works on an instance as it comes in: sealing goes on beside it, and has nothing to show for it unless all was well.
 ///
 /// # Errors
-/// Why it is not placed.
+/// As for [`whole`].
 pub fn flowing(
     profile: &Profile,
     key: &HeldKey,
     target: &Target,
     file: &mut dyn Read,
-    placing: Placing<'_>,
+    out: &mut (dyn Write + Send),
+    spool: &Path,
 ) -> Result<Sealed, InstanceError> {
-    let (name, output) = ends(target)?;
     let (sender, receiver) = sync_channel(PIECES);
     std::thread::scope(|scope| {
         let sealing = scope.spawn(|| {
@@ -157,7 +154,7 @@ pub fn flowing(
                 at: 0,
                 is_whole: false,
             };
-            seal(key, &name, &mut reader, &output, placing)
+            seal(key, target, &mut reader, out, spool)
         });
         let mut writer = Cutting {
             sender,
@@ -173,7 +170,7 @@ pub fn flowing(
                 Ok(())
             }
         };
-        let broke = || InstanceError::Seal(broken(&name));
+        let broke = || InstanceError::Seal(SealError::Cancelled { input: input(target) });
         let sealed = sealing.join().map_err(|_| broke())?;
         match (deid, sealed) {
             (Ok(deid), Ok(sealed)) => handed.map(|()| Sealed { deid, sealed }).map_err(|_| broke()),
@@ -184,10 +181,6 @@ pub fn flowing(
     })
 }
 
-fn broken(name: &Input) -> SealError {
-    SealError::Cancelled { input: name.clone() }
-}
-
 fn check(deid: &DeidReport, target: &Target) -> Result<(), InstanceError> {
     let new = &target.new;
     let same = deid.new.sop == new.instance
@@ -196,26 +189,27 @@ fn check(deid: &DeidReport, target: &Target) -> Result<(), InstanceError> {
     if same { Ok(()) } else { Err(InstanceError::Identity) }
 }
 
-/// What errors call the plaintext, and where the file goes; its folders are made.
 fn seal(
     key: &HeldKey,
-    name: &Input,
+    target: &Target,
     reader: &mut (dyn Read + Send),
-    output: &Output,
-    placing: Placing<'_>,
+    out: &mut (dyn Write + Send),
+    spool: &Path,
 ) -> Result<sealed::Report, SealError> {
     let sealing = &key.sealing;
-    sealed::seal_reader(&sealing.key, &sealing.header, name, reader, output, &placing.options())
+    let options = SealOptions {
+        threads: 1,
+        reproducible: true,
+        ..SealOptions::default()
+    };
+    let output = Output::File(target.name.clone().into());
+    let (key, header) = (&sealing.key, &sealing.header);
+    sealed::seal_reader_into(key, header, &input(target), reader, &output, out, spool, &options)
 }
 
-fn ends(target: &Target) -> Result<(Input, Output), InstanceError> {
-    if let Some(folder) = target.path.parent() {
-        std::fs::create_dir_all(folder).map_err(InstanceError::Folder)?;
-    }
-    Ok((
-        Input::File(target.name.clone().into()),
-        Output::File(target.path.clone()),
-    ))
+/// What errors call the plaintext.
+fn input(target: &Target) -> Input {
+    Input::File(target.name.clone().into())
 }
 
 /// A vector that leaves no unwiped copy behind when it grows.

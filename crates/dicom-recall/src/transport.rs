@@ -23,13 +23,13 @@ const AUTHORITIES: &str = "/etc/grid-security/certificates";
 /// What an end of the line is, as a table of a configuration.
 #[derive(Debug, Default, Clone, Deserialize)]
 pub struct LineTable {
-    connect: Option<String>,
-    listen: Option<String>,
-    mode: Option<String>,
-    peer: Option<String>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    authorities: Option<PathBuf>,
+    pub(crate) connect: Option<String>,
+    pub(crate) listen: Option<String>,
+    pub(crate) mode: Option<String>,
+    pub(crate) peer: Option<String>,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) authorities: Option<PathBuf>,
 }
 
 /// Where the other end is.

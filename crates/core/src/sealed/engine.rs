@@ -154,6 +154,24 @@ pub(super) enum Sink<'a> {
     At { file: &'a File, base: u64 },
     /// Anything else, written in turn.
     InTurn(&'a File),
+    /// Whatever takes bytes, in turn.
+    Writer(&'a WriteFn<'a>),
+}
+
+/// Takes bytes, from whatever thread, and answers how many.
+pub(super) type WriteFn<'a> = dyn Fn(&[u8]) -> io::Result<usize> + Sync + 'a;
+
+/// A [`WriteFn`] as a writer.
+pub(super) struct Writing<'a>(pub(super) &'a WriteFn<'a>);
+
+impl Write for Writing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What the caller wants to be told, and to tell.
@@ -425,7 +443,7 @@ impl Run<'_> {
     /// What failed before it could be written still waits for its turn, so that all that is before it gets written.
     fn fail_in_turn(&self, chunk: u64, stop: Stop) -> Failed {
         self.stopped.store(true, Ordering::Relaxed);
-        if matches!(self.sink, Sink::InTurn(_)) && self.await_turn(chunk) {
+        if !matches!(self.sink, Sink::At { .. }) && self.await_turn(chunk) {
             self.end_turn(true);
         }
         Failed { chunk, stop }
@@ -501,12 +519,15 @@ impl Run<'_> {
                 let _alone = lock(&self.writing);
                 write_at(file, pieces, bytes, base + self.chunks.start(side, chunk)).map_err(Stop::Write)?;
             }
-            Sink::InTurn(file) => {
+            Sink::InTurn(_) | Sink::Writer(_) => {
                 if !self.await_turn(chunk) {
                     return Ok(None);
                 }
                 let pieces = self.chunks.pieces(side, chunk, buffer);
-                let (written, result) = write_all(file, pieces, bytes);
+                let (written, result) = match &self.sink {
+                    Sink::Writer(write) => write_all(Writing(*write), pieces, bytes),
+                    Sink::InTurn(file) | Sink::At { file, .. } => write_all(*file, pieces, bytes),
+                };
                 self.written_in_turn.fetch_add(written, Ordering::Relaxed);
                 let result = result.map_err(Stop::Write).and(done);
                 self.end_turn(result.is_err());
@@ -645,7 +666,7 @@ fn write_at(file: &File, pieces: Vec<&mut [u8]>, bytes: u64, mut offset: u64) ->
 }
 
 /// Writes in turn; answers also how much was written before a failure.
-fn write_all(mut file: &File, pieces: Vec<&mut [u8]>, bytes: u64) -> (u64, io::Result<()>) {
+fn write_all(mut file: impl Write, pieces: Vec<&mut [u8]>, bytes: u64) -> (u64, io::Result<()>) {
     let mut slices = first_bytes(pieces, bytes)
         .map(|piece| IoSlice::new(piece))
         .collect::<Vec<_>>();

@@ -3,15 +3,16 @@
 //! The rules are those of `docs/src/formats/sealed-file.md`, "Reading and writing".
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
-use super::engine::{self, Chunks, Direction, Failure, Sink, Source, Stop, Watch};
+use super::engine::{self, Chunks, Direction, Failure, Sink, Source, Stop, Watch, WriteFn, Writing};
 use super::header::{self, Header, HeaderError};
 use super::legacy_cbc::RawInput;
 use super::place::{self, Batch, Input, InputError, OpenInput, OpenOutput, Output, OutputError};
@@ -366,7 +367,14 @@ pub(super) fn seal_opened(
     destination: &OpenOutput,
     options: &SealOptions<'_>,
 ) -> Result<Report, SealError> {
-    seal_plaintext(key, header, Plaintext::Open(input), output, destination, options)
+    seal_plaintext(
+        key,
+        header,
+        Plaintext::Open(input),
+        output,
+        To::Output(destination),
+        options,
+    )
 }
 
 /// Seals what `reader` gives, which errors call `name`. Where it fails nothing is left: plaintext that is being made
@@ -386,9 +394,46 @@ pub fn seal_reader(
     let reader = Mutex::new(reader);
     let read = |buffer: &mut [u8]| reader.lock().unwrap_or_else(PoisonError::into_inner).read(buffer);
     let plaintext = Plaintext::Stream { name, read: &read };
-    let report = seal_plaintext(key, header, plaintext, output, &destination, options)?;
+    let report = seal_plaintext(key, header, plaintext, output, To::Output(&destination), options)?;
     finish(destination, options.batch, options.sync).map_err(SealError::Output)?;
     Ok(report)
+}
+
+/// Seals what `reader` gives, which errors call `name`, into `writer`, which they call `output`: for what is neither a
+/// file nor a pipe. What was written before a failure is of no use. Large plaintext is sealed under a key that nobody
+/// keeps while it waits in `spool`, a folder, for reproducible sealing.
+///
+/// Of the options, those about outputs that get a name have no effect.
+///
+/// # Errors
+/// See [`SealError`].
+#[allow(
+    clippy::too_many_arguments,
+    reason = "two ends with a name each, and what is needed between them"
+)]
+pub fn seal_reader_into(
+    key: &Key,
+    header: &Header,
+    name: &Input,
+    reader: &mut (dyn Read + Send),
+    output: &Output,
+    writer: &mut (dyn Write + Send),
+    spool: &Path,
+    options: &SealOptions<'_>,
+) -> Result<Report, SealError> {
+    let (reader, writer) = (Mutex::new(reader), Mutex::new(writer));
+    let read = |buffer: &mut [u8]| reader.lock().unwrap_or_else(PoisonError::into_inner).read(buffer);
+    let write = |bytes: &[u8]| writer.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
+    let plaintext = Plaintext::Stream { name, read: &read };
+    let write = &write;
+    seal_plaintext(key, header, plaintext, output, To::Writer { write, spool }, options)
+}
+
+/// Where sealed bytes go.
+#[derive(Clone, Copy)]
+enum To<'a> {
+    Output(&'a OpenOutput),
+    Writer { write: &'a WriteFn<'a>, spool: &'a Path },
 }
 
 fn seal_plaintext(
@@ -396,7 +441,7 @@ fn seal_plaintext(
     header: &Header,
     input: Plaintext<'_>,
     output: &Output,
-    destination: &OpenOutput,
+    destination: To<'_>,
     options: &SealOptions<'_>,
 ) -> Result<Report, SealError> {
     let header = header.encode().map_err(|source| SealError::Header {
@@ -493,7 +538,7 @@ struct Sealing<'a> {
 }
 
 impl Sealing<'_> {
-    fn write_to(&self, destination: &OpenOutput) -> Result<Report, SealError> {
+    fn write_to(&self, destination: To<'_>) -> Result<Report, SealError> {
         if let Some(size) = self.input.size() {
             Layout::SUITE_1.body_size(size).map_err(|source| self.large(source))?;
         }
@@ -517,12 +562,13 @@ impl Sealing<'_> {
         }
     }
 
-    fn with(&self, stream: StreamHeader, source: Source<'_>, destination: &OpenOutput) -> Result<Report, SealError> {
+    fn with(&self, stream: StreamHeader, source: Source<'_>, destination: To<'_>) -> Result<Report, SealError> {
         let prelude = [self.header.as_slice(), &stream.encode()].concat();
-        let (file, sink) = sink_of(destination, PRELUDE_LENGTH as u64);
-        let written = match destination {
-            OpenOutput::Direct(_) => std::io::Write::write_all(&mut &*file, &prelude),
-            OpenOutput::Staged(_) => file.write_all_at(&prelude, 0),
+        let sink = sink_of(destination, PRELUDE_LENGTH as u64);
+        let written = match &sink {
+            Sink::InTurn(file) => (&mut &**file).write_all(&prelude),
+            Sink::At { file, .. } => file.write_all_at(&prelude, 0),
+            Sink::Writer(write) => Writing(*write).write_all(&prelude),
         };
         written.map_err(|source| SealError::Output(self.write_error(source)))?;
         let cipher = FileCipher::derive(self.key, &self.header, &stream).map_err(|source| self.cipher_error(source))?;
@@ -557,7 +603,7 @@ impl Sealing<'_> {
 
     /// The digest is taken from copies of the input's bytes, and those are sealed: were the input read twice, whoever
     /// changes it in between would make two plaintexts share a nonce.
-    fn reproducibly(&self, destination: &OpenOutput) -> Result<Report, SealError> {
+    fn reproducibly(&self, destination: To<'_>) -> Result<Report, SealError> {
         let mut digest = digest::Context::new(&digest::SHA256);
         let mut start = Zeroizing::new(Vec::new());
         if self.input.size().is_some_and(|size| size > MEMORY_LIMIT) {
@@ -585,13 +631,17 @@ impl Sealing<'_> {
         &self,
         start: Zeroizing<Vec<u8>>,
         mut digest: digest::Context,
-        destination: &OpenOutput,
+        destination: To<'_>,
     ) -> Result<Report, SealError> {
         let spool_error = |source| SealError::Spool {
             output: self.output.clone(),
             source,
         };
-        let spool = place::anonymous_file(self.output).map_err(spool_error)?;
+        let spool = match destination {
+            To::Output(_) => place::anonymous_file(self.output),
+            To::Writer { spool, .. } => place::anonymous_file_in(spool),
+        };
+        let spool = spool.map_err(spool_error)?;
         let throwaway = Key::random().map_err(|_| self.cipher_error(CipherError::Random))?;
         let stream = StreamHeader::random().map_err(|source| self.cipher_error(source))?;
         let cipher = FileCipher::derive(&throwaway, b"spool", &stream).map_err(|source| self.cipher_error(source))?;
@@ -670,21 +720,19 @@ impl Sealing<'_> {
 }
 
 /// How much is worked on at a time between an input, with its size if it is a file, and an output.
-fn chunks(input: Option<u64>, destination: &OpenOutput) -> Chunks {
-    let is_in_turn = input.is_none() || matches!(destination, OpenOutput::Direct(_));
+fn chunks(input: Option<u64>, destination: To<'_>) -> Chunks {
+    let is_in_turn = input.is_none() || !matches!(destination, To::Output(OpenOutput::Staged(_)));
     Chunks::of(Layout::SUITE_1, is_in_turn)
 }
 
-fn sink_of(destination: &OpenOutput, base: u64) -> (&File, Sink<'_>) {
+fn sink_of(destination: To<'_>, base: u64) -> Sink<'_> {
     match destination {
-        OpenOutput::Direct(file) => (file, Sink::InTurn(file)),
-        OpenOutput::Staged(staged) => (
-            &staged.file,
-            Sink::At {
-                file: &staged.file,
-                base,
-            },
-        ),
+        To::Output(OpenOutput::Direct(file)) => Sink::InTurn(file),
+        To::Output(OpenOutput::Staged(staged)) => Sink::At {
+            file: &staged.file,
+            base,
+        },
+        To::Writer { write, .. } => Sink::Writer(write),
     }
 }
 
@@ -842,7 +890,7 @@ impl SealedInput {
     pub fn unseal(self, key: &Key, output: &Output, options: &OpenOptions<'_>) -> Result<Report, OpenError> {
         let destination = OpenOutput::open(output, Some(&self.input), options.overwrite, options.mode);
         let destination = destination.map_err(OpenError::Output)?;
-        let chunks = chunks(self.input.size(), &destination);
+        let chunks = chunks(self.input.size(), To::Output(&destination));
         let report = self.write_to(key, output, &destination, options, chunks)?;
         self.input.unchanged().map_err(OpenError::Input)?;
         finish(destination, options.batch, options.sync).map_err(OpenError::Output)?;
@@ -883,7 +931,7 @@ impl SealedInput {
             progress: progress.as_ref().map(|progress| progress as &(dyn Fn(u64) + Sync)),
             cancel: options.cancel,
         };
-        let (_, sink) = sink_of(destination, 0);
+        let sink = sink_of(To::Output(destination), 0);
         let totals = engine::run(chunks, Direction::Open, &cipher, source, sink, options.threads, watch);
         let totals = totals.map_err(|failure| self.stopped(failure, output))?;
         Ok(Report {

@@ -510,8 +510,8 @@ impl Staged {
     }
 }
 
-/// A file of any content that is being written and gets its name when it is whole: for what is no sealed file. It never
-/// overwrites, and leaves nothing where it is dropped.
+/// A file of any content that is being written and gets its name when it is whole: for what is no sealed file, or not
+/// sealed there. It leaves nothing where it is dropped.
 pub struct NewFile(Staged);
 
 impl NewFile {
@@ -526,6 +526,23 @@ impl NewFile {
             Ok(staged) => Ok(Self(staged)),
             Err(source) => Err(OutputError::Create { output, source }),
         }
+    }
+
+    /// Begins a file that will be `path`, in a folder that exists, in place of what is there if `overwrite` says so.
+    ///
+    /// # Errors
+    /// Where none can be made there.
+    pub fn at(path: &Path, overwrite: bool) -> Result<Self, OutputError> {
+        let output = Output::File(path.to_owned());
+        match Staged::create(output.clone(), path.to_owned(), overwrite, 0o666, true) {
+            Ok(staged) => Ok(Self(staged)),
+            Err(source) => Err(OutputError::Create { output, source }),
+        }
+    }
+
+    /// Leaves it to `batch` to flush the file and give it its name.
+    pub fn finish_in(self, batch: &Batch) {
+        batch.add(self.0);
     }
 
     /// What to write to.
@@ -633,6 +650,11 @@ pub(super) fn anonymous_file(output: &Output) -> io::Result<File> {
             &temp
         }
     };
+    anonymous_file_in(folder)
+}
+
+/// A file of `folder` that has no name, or none for long.
+pub(super) fn anonymous_file_in(folder: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
     match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => Ok(file.into()),

@@ -1,0 +1,608 @@
+//! The daemon's end of the line to the agent beside the storage element ([`crate::line`]): entries, what is wanted and
+//! what became of it, and sealed files, several side by side. While there is no line, nothing is fetched.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+
+use crate::daemon::{Wake, chain};
+use crate::database::{DatabaseError, now_ms};
+use crate::destination::{Destination, Hashing, Placer, SealInto};
+use crate::engine::Item;
+use crate::line::{
+    self, Frame, FromDaemon, FromPlace, LONGEST_PIECE, LineError, MOST_ENTRIES, News, PING_S, Reason, SILENCE_S,
+    VERSION,
+};
+use crate::pipeline::{InstanceError, Sealed};
+use crate::queue::{Asked, Queue, Request, State};
+use crate::registry::Registry;
+use crate::transport::{Dialer, Door, End, LineConfig, TransportError};
+
+/// Frames that wait to be sent, at most: a few pieces.
+const OUTGOING: usize = 8;
+/// How often changes by others are looked for.
+const LOOK: Duration = Duration::from_millis(400);
+/// Wants that come together are asked for together: how long is waited for more of them.
+const GATHER: Duration = Duration::from_millis(15);
+/// How long is waited before the agent is dialled again, at first and at most.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// How long a greeting may take.
+const GREETING: Duration = Duration::from_secs(20);
+/// How many may be at the door at once, the agent among them.
+const CALLERS: usize = 16;
+/// How long the agent may take to put a file into its place.
+const PLACING: Duration = Duration::from_secs(300);
+
+/// Why there is no line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// It does not come about.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// It was there and broke.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+type Verdict = Result<(), Reason>;
+
+/// Transfers that wait for the agent's word; none any more once the line broke.
+type Transfers = Arc<Mutex<Option<HashMap<u32, Sender<Verdict>>>>>;
+
+/// A line that is up.
+#[derive(Clone)]
+struct Up {
+    number: u64,
+    outgoing: mpsc::Sender<Vec<u8>>,
+    transfers: Transfers,
+    next: Arc<AtomicU32>,
+    /// A newer line took its place.
+    replaced: Arc<Notify>,
+}
+
+/// The daemon's end of the line.
+pub struct Link {
+    line: LineConfig,
+    registry: Arc<dyn Registry>,
+    queue: Arc<Queue>,
+    wake: Arc<Wake>,
+    told: Notify,
+    up: Mutex<Option<Up>>,
+    lines: Mutex<u64>,
+    spool: PathBuf,
+}
+
+impl Link {
+    /// A line as `line` says, which is up some time after [`Link::keep_up`] runs.
+    pub(crate) fn new(line: LineConfig, registry: Arc<dyn Registry>, queue: Arc<Queue>, wake: Arc<Wake>) -> Self {
+        Self {
+            line,
+            registry,
+            queue,
+            wake,
+            told: Notify::new(),
+            up: Mutex::new(None),
+            lines: Mutex::new(0),
+            spool: std::env::temp_dir(),
+        }
+    }
+
+    /// Whether the agent is there.
+    pub fn is_up(&self) -> bool {
+        self.up().is_some()
+    }
+
+    /// Something changed that the agent is to be told.
+    pub fn tell(&self) {
+        self.told.notify_one();
+    }
+
+    fn up(&self) -> MutexGuard<'_, Option<Up>> {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Dials or listens, again and again, for as long as it is polled.
+    ///
+    /// # Errors
+    /// Where it cannot even begin to.
+    pub async fn keep_up(self: Arc<Self>) -> Result<(), LinkError> {
+        match End::open(&self.line).await? {
+            End::Dialer(dialer) => self.dial(&dialer).await,
+            End::Door(door) => {
+                tracing::info!(address = %door.address()?, "listening for the agent");
+                self.accept(&door).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn dial(self: &Arc<Self>, dialer: &Dialer) {
+        let mut pause = REDIAL.0;
+        loop {
+            let lines = self.count();
+            let ended = async { self.converse(dialer.dial().await?).await };
+            tell(ended.await);
+            if self.count() > lines {
+                pause = REDIAL.0;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(REDIAL.1);
+        }
+    }
+
+    /// How many lines there have been.
+    fn count(&self) -> u64 {
+        *self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn accept(self: &Arc<Self>, door: &Door) {
+        let callers = Arc::new(Semaphore::new(CALLERS));
+        loop {
+            let permit = Arc::clone(&callers).acquire_owned().await;
+            match door.accept().await {
+                Ok(knock) => {
+                    let link = Arc::clone(self);
+                    tokio::spawn(async move {
+                        let ended = async { link.converse(knock.let_in().await?).await };
+                        tell(ended.await);
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(reason = %chain(&error), "cannot accept a connection");
+                    sleep(REDIAL.0).await;
+                }
+            }
+        }
+    }
+
+    // --- the conversation -----------------------------------------------------------------------------------------------
+
+    /// Speaks with the agent until the line breaks. A newer line takes the place of an older one.
+    async fn converse<S>(self: &Arc<Self>, stream: S) -> Result<(), LinkError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let hello = FromDaemon::Hello {
+            version: VERSION,
+            registry: self.registry.id().to_owned(),
+        };
+        let greeted = timeout(GREETING, async {
+            line::write(&mut writer, &line::message(&hello)).await?;
+            line::read::<FromPlace>(&mut reader).await
+        });
+        let upto = match greeted.await.map_err(|_| LineError::Silent)?? {
+            Frame::Message(FromPlace::Hello { version, .. }) if version != VERSION => {
+                return Err(LineError::Version(version).into());
+            }
+            Frame::Message(FromPlace::Hello { registry, upto, .. }) => {
+                let is_ours = registry.as_deref() == Some(self.registry.id());
+                if is_ours { upto } else { 0 }
+            }
+            _ => return Err(LineError::NoHello.into()),
+        };
+        let (outgoing, frames) = mpsc::channel(OUTGOING);
+        let (heard, events) = mpsc::channel(MOST_ENTRIES);
+        let unknown = Mutex::new(Vec::new());
+        let up = self.raise(outgoing.clone());
+        tracing::info!(line = up.number, "the line to the agent is up");
+        metrics::gauge!("recall_line_up").set(1.0);
+        self.wake.wake();
+        let ended = tokio::select! {
+            ended = send(&mut writer, frames) => ended.map_err(LinkError::from),
+            ended = self.hear(&mut reader, &up, heard) => ended.map_err(LinkError::from),
+            ended = self.heed(events, &unknown) => ended.map_err(LinkError::from),
+            ended = self.say(outgoing, upto, &unknown) => ended,
+            () = up.replaced.notified() => Ok(()),
+        };
+        self.lower(&up);
+        tracing::warn!(line = up.number, "the line to the agent is down");
+        ended
+    }
+
+    fn raise(&self, outgoing: mpsc::Sender<Vec<u8>>) -> Up {
+        let number = {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            *lines += 1;
+            *lines
+        };
+        let up = Up {
+            number,
+            outgoing,
+            transfers: Arc::new(Mutex::new(Some(HashMap::new()))),
+            next: Arc::default(),
+            replaced: Arc::default(),
+        };
+        if let Some(older) = self.up().replace(up.clone()) {
+            older.replaced.notify_one();
+        }
+        up
+    }
+
+    fn lower(&self, up: &Up) {
+        let mut current = self.up();
+        if current.as_ref().is_some_and(|current| current.number == up.number) {
+            *current = None;
+            metrics::gauge!("recall_line_up").set(0.0);
+        }
+        drop(current);
+        // whoever waits for a word on a transfer finds that none comes
+        *transfers(&up.transfers) = None;
+    }
+
+    /// Reads what the agent says; what is about transfers is handed on at once, the rest in turn.
+    async fn hear(
+        &self,
+        reader: &mut (impl AsyncRead + Unpin),
+        up: &Up,
+        heard: mpsc::Sender<FromPlace>,
+    ) -> Result<(), LineError> {
+        loop {
+            let read = timeout(Duration::from_secs(SILENCE_S), line::read::<FromPlace>(reader)).await;
+            let Frame::Message(message) = read.map_err(|_| LineError::Silent)?? else {
+                return Err(LineError::Strange);
+            };
+            match message {
+                FromPlace::Placed { transfer } => verdict(up, transfer, Ok(())),
+                FromPlace::NotPlaced { transfer, reason } => verdict(up, transfer, Err(reason)),
+                FromPlace::Ping => {}
+                FromPlace::Hello { .. } => return Err(LineError::Strange),
+                other => heard.send(other).await.map_err(|_| LineError::Closed)?,
+            }
+        }
+    }
+
+    /// Does what the agent says, as much at once as it has said.
+    async fn heed(
+        self: &Arc<Self>,
+        mut events: mpsc::Receiver<FromPlace>,
+        unknown: &Mutex<Vec<String>>,
+    ) -> Result<(), LineError> {
+        let mut on_disk = Vec::new();
+        loop {
+            let mut heard = Vec::new();
+            if events.recv_many(&mut heard, MOST_ENTRIES).await == 0 {
+                return Err(LineError::Closed);
+            }
+            if heard.iter().any(|one| matches!(one, FromPlace::Want { .. })) {
+                sleep(GATHER).await;
+                while let Ok(more) = events.try_recv() {
+                    heard.push(more);
+                }
+            }
+            let link = Arc::clone(self);
+            let before = std::mem::take(&mut on_disk);
+            let done = tokio::task::spawn_blocking(move || link.do_all(heard, before)).await;
+            match done {
+                Ok(Ok((left, strangers))) => {
+                    on_disk = left;
+                    unknown.lock().unwrap_or_else(PoisonError::into_inner).extend(strangers);
+                }
+                // the agent says it again over the next line
+                Ok(Err(error)) => {
+                    tracing::error!(reason = %chain(&error), "the database cannot be used");
+                    return Err(LineError::Closed);
+                }
+                Err(_) => return Err(LineError::Closed),
+            }
+            self.tell();
+            self.wake.wake();
+        }
+    }
+
+    /// Answers names of which not all were said yet, and those that nobody registered.
+    fn do_all(
+        &self,
+        heard: Vec<FromPlace>,
+        mut on_disk: Vec<String>,
+    ) -> Result<(Vec<String>, Vec<String>), DatabaseError> {
+        let mut wants: Vec<Vec<String>> = vec![Vec::new(); 4];
+        let (mut unwanted, mut evicted) = (Vec::new(), Vec::new());
+        for message in heard {
+            match message {
+                FromPlace::Want { name, priority } => wants[usize::from(priority.min(3))].push(name),
+                FromPlace::Unwant { name } => {
+                    wants.iter_mut().for_each(|names| names.retain(|other| *other != name));
+                    unwanted.push(name);
+                }
+                FromPlace::Evicted { name } => evicted.push(name),
+                FromPlace::OnDisk { names, last } => {
+                    on_disk.extend(names);
+                    if last {
+                        self.registry.set_all_on_disk(&std::mem::take(&mut on_disk))?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !unwanted.is_empty() {
+            self.queue.cancel(&unwanted, now_ms())?;
+        }
+        self.registry.set_on_disk(&evicted, false)?;
+        let mut unknown = Vec::new();
+        for (priority, names) in (0u8..).zip(wants).filter(|(_, names)| !names.is_empty()) {
+            // whoever wants it does not have it
+            self.registry.set_on_disk(&names, false)?;
+            let asked = self.queue.ask(&names, priority, now_ms())?;
+            let strangers = names
+                .into_iter()
+                .zip(asked)
+                .filter(|(_, asked)| *asked == Asked::Unknown);
+            unknown.extend(strangers.map(|(name, _)| name));
+        }
+        Ok((on_disk, unknown))
+    }
+
+    /// Says what changed: entries, what became of wants, what is to be evicted.
+    async fn say(
+        self: &Arc<Self>,
+        outgoing: mpsc::Sender<Vec<u8>>,
+        mut upto: i64,
+        unknown: &Mutex<Vec<String>>,
+    ) -> Result<(), LinkError> {
+        let queue = Arc::clone(&self.queue);
+        let mut seen = blocking(move || queue.last_change()).await?;
+        loop {
+            let (registry, queue) = (Arc::clone(&self.registry), Arc::clone(&self.queue));
+            let looked = blocking(move || {
+                let (entries, last) = registry.changes(upto, MOST_ENTRIES)?;
+                let requests = queue.changes(seen, MOST_ENTRIES)?;
+                Ok((entries, last, requests, registry.take_evictions()?))
+            });
+            let (entries, last, requests, evictions) = looked.await?;
+            let strangers = std::mem::take(&mut *unknown.lock().unwrap_or_else(PoisonError::into_inner));
+            let is_more = entries.len() == MOST_ENTRIES || requests.len() == MOST_ENTRIES;
+            let mut messages = Vec::new();
+            if !entries.is_empty() {
+                upto = last;
+                messages.push(FromDaemon::Entries { entries, upto });
+            }
+            for request in requests {
+                seen = request.change;
+                if let Some(news) = news(&request) {
+                    let name = request.name;
+                    messages.push(FromDaemon::News { name, news });
+                }
+            }
+            messages.extend(strangers.into_iter().map(|name| FromDaemon::News {
+                name,
+                news: News::Failed {
+                    reason: Reason::Unknown,
+                },
+            }));
+            messages.extend(evictions.into_iter().map(|name| FromDaemon::Evict { name }));
+            for message in messages {
+                let sent = outgoing.send(line::message(&message)).await;
+                sent.map_err(|_| LineError::Closed)?;
+            }
+            if !is_more {
+                let _ = timeout(LOOK, self.told.notified()).await;
+            }
+        }
+    }
+}
+
+/// What the agent is told of a request; that a file is in its place it knows itself.
+fn news(request: &Request) -> Option<News> {
+    let reason = request.reason.unwrap_or(Reason::Other);
+    match request.state {
+        State::Queued => Some(News::Queued),
+        State::Running => Some(News::Started),
+        State::Waiting => Some(News::Waiting { reason }),
+        State::Failed | State::Cancelled => Some(News::Failed { reason }),
+        State::Placed => None,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DatabaseError> + Send + 'static,
+) -> Result<T, LinkError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(LineError::Closed.into()),
+    }
+}
+
+/// Sends what there is to send, and something now and then where there is nothing.
+async fn send(writer: &mut (impl AsyncWrite + Unpin), mut frames: mpsc::Receiver<Vec<u8>>) -> Result<(), LineError> {
+    let ping = line::message(&FromDaemon::Ping);
+    loop {
+        let frame = match timeout(Duration::from_secs(PING_S), frames.recv()).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(LineError::Closed),
+            Err(_) => ping.clone(),
+        };
+        // an agent that takes nothing for so long is none
+        let sent = timeout(Duration::from_secs(SILENCE_S), line::write(writer, &frame)).await;
+        sent.map_err(|_| LineError::Silent)??;
+    }
+}
+
+fn transfers(transfers: &Transfers) -> MutexGuard<'_, Option<HashMap<u32, Sender<Verdict>>>> {
+    transfers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn verdict(up: &Up, transfer: u32, verdict: Verdict) {
+    let waiting = transfers(&up.transfers)
+        .as_mut()
+        .and_then(|open| open.remove(&transfer));
+    if let Some(waiting) = waiting {
+        // whoever gave up waiting has abandoned it
+        let _ = waiting.send(verdict);
+    }
+}
+
+fn tell(ended: Result<(), LinkError>) {
+    if let Err(error) = ended {
+        tracing::warn!(reason = %chain(&error), "no line to the agent");
+    }
+}
+
+// --- files over the line ------------------------------------------------------------------------------------------------
+
+impl Destination for Link {
+    fn placer(&self) -> Box<dyn Placer + '_> {
+        Box::new(OverLine {
+            link: self,
+            finished: Vec::new(),
+        })
+    }
+
+    fn spool(&self) -> &Path {
+        &self.spool
+    }
+}
+
+/// Files of one thread of which the agent has not said yet that they are in their place.
+struct OverLine<'a> {
+    link: &'a Link,
+    finished: Vec<(usize, Transfer, String)>,
+}
+
+impl Placer for OverLine<'_> {
+    fn place(&mut self, number: usize, item: &Item, seal: &mut SealInto<'_>) -> Result<Sealed, InstanceError> {
+        let away = || InstanceError::NotTaken(Reason::Storage);
+        let up = self.link.up().clone().ok_or_else(away)?;
+        let mut transfer = Transfer::offer(up, &item.target.name, item.expected.size).ok_or_else(away)?;
+        let mut hashing = Hashing::new(Some(&mut transfer));
+        let sealed = seal(&mut hashing);
+        let sha256 = hashing.finish();
+        let sealed = sealed.map_err(|error| match transfer.refused {
+            Some(reason) => InstanceError::NotTaken(reason),
+            None => error,
+        })?;
+        item.expected.check(sealed.sealed.file_bytes, Some(&sha256))?;
+        transfer
+            .finish(sealed.sealed.file_bytes, &sha256)
+            .map_err(InstanceError::NotTaken)?;
+        self.finished.push((number, transfer, sha256));
+        Ok(sealed)
+    }
+
+    fn finish(&mut self) -> Vec<(usize, Result<Option<String>, InstanceError>)> {
+        let finished = std::mem::take(&mut self.finished).into_iter();
+        let wait = |(number, transfer, sha256): (usize, Transfer, String)| {
+            let taken = transfer.wait().map_err(InstanceError::NotTaken);
+            (number, taken.map(|()| Some(sha256)))
+        };
+        finished.map(wait).collect()
+    }
+}
+
+/// A file on its way. Dropped before it was finished it is abandoned.
+struct Transfer {
+    up: Up,
+    number: u32,
+    piece: Vec<u8>,
+    verdict: Receiver<Verdict>,
+    /// Why it is not taken, if that is known.
+    refused: Option<Reason>,
+    is_finished: bool,
+}
+
+impl Transfer {
+    /// None where the line is down.
+    fn offer(up: Up, name: &str, size: Option<u64>) -> Option<Self> {
+        let number = up.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, verdict) = channel();
+        transfers(&up.transfers).as_mut()?.insert(number, sender);
+        let transfer = Self {
+            up,
+            number,
+            piece: Vec::with_capacity(LONGEST_PIECE),
+            verdict,
+            refused: None,
+            is_finished: false,
+        };
+        let offer = FromDaemon::Offer {
+            transfer: number,
+            name: name.to_owned(),
+            size,
+        };
+        transfer.send(line::message(&offer)).ok()?;
+        Some(transfer)
+    }
+
+    fn send(&self, frame: Vec<u8>) -> Result<(), Reason> {
+        self.up.outgoing.blocking_send(frame).map_err(|_| Reason::Storage)
+    }
+
+    /// Sends the piece that is full, unless the agent has said meanwhile that it does not want more.
+    fn send_piece(&mut self) -> Result<(), Reason> {
+        match self.verdict.try_recv() {
+            Ok(Err(reason)) => return Err(reason),
+            // in its place before it was whole: nonsense
+            Ok(Ok(())) | Err(TryRecvError::Disconnected) => return Err(Reason::Storage),
+            Err(TryRecvError::Empty) => {}
+        }
+        if !self.piece.is_empty() {
+            self.send(line::piece(self.number, &self.piece))?;
+            self.piece.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, size: u64, sha256: &str) -> Result<(), Reason> {
+        self.send_piece()?;
+        let finish = FromDaemon::Finish {
+            transfer: self.number,
+            size,
+            sha256: sha256.to_owned(),
+        };
+        self.send(line::message(&finish))?;
+        self.is_finished = true;
+        Ok(())
+    }
+
+    /// Waits for the agent's word.
+    fn wait(&self) -> Verdict {
+        match self.verdict.recv_timeout(PLACING) {
+            Ok(verdict) => verdict,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(Reason::Storage),
+        }
+    }
+}
+
+impl Write for Transfer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.len() == LONGEST_PIECE {
+            self.send_piece().map_err(|reason| {
+                self.refused = Some(reason);
+                io::Error::other(reason.text())
+            })?;
+        }
+        let count = bytes.len().min(LONGEST_PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let known = transfers(&self.up.transfers)
+            .as_mut()
+            .and_then(|open| open.remove(&self.number));
+        // the agent has its own word where it has said one
+        if known.is_some() && !self.is_finished {
+            let abandon = FromDaemon::Abandon { transfer: self.number };
+            let _ = self.send(line::message(&abandon));
+        }
+    }
+}

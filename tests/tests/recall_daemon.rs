@@ -1,0 +1,614 @@
+//! `dicom-recall daemon` end to end: from what is asked for to sealed files, with daemons that die, PACS that are down,
+//! and a line to an agent that is played here.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use dicom_recall::database::Database;
+use dicom_recall::line::{self, Entry, Frame, FromDaemon, FromPlace, News, Reason};
+use dicom_recall::registry::{LocalRegistry, Recorded, Registry};
+use hydra_tests::desk::{Desk, SharedGrid};
+use hydra_tests::pacs::{FakePacs, Fault, OURS, Orthanc, THEIRS, free_port};
+use hydra_tests::{DEADLINE, Ended};
+use hydra_xtask::dicom::{INVENTED, ct_slice};
+use serde_json::Value;
+use testgrid::GridOptions;
+
+static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions::default()));
+
+/// A study of two series with two slices and one; the number keeps the keys of tests apart.
+fn study(number: u128) -> Vec<Vec<u8>> {
+    [(11, 101), (11, 102), (12, 103)]
+        .map(|(series, image)| ct_slice(&INVENTED, [number, number * 100 + series, number * 1000 + image, 9]))
+        .to_vec()
+}
+
+fn study_name(number: u128) -> String {
+    format!("2.25.{number}")
+}
+
+/// A desk with the secret, a configuration for the PACS at `port`, and a folder to put files into.
+fn desk(port: u16) -> Desk {
+    let desk = GRID.desk("alice");
+    desk.write("secret", [7; 32]);
+    configure(&desk, port, "folder = \"se\"");
+    fs::create_dir(desk.path("se")).unwrap();
+    desk
+}
+
+fn configure(desk: &Desk, port: u16, place: &str) {
+    let text = format!(
+        "[pacs]\nmethod = \"c-get\"\nae_title = \"{OURS}\"\naet = \"{THEIRS}\"\nhost = \"127.0.0.1\"\nport = {port}\n\
+         [pacs.deadlines]\nconnect_s = 20\nassociation_s = 20\nunit_s = 60\n\
+         [deid]\nsecret_file = \"secret\"\n[registry]\ndatabase = \"recall.db\"\n\
+         [queue]\nfirst_wait_s = 0.05\nlongest_wait_s = 0.2\nattempts = 2\nlease_s = 20\n[place]\n{place}\n"
+    );
+    desk.write("recall.toml", text);
+}
+
+fn recall(desk: &Desk, line: &str) -> Ended {
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    words.extend(["-c", "recall.toml"]);
+    desk.run_words("dicom-recall", &words)
+}
+
+fn json_lines(ended: &Ended) -> Vec<Value> {
+    let lines = ended.stdout.lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// All files under a folder, by their path in it.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                found.insert(path.strip_prefix(folder).unwrap().to_owned(), bytes);
+            }
+        }
+    }
+    found
+}
+
+/// A daemon that runs; it is killed on drop.
+struct Daemon {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Daemon {
+    fn start(desk: &Desk) -> Self {
+        let mut child = desk.start("dicom-recall", &["daemon", "recall.toml"]);
+        let log = Arc::new(Mutex::new(String::new()));
+        let (told, mut stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = stderr.read(&mut bytes) {
+                told.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
+            }
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "started\n", "{}", log.lock().unwrap());
+        Self { child, log }
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// As a power cut would.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// As an administrator would.
+    fn stop(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.log());
+        self.log()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until it is so.
+#[track_caller]
+fn until(mut is_so: impl FnMut() -> bool, what: impl Fn() -> String) {
+    let end = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{}", what());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The requests of a desk by their state.
+fn states(desk: &Desk) -> BTreeMap<String, Vec<Value>> {
+    let mut states: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for line in json_lines(&recall(desk, "requests --json").exits(0)) {
+        states
+            .entry(line["state"].as_str().unwrap().to_owned())
+            .or_default()
+            .push(line);
+    }
+    states
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again() {
+    let _whole = GRID.whole();
+    let orthanc = Orthanc::start();
+    orthanc.load(&study(2001));
+    let desk = desk(orthanc.port);
+    let what = study_name(2001);
+    let _ = recall(&desk, &format!("request {what}")).exits(78).says("no database");
+    let _ = recall(&desk, &format!("register {what}"))
+        .exits(0)
+        .prints("registered 3 instances and 2 keys, 0 were registered before");
+    let _ = recall(&desk, &format!("register {what}"))
+        .exits(0)
+        .prints("registered 0 instances and 0 keys, 3 were registered before");
+    let listed = json_lines(&recall(&desk, "ls --json").exits(0));
+    assert!(
+        listed.len() == 3
+            && listed
+                .iter()
+                .all(|one| one["size"].is_null() && one["original"].is_null())
+    );
+    // what `now` makes under the same keys
+    fs::create_dir(desk.path("now")).unwrap();
+    let _ = recall(&desk, &format!("now {what} now")).exits(0);
+    let expected = files(&desk.path("now"));
+
+    let daemon = Daemon::start(&desk);
+    let _ = recall(&desk, &format!("request --wait 60 {what}"))
+        .exits(0)
+        .prints("placed 3 of 3 files");
+    assert!(files(&desk.path("se")) == expected, "other bytes than `now` makes");
+    let listed = json_lines(&recall(&desk, "ls --json").exits(0));
+    for one in &listed {
+        let path = Path::new(one["name"].as_str().unwrap().trim_start_matches('/'));
+        assert_eq!(one["sha256"], sha256(&expected[path]));
+        assert_eq!(one["size"], expected[path].len());
+        assert_eq!(one["on_disk"], true);
+    }
+    let name = listed[0]["name"].as_str().unwrap();
+    let _ = recall(&desk, &format!("evict {name}"))
+        .exits(0)
+        .prints("evicted 1 files");
+    assert_eq!(files(&desk.path("se")).len(), 2);
+    let _ = recall(&desk, &format!("request --wait 60 {name}")).exits(0);
+    assert!(files(&desk.path("se")) == expected, "other bytes the second time");
+    // asked for while it is there, it is not fetched
+    let _ = recall(&desk, &format!("request --wait 60 {name}")).exits(0);
+    let _ = recall(&desk, "request /eds/nothing")
+        .exits(77)
+        .says("nothing is registered");
+
+    let log = daemon.stop();
+    let database = fs::read(desk.path("recall.db")).unwrap();
+    for secret in [INVENTED.name, INVENTED.id, "Ohnesorg", "2.25.2001101", "2.25.200111"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+    let has = |secret: &str| database.windows(secret.len()).any(|window| window == secret.as_bytes());
+    assert!(!has(INVENTED.name) && !has(INVENTED.id));
+    let _ = recall(&desk, &format!("unregister {what}")).exits(0);
+    assert!(recall(&desk, "ls").exits(0).stdout.is_empty());
+}
+
+#[test]
+fn a_daemon_that_is_killed_loses_nothing_and_leaves_nothing_half() {
+    let _whole = GRID.whole();
+    let stalling = FakePacs::start(&study(2010), &study(1)[0], Fault::StallAt(1));
+    let desk = desk(stalling.port);
+    let what = study_name(2010);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    let daemon = Daemon::start(&desk);
+    let _ = recall(&desk, &format!("request {what}")).exits(0);
+    // one series hangs in its second instance
+    until(
+        || states(&desk).get("placed").is_some_and(|placed| placed.len() == 2),
+        || daemon.log(),
+    );
+    daemon.kill();
+    let before = files(&desk.path("se"));
+    assert_eq!(before.len(), 2, "{:?}", before.keys());
+    assert_eq!(states(&desk)["running"].len(), 1);
+
+    let good = FakePacs::start(&study(2010), &study(1)[0], Fault::None);
+    configure(&desk, good.port, "folder = \"se\"");
+    let daemon = Daemon::start(&desk);
+    // long before the lease of the dead one would fall back
+    let _ = recall(&desk, &format!("request --wait 15 {what}")).exits(0);
+    let after = files(&desk.path("se"));
+    assert_eq!(after.len(), 3, "{:?}", after.keys());
+    assert!(before.iter().all(|(path, bytes)| after[path] == *bytes));
+    assert_eq!(
+        good.gets.load(Ordering::Acquire),
+        1,
+        "what was placed is not fetched again"
+    );
+    let _ = daemon.stop();
+}
+
+#[test]
+fn two_daemons_share_a_queue_and_a_hundred_wishes_are_one_fetch() {
+    let _whole = GRID.whole();
+    let slices: Vec<Vec<u8>> = (0..6)
+        .map(|series| ct_slice(&INVENTED, [2020, 202_000 + series, 2_020_000 + series, 9]))
+        .collect();
+    let fake = FakePacs::start(&slices, &slices[0], Fault::None);
+    let desk = desk(fake.port);
+    let what = study_name(2020);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    let name = json_lines(&recall(&desk, "ls --json"))[0]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let hundred = vec![name.as_str(); 100].join(" ");
+    let _ = recall(&desk, &format!("request {hundred}"))
+        .exits(0)
+        .prints("asked for 1 files, 99 were");
+    let daemons = [Daemon::start(&desk), Daemon::start(&desk)];
+    let _ = recall(&desk, &format!("request --wait 60 {hundred}")).exits(0);
+    assert_eq!(fake.gets.load(Ordering::Acquire), 1);
+    let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
+    assert_eq!(files(&desk.path("se")).len(), 6);
+    assert_eq!(fake.gets.load(Ordering::Acquire), 6, "each series once");
+    let mut marks = desk.names();
+    marks.retain(|name| name.ends_with(".daemon"));
+    assert_eq!(marks.len(), 2);
+    for daemon in daemons {
+        let _ = daemon.stop();
+    }
+    assert!(!desk.names().iter().any(|name| name.ends_with(".daemon")));
+}
+
+#[test]
+fn a_pacs_that_is_down_is_waited_for_and_what_was_cancelled_is_not() {
+    let _whole = GRID.whole();
+    let held = study(2030);
+    let (first, port) = (FakePacs::start(&held, &held[0], Fault::None), free_port());
+    let desk = desk(first.port);
+    let what = study_name(2030);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    configure(&desk, port, "folder = \"se\"");
+    let daemon = Daemon::start(&desk);
+    let _ = recall(&desk, &format!("request {what}")).exits(0);
+    let is_waiting = || {
+        let states = states(&desk);
+        let waiting = states.get("waiting");
+        waiting.is_some_and(|all| all.len() == 3 && all.iter().all(|one| one["reason"] == "pacs" && one["tries"] != 0))
+    };
+    until(is_waiting, || daemon.log());
+    let names = json_lines(&recall(&desk, "ls --json"));
+    let cancelled = names[0]["name"].as_str().unwrap();
+    let _ = recall(&desk, &format!("cancel {cancelled}"))
+        .exits(0)
+        .prints("cancelled 1");
+    let up = FakePacs::start_at(port, &held, &held[0], Fault::None);
+    until(
+        || states(&desk).get("placed").is_some_and(|placed| placed.len() == 2),
+        || daemon.log(),
+    );
+    assert_eq!(files(&desk.path("se")).len(), 2);
+    assert_eq!(states(&desk)["cancelled"].len(), 1);
+    let _ = recall(&desk, &format!("retry {cancelled}"))
+        .exits(0)
+        .prints("1 requests");
+    let _ = recall(&desk, &format!("request --wait 60 {cancelled}")).exits(0);
+    assert!(up.gets.load(Ordering::Acquire) >= 2);
+    assert_eq!(files(&desk.path("se")).len(), 3);
+}
+
+#[test]
+fn bad_instances_missing_keys_and_changed_files_fail_alone_and_are_told() {
+    let _whole = GRID.whole();
+    let mut held = study(2040);
+    held.push(ct_slice(&INVENTED, [2040, 204_013, 2_040_104, 9]));
+    held.push(ct_slice(&INVENTED, [2040, 204_014, 2_040_105, 9]));
+    // the head is whole, the pixels are not
+    let length = held[1].len();
+    held[1].truncate(length - 1000);
+    let fake = FakePacs::start(&held, &held[0], Fault::None);
+    let desk = desk(fake.port);
+    let what = study_name(2040);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    let listed = json_lines(&recall(&desk, "ls --json --original").exits(0));
+    let of = |series: &str| {
+        let found = listed.iter().find(|one| one["original"]["series"] == series);
+        found
+            .map(|one| {
+                (
+                    one["name"].as_str().unwrap().to_owned(),
+                    one["key_id"].as_str().unwrap().to_owned(),
+                )
+            })
+            .unwrap()
+    };
+    let (keyless, key_id) = of("2.25.204013");
+    let _ = desk.run_words("eds-key-unregister", &[&key_id]).exits(0);
+    // something else was registered for this one
+    let (changed, _) = of("2.25.204014");
+    let registry = LocalRegistry::new(Arc::new(Database::open(&desk.path("recall.db")).unwrap()));
+    let recorded = registry.record(&[(changed.clone(), 4711, "0".repeat(64))]).unwrap();
+    assert_eq!(recorded, [Recorded::Same]);
+
+    let daemon = Daemon::start(&desk);
+    let ended = recall(&desk, &format!("request --json --wait 60 {what}"));
+    let reasons: Vec<(String, String)> = json_lines(&ended)
+        .iter()
+        .filter(|one| one["state"] == "failed")
+        .map(|one| {
+            (
+                one["name"].as_str().unwrap().to_owned(),
+                one["reason"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(reasons.len(), 3, "{ended:?} {}", daemon.log());
+    assert!(reasons.contains(&(keyless, "key".to_owned())), "{reasons:?}");
+    assert!(
+        reasons.contains(&(changed.clone(), "changed".to_owned())),
+        "{reasons:?}"
+    );
+    assert_eq!(
+        reasons.iter().filter(|(_, reason)| reason == "refused").count(),
+        1,
+        "{reasons:?}"
+    );
+    let placed = files(&desk.path("se"));
+    assert_eq!(placed.len(), 2, "{:?}", placed.keys());
+    assert!(!placed.contains_key(Path::new(changed.trim_start_matches('/'))));
+    let _ = ended.exits(65);
+    assert_eq!(json_lines(&recall(&desk, "requests --state failed --json")).len(), 3);
+    let log = daemon.stop();
+    assert!(!log.contains(INVENTED.name) && !log.contains("2.25.2040101"), "{log}");
+}
+
+/// The other end of the line, played by the test.
+struct Agent {
+    runtime: tokio::runtime::Runtime,
+    stream: tokio::net::UnixStream,
+    upto: i64,
+    entries: BTreeMap<String, Entry>,
+    registry: String,
+}
+
+impl Agent {
+    /// Waits for the daemon to dial, and greets it.
+    fn accept(listener: &std::os::unix::net::UnixListener, known: Option<(String, i64)>, on_disk: &[String]) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let entered = runtime.enter();
+        let stream = tokio::net::UnixStream::from_std(stream).unwrap();
+        drop(entered);
+        let mut agent = Self {
+            runtime,
+            stream,
+            upto: 0,
+            entries: BTreeMap::new(),
+            registry: String::new(),
+        };
+        let Frame::Message(FromDaemon::Hello { version, registry }) = agent.read() else {
+            panic!("no greeting");
+        };
+        assert_eq!(version, line::VERSION);
+        agent.registry = registry;
+        let (registry, upto) = known.map_or((None, 0), |(registry, upto)| (Some(registry), upto));
+        agent.upto = upto;
+        let version = line::VERSION;
+        agent.say(&FromPlace::Hello {
+            version,
+            registry,
+            upto,
+        });
+        let names = on_disk.to_vec();
+        agent.say(&FromPlace::OnDisk { names, last: true });
+        agent
+    }
+
+    fn read(&mut self) -> Frame<FromDaemon> {
+        let stream = &mut self.stream;
+        let read = async { tokio::time::timeout(DEADLINE, line::read::<FromDaemon>(stream)).await };
+        self.runtime.block_on(read).expect("in time").unwrap()
+    }
+
+    fn say(&mut self, message: &FromPlace) {
+        let frame = line::message(message);
+        self.runtime.block_on(line::write(&mut self.stream, &frame)).unwrap();
+    }
+
+    fn want(&mut self, name: &str) {
+        let name = name.to_owned();
+        self.say(&FromPlace::Want { name, priority: 2 });
+    }
+
+    /// The next message that is no ping; entries are taken in on the way.
+    fn next(&mut self) -> Frame<FromDaemon> {
+        loop {
+            match self.read() {
+                Frame::Message(FromDaemon::Entries { entries, upto }) => {
+                    assert!(upto > self.upto && !entries.is_empty());
+                    self.upto = upto;
+                    self.entries
+                        .extend(entries.into_iter().map(|entry| (entry.name.clone(), entry)));
+                }
+                Frame::Message(FromDaemon::Ping) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads until a file was sent whole; answers its transfer, its name and its bytes, and the news on the way.
+    fn file(&mut self) -> (u32, String, Vec<u8>, Vec<(String, News)>) {
+        let (mut offered, mut bytes, mut news) = (None, Vec::new(), Vec::new());
+        loop {
+            match self.next() {
+                Frame::Message(FromDaemon::News { name, news: one }) => news.push((name, one)),
+                Frame::Message(FromDaemon::Offer { transfer, name, .. }) => offered = Some((transfer, name)),
+                Frame::Piece { transfer, bytes: piece } => {
+                    assert_eq!(Some(transfer), offered.as_ref().map(|(transfer, _)| *transfer));
+                    bytes.extend(piece);
+                }
+                Frame::Message(FromDaemon::Finish {
+                    transfer,
+                    size,
+                    sha256: digest,
+                }) => {
+                    assert_eq!((size, digest), (bytes.len() as u64, sha256(&bytes)));
+                    let (offered, name) = offered.unwrap();
+                    assert_eq!(transfer, offered);
+                    return (transfer, name, bytes, news);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The next news of this name that says so.
+    fn news(&mut self, of: &str, is_so: impl Fn(&News) -> bool) {
+        loop {
+            if let Frame::Message(FromDaemon::News { name, news }) = self.next()
+                && name == of
+                && is_so(&news)
+            {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_agent_gets_what_it_wants_and_says_what_became_of_it() {
+    let _whole = GRID.whole();
+    let fake = FakePacs::start(&study(2050), &study(1)[0], Fault::None);
+    let desk = desk(fake.port);
+    let what = study_name(2050);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    fs::create_dir(desk.path("now")).unwrap();
+    let _ = recall(&desk, &format!("now {what} now")).exits(0);
+    let expected: BTreeMap<String, Vec<u8>> = files(&desk.path("now"))
+        .into_iter()
+        .map(|(path, bytes)| (format!("/{}", path.display()), bytes))
+        .collect();
+    let names: Vec<String> = expected.keys().cloned().collect();
+    let gets = fake.gets.load(Ordering::Acquire);
+
+    configure(&desk, fake.port, "connect = \"unix:line\"");
+    let daemon = Daemon::start(&desk);
+    // while the agent is away nothing is fetched
+    let _ = recall(&desk, &format!("request {}", names[2])).exits(0);
+    until(
+        || {
+            states(&desk)
+                .get("waiting")
+                .is_some_and(|all| all[0]["reason"] == "storage")
+        },
+        || daemon.log(),
+    );
+    let _ = recall(&desk, &format!("cancel {}", names[2])).exits(0);
+    assert_eq!(fake.gets.load(Ordering::Acquire), gets);
+
+    let listener = std::os::unix::net::UnixListener::bind(desk.path("line")).unwrap();
+    let mut agent = Agent::accept(&listener, None, &[]);
+    agent.want(&names[0]);
+    agent.want("/eds/nobody/knows");
+    let (transfer, name, bytes, mut news) = agent.file();
+    assert!(name == names[0] && bytes == expected[&name], "{name}");
+    let listed: Vec<&String> = agent.entries.keys().collect();
+    assert_eq!(listed, names.iter().collect::<Vec<_>>());
+    assert!(agent.entries.values().all(|entry| entry.size.is_none() && !entry.gone));
+    // it has no room for it this time
+    let reason = Reason::Storage;
+    agent.say(&FromPlace::NotPlaced { transfer, reason });
+    let (transfer, name, bytes, more) = agent.file();
+    assert!(name == names[0] && bytes == expected[&name]);
+    news.extend(more);
+    for expected in [
+        (&*names[0], News::Started),
+        (&*names[0], News::Waiting { reason }),
+        (
+            "/eds/nobody/knows",
+            News::Failed {
+                reason: Reason::Unknown,
+            },
+        ),
+    ] {
+        assert!(
+            news.contains(&(expected.0.to_owned(), expected.1.clone())),
+            "{expected:?}: {news:?}"
+        );
+    }
+    agent.say(&FromPlace::Placed { transfer });
+    let _ = recall(&desk, &format!("request --wait 30 {name}")).exits(0);
+
+    // the line is cut in the midst of a file
+    agent.want(&names[1]);
+    while !matches!(agent.next(), Frame::Piece { .. }) {}
+    let known = (agent.registry.clone(), agent.upto);
+    drop(agent);
+    let mut agent = Agent::accept(&listener, Some(known), &names[..1]);
+    agent.want(&names[1]);
+    let (transfer, name, bytes, _) = agent.file();
+    assert!(name == names[1] && bytes == expected[&name]);
+    agent.say(&FromPlace::Placed { transfer });
+    let _ = recall(&desk, &format!("request --wait 30 {name}")).exits(0);
+    // what is on disk is known to be, and what it is
+    let of = |name: &str| {
+        let listed = json_lines(&recall(&desk, &format!("ls --json {name}")).exits(0));
+        (listed[0]["on_disk"].clone(), listed[0]["sha256"].clone())
+    };
+    assert_eq!(of(&names[0]), (true.into(), sha256(&expected[&names[0]]).into()));
+    until(|| of(&names[1]).0 == true, || daemon.log());
+    let _ = recall(&desk, &format!("evict {}", names[0]))
+        .exits(0)
+        .prints("asked the agent");
+    loop {
+        if let Frame::Message(FromDaemon::Evict { name }) = agent.next() {
+            assert_eq!(name, names[0]);
+            agent.say(&FromPlace::Evicted { name });
+            break;
+        }
+    }
+    until(|| of(&names[0]).0 == false, || daemon.log());
+    // what the hospital gives up the agent is told, and what it does not want any more is not fetched
+    agent.want(&names[2]);
+    let (transfer, name, ..) = agent.file();
+    assert_eq!(name, names[2]);
+    let reason = Reason::Changed;
+    agent.say(&FromPlace::NotPlaced { transfer, reason });
+    agent.news(&names[2], |news| *news == News::Failed { reason });
+    let _ = daemon.stop();
+}
