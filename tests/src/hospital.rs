@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::door::wait_for;
 use crate::program;
+use crate::site::{give, unprivileged};
 
 /// SHA-256 as the line has it.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -41,7 +43,8 @@ pub struct Place {
     folder: TempDir,
     child: Option<Child>,
     more: String,
-    prefix: Vec<String>,
+    /// Whether it runs as the servers' user.
+    is_unprivileged: bool,
 }
 
 impl Place {
@@ -50,21 +53,30 @@ impl Place {
     /// # Panics
     /// If it does not come up.
     pub fn start(more: &str) -> Self {
-        Self::start_as(&[], more)
+        Self::begin(false, more)
     }
 
-    /// As [`Self::start`], by a command that starts others, for example `setpriv …`.
+    /// As [`Self::start`], but as the user that servers of storage elements run as in tests.
     ///
     /// # Panics
     /// If it does not come up.
-    pub fn start_as(prefix: &[&str], more: &str) -> Self {
+    pub fn start_unprivileged(more: &str) -> Self {
+        Self::begin(true, more)
+    }
+
+    fn begin(is_unprivileged: bool, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("se")).expect("a folder");
+        if is_unprivileged {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+            give(folder.path());
+            give(&folder.path().join("se"));
+        }
         let mut place = Self {
             folder,
             child: None,
             more: more.to_owned(),
-            prefix: prefix.iter().map(ToString::to_string).collect(),
+            is_unprivileged,
         };
         place.restart();
         place
@@ -96,13 +108,9 @@ impl Place {
             "[ask]\nsocket = \"ask\"\n"
         };
         fs::write(self.path("place.toml"), format!("{config}{ask}{tables}")).expect("it can be written");
-        let mut command = match self.prefix.split_first() {
-            Some((first, rest)) => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(program("dicom-recall"));
-                command
-            }
-            None => Command::new(program("dicom-recall")),
+        let mut command = match self.is_unprivileged {
+            true => unprivileged(program("dicom-recall")),
+            false => Command::new(program("dicom-recall")),
         };
         let log = fs::File::options().create(true).append(true).open(self.path("log"));
         let mut child = command
@@ -118,6 +126,11 @@ impl Place {
         BufReader::new(stdout).read_line(&mut said).expect("it says something");
         assert!(said.starts_with("listening on "), "{said}{}", self.log());
         self.child = Some(child);
+    }
+
+    /// Has another configuration from its next start on.
+    pub fn set(&mut self, more: &str) {
+        more.clone_into(&mut self.more);
     }
 
     /// Its process.
@@ -367,18 +380,27 @@ impl Daemon {
         let is_over = Arc::new(AtomicBool::new(false));
         let (shared, over) = (Arc::clone(&scripts), Arc::clone(&is_over));
         let thread = std::thread::spawn(move || {
-            let mut transfer = 0;
+            let mut names = BTreeMap::new();
             line.stream.set_read_timeout(None).expect("a socket");
             while let Some(message) = line.hear() {
-                let FromPlace::Want { name, .. } = message else {
-                    continue;
+                let name = match message {
+                    FromPlace::Want { name, .. } => name,
+                    // what is not taken is given up, as a daemon does with what is not what was registered
+                    FromPlace::NotPlaced { transfer, reason } => {
+                        let name: String = names.get(&transfer).cloned().expect("it is of a transfer of ours");
+                        let news = News::Failed { reason };
+                        let _ = lock(&to).write_all(&line::message(&FromDaemon::News { name, news }));
+                        continue;
+                    }
+                    _ => continue,
                 };
                 let (script, delay) = {
                     let mut scripts = lock(&shared);
                     scripts.wanted.push(name.clone());
                     (scripts.files.get(&name).cloned(), scripts.delay)
                 };
-                transfer += 1;
+                let transfer = u32::try_from(names.len()).expect("few files") + 1;
+                names.insert(transfer, name.clone());
                 let to = Arc::clone(&to);
                 let frames = frames(transfer, &name, script);
                 std::thread::spawn(move || {

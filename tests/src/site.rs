@@ -15,6 +15,7 @@ use testgrid::pki::voms::{VomsServer, carrying};
 use testgrid::pki::{KeyKind, Pki, PkiOptions, ProxyOptions};
 
 use crate::door::wait_for;
+use crate::hospital::Place;
 
 /// The user that servers run as where the tests are root's: Debian's xrootd-server makes it.
 const USER: &str = "xrootd";
@@ -124,12 +125,12 @@ impl Server {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Gives a file or folder to the user of the servers, where we may.
-fn give(path: &Path) {
+pub(crate) fn give(path: &Path) {
     if !is_root() {
         return;
     }
@@ -175,18 +176,27 @@ fn free_port() -> u16 {
 }
 
 /// A command that ends with the thread that starts it, and runs without privileges.
-fn unprivileged(program: &str) -> Command {
+pub(crate) fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
         command.args(["--reuid", USER, "--regid", USER, "--clear-groups"]);
     }
-    command.args(["--pdeathsig", "KILL", program]);
+    command.args(["--pdeathsig", "KILL"]).arg(program);
     command
 }
 
 fn make_folder(path: &Path) {
     fs::create_dir_all(path).expect("a folder");
     give(path);
+}
+
+/// How a nearline file is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staging {
+    /// One command for each, which ends when it is there.
+    Sync,
+    /// One process for all, which says when.
+    Async,
 }
 
 /// XRootD with two doors, `root:` and `https:`. Alice may write below `/myvo` and read below `/refused`; bob nothing.
@@ -250,6 +260,90 @@ impl Xrootd {
              http.selfhttps2http no\n"
         );
         fs::write(path.join("xrootd.cfg"), text).expect("it can be written");
+    }
+
+    /// Starts one in front of an agent: what is below `/eds` is nearline until somebody asks for it. Anybody may read.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn nearline(fabric: &Fabric, place: &Place, staging: Staging) -> Self {
+        let folder = Server::folder();
+        let path = folder.path().to_owned();
+        for name in ["admin", "bin", "fail"] {
+            make_folder(&path.join(name));
+        }
+        let (root_port, https_port) = (free_port(), free_port());
+        let (certificate, key) = host_files(fabric, &path);
+        let (ours, socket) = (crate::program("dicom-recall"), place.path("ask"));
+        let hook = |name: &str, options: &str| {
+            let (ours, socket) = (ours.display(), socket.display());
+            let script = format!("#!/bin/sh\nexec {ours} {name} --socket {socket} {options} \"$@\"\n");
+            let path = path.join("bin").join(name);
+            fs::write(&path, script).expect("it can be written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+        };
+        let at = path.display();
+        hook("rss", "");
+        hook("stage", &format!("--fail-folder {at}/fail --wait 60 --"));
+        hook("queue", "--wait 60");
+        hook("prep", "");
+        let stage = match staging {
+            Staging::Sync => format!("oss.stagecmd sync {at}/bin/stage"),
+            Staging::Async => format!("oss.stagecmd async |{at}/bin/queue"),
+        };
+        let text = format!(
+            "all.role server\n\
+             all.adminpath {at}/admin\n\
+             all.pidpath {at}/admin\n\
+             xrd.port {root_port}\n\
+             xrd.network nodnr\n\
+             oss.localroot {}\n\
+             all.export /eds r/o stage check nodread noxattrs\n\
+             oss.rsscmd {at}/bin/rss\n\
+             {stage}\n\
+             oss.xfr fdir {at}/fail deny 1 keep 1 8 50m 1 1\n\
+             xrootd.async off\n\
+             ofs.preplib libXrdOfsPrepGPI.so -admit all -maxfiles 1000 -maxreq 64 -run {at}/bin/prep\n\
+             xrd.protocol XrdHttp:{https_port} libXrdHttp.so\n\
+             http.cert {}\n\
+             http.key {}\n\
+             http.cadir {at}/certificates\n\
+             http.selfhttps2http no\n",
+            place.path("se").display(),
+            certificate.display(),
+            key.display(),
+        );
+        fs::write(path.join("xrootd.cfg"), text).expect("it can be written");
+        let mut xrootd = Self {
+            server: Server { folder, child: None },
+            root_port,
+            https_port,
+        };
+        xrootd.run();
+        xrootd
+    }
+
+    /// Starts it again after [`Self::kill`].
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn restart(&mut self) {
+        self.run();
+    }
+
+    /// `localhost:PORT`, for `xrdfs`.
+    pub fn address(&self) -> String {
+        format!("localhost:{}", self.root_port)
+    }
+
+    /// Something in its own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.server.path(name)
+    }
+
+    /// What it logged last.
+    pub fn said(&self) -> String {
+        self.server.log()
     }
 
     fn run(&mut self) {

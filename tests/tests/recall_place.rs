@@ -8,9 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use dicom_recall::ask::{Answer, Ask, Progress, Refusal, Wish};
-use dicom_recall::line::{FromDaemon, FromPlace, News, Reason};
+use dicom_recall::line::{self, FromDaemon, FromPlace, News, Reason};
+use dicom_recall::transport::{End, LineTable};
 use hydra_tests::door::wait_for;
 use hydra_tests::hospital::{Conversation, Daemon, Place, Script, entry, known, sha256};
+use hydra_tests::{program, run};
+use serde_json::json;
+use testgrid::pki::{Pki, PkiOptions};
 
 const NAME: &str = "/eds/2.25.1/2.25.2/2.25.3.dcm.eds";
 
@@ -220,7 +224,7 @@ fn who_waits_is_told_why_it_does_not_come() {
     // bytes that are not what was registered never are delivered
     daemon.has(entry("/eds/wrong", b"registered"), Script::Send(b"other text".to_vec()));
     known(&place, "/eds/wrong");
-    assert_eq!(place.stage("/eds/wrong", 1), failed(Reason::Deadline));
+    assert_eq!(place.stage("/eds/wrong", 60), failed(Reason::Changed));
     assert!(!place.file("/eds/wrong").exists());
 }
 
@@ -443,7 +447,7 @@ fn names_are_taken_as_they_are_or_not_at_all() {
         assert!(!place.stat(bad).registered, "{bad}");
         assert_eq!(refusal(&place.stage(bad, 60)), Refusal::Unfit, "{bad}");
     }
-    assert_eq!(place.stage("/eds/link/x", 1), failed(Reason::Deadline));
+    assert_eq!(place.stage("/eds/link/x", 60), failed(Reason::Storage));
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     // a request takes them, and says so file by file
     assert!(matches!(
@@ -534,9 +538,10 @@ fn what_is_not_understood_is_refused_and_nothing_breaks() {
         let mut stream = UnixStream::connect(place.path("ask")).unwrap();
         stream.write_all(line).unwrap();
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut answer = Vec::new();
+        // whoever is refused before it was read sees the answer, and then a connection that broke
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
     };
     for bad in [&b"{}\n"[..], b"\n", b"\xff\xff\n", b"{\"ask\":\"list\"}\n", b"[[[[[[\n"] {
         assert!(answer(bad).contains("\"refusal\":\"unreadable\""), "{bad:?}");
@@ -559,4 +564,131 @@ fn what_is_not_understood_is_refused_and_nothing_breaks() {
     }
     let mut line = Conversation::begin(&place.path("line"), "one");
     assert!(line.on_disk().is_empty());
+}
+
+#[test]
+fn over_tls_nobody_but_the_peer_gets_in_and_nobody_but_it_is_dialed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::create(&folder.path().join("pki"), &PkiOptions::default()).unwrap();
+    let line = |role: &str, host: &str, peer: &str| {
+        let (certificate, key) = pki.host(host);
+        json!({
+            "certificate": certificate, "key": key, "authorities": pki.certificates(),
+            "peer": pki.host_dn(peer).unwrap(), "listen": null, "connect": null, role: "127.0.0.1:0",
+        })
+    };
+    let toml = |table: &serde_json::Value| {
+        let keys = table.as_object().unwrap().iter().filter(|(_, value)| !value.is_null());
+        let lines = keys.map(|(key, value)| format!("{key} = {value}\n"));
+        format!("[line]\n{}", lines.collect::<String>())
+    };
+    let place = Place::start(&toml(&line("listen", "keystore1", "keystore2")));
+    let port = |text: &str| {
+        let (_, rest) = text.split_once("\"address\":\"127.0.0.1:")?;
+        rest.split_once('"').map(|(port, _)| port.to_owned())
+    };
+    wait_for("its port", || port(&place.log()).is_some());
+    let port = port(&place.log()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let greeted = |ours: &str, peer: &str| {
+        let mut table = line("connect", ours, peer);
+        table["connect"] = format!("localhost:{port}").into();
+        let table: LineTable = serde_json::from_value(table).unwrap();
+        let mut faults = Vec::new();
+        let config = table.check(&mut faults, "place", folder.path()).unwrap();
+        runtime.block_on(async {
+            let End::Dialer(dialer) = End::open(&config).await.unwrap() else {
+                panic!("it dials");
+            };
+            let mut stream = dialer.dial().await.map_err(|error| error.to_string())?;
+            let (version, registry) = (line::VERSION, "tls".to_owned());
+            let hello = line::message(&FromDaemon::Hello { version, registry });
+            line::write(&mut stream, &hello)
+                .await
+                .map_err(|error| error.to_string())?;
+            let answer = line::read::<FromPlace>(&mut stream).await;
+            answer.map(|_| ()).map_err(|error| error.to_string())
+        })
+    };
+    assert_eq!(greeted("keystore2", "keystore1"), Ok(()));
+    // another host of the same authority is not let in, and one that is dialed by mistake is not talked to
+    assert!(greeted("keystore3", "keystore1").is_err());
+    let error = greeted("keystore2", "keystore3").unwrap_err();
+    assert!(error.contains("the other end is"), "{error}");
+    wait_for("it in the log", || place.log().contains("the other end is"));
+}
+
+#[test]
+fn dcache_gets_exactly_the_registered_bytes_or_nothing() {
+    let place = Place::start("");
+    let mut daemon = Daemon::start(&place);
+    let good = bytes(300_000);
+    daemon.has(entry(NAME, &good), Script::Fail(Reason::Pacs));
+    known(&place, NAME);
+    let file = place.path("pool");
+    let socket = format!("-socket={}", place.path("ask").display());
+    let hsm = |arguments: &[&str]| {
+        run(Command::new(program("dicom-recall"))
+            .arg("hsm")
+            .args(arguments)
+            .arg(&socket))
+        .code
+    };
+    let get = |size: usize| {
+        let info = format!("-si=size={size};new=false;stored=true;sClass=eds:data;cClass=-;hsm=dicom;");
+        let uri = "-uri=dicom://PACS/?store=2.25.1&group=2.25.2&bfid=2.25.3";
+        hsm(&[
+            "get",
+            "0000A1",
+            file.to_str().unwrap(),
+            &info,
+            uri,
+            "-command=/usr/libexec/eds/dcache-hsm",
+        ])
+    };
+    assert_eq!(get(good.len()), Some(30));
+    daemon.will(NAME, Script::Send(good.clone()));
+    assert_eq!(get(good.len() - 1), Some(30));
+    assert!(!file.exists());
+    assert_eq!(get(good.len()), Some(0));
+    assert_eq!(fs::read(&file).unwrap(), good);
+    assert_eq!(hsm(&["put", "0000A1", file.to_str().unwrap(), "-si=size=1;"]), Some(30));
+    assert_eq!(
+        hsm(&["remove", "-uri=dicom://PACS/?store=2.25.1&group=2.25.2&bfid=2.25.3"]),
+        Some(0)
+    );
+    daemon.end();
+    drop(place);
+    assert_eq!(get(good.len()), Some(30));
+}
+
+#[test]
+fn what_is_long_unused_or_too_much_goes_and_the_rest_stays() {
+    let mut place = Place::start("");
+    let mut daemon = Daemon::start(&place);
+    for name in ["/eds/a", "/eds/b", "/eds/held", "/eds/new"] {
+        daemon.has(entry(name, b"12345"), Script::Send(b"12345".to_vec()));
+        known(&place, name);
+        assert_eq!(place.stage(name, 60), Answer::Done);
+    }
+    prepare(&place, "r", &["/eds/held"]);
+    for (name, ago) in [("/eds/a", 900), ("/eds/b", 600), ("/eds/held", 1000)] {
+        let file = fs::File::options().write(true).open(place.file(name)).unwrap();
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(ago);
+        let times = fs::FileTimes::new().set_modified(then).set_accessed(then);
+        file.set_times(times).unwrap();
+    }
+    daemon.end();
+    assert_eq!(place.stop(), Some(0));
+    // nobody is on the line: what is old stays, what is too much does not
+    place.set("[evict]\nafter_s = 1\nmost_bytes = 15\n");
+    place.restart();
+    wait_for("one file less", || !place.file("/eds/a").exists());
+    for name in ["/eds/b", "/eds/held", "/eds/new"] {
+        assert!(place.file(name).exists(), "{name}");
+    }
+    assert_eq!(place.stat("/eds/a").size, Some(5));
 }

@@ -2,7 +2,8 @@
 //! bounded memory and no plaintext on disk. The command is described in `docs/src/commands/dicom-recall.md`.
 //!
 //! [`now`] does it once, [`check`] says what would be in the way. [`source`] is the PACS, [`pipeline`] what is done to
-//! each instance, [`keys`] under what. [`line`] and [`ask`] are what daemon, agent and storage element say to each other.
+//! each instance, [`keys`] under what. [`line`] and [`ask`] are what daemon, agent and storage element say to each other,
+//! [`place`] is that agent; [`hooks`] and [`hsm`] are what XRootD and dCache call.
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ pub mod destination;
 pub mod door;
 pub mod engine;
 pub mod evict;
+pub mod hooks;
+pub mod hsm;
 pub mod keys;
 pub mod ledger;
 pub mod line;
@@ -32,6 +35,7 @@ pub mod place;
 pub mod queue;
 pub mod register;
 pub mod registry;
+pub mod se;
 pub mod secret;
 pub mod serve;
 pub mod source;
@@ -83,6 +87,16 @@ enum Verb {
     Cancel(ledger::Meant),
     /// Try again what was given up
     Retry(ledger::Meant),
+    /// For XRootD's `oss.rsscmd`: say what is known of a name
+    Rss(hooks::Rss),
+    /// For XRootD's `oss.stagecmd sync`: wait until a file is there
+    Stage(hooks::Stage),
+    /// For XRootD's `oss.stagecmd async |`: answer requests from standard input
+    Queue(hooks::Queue),
+    /// For XRootD's `libXrdOfsPrepGPI.so`: take requests for several files, and answer for them
+    Prep(hooks::Prep),
+    /// For dCache's pools: get a file
+    Hsm(hsm::Hsm),
 }
 
 const EXAMPLES: [Example; 2] = [
@@ -99,7 +113,8 @@ const EXAMPLES: [Example; 2] = [
 /// The whole program.
 pub fn main() -> ExitCode {
     hydra_cli::harden();
-    command::run::<Arguments>(&EXAMPLES, |arguments| match arguments.verb {
+    let mut has_hsm_failed = false;
+    let ended = command::run::<Arguments>(&EXAMPLES, |arguments| match arguments.verb {
         Verb::Now(arguments) => now::now(&arguments),
         Verb::Check(arguments) => check::check(&arguments),
         Verb::Place(arguments) => place::place(&arguments),
@@ -114,5 +129,14 @@ pub fn main() -> ExitCode {
         Verb::Requests(arguments) => ledger::requests(&arguments),
         Verb::Cancel(arguments) => ledger::cancel(&arguments),
         Verb::Retry(arguments) => ledger::retry(&arguments),
-    })
+        Verb::Rss(arguments) => hooks::rss(&arguments),
+        Verb::Stage(arguments) => hooks::stage(&arguments),
+        Verb::Queue(arguments) => hooks::queue(&arguments),
+        Verb::Prep(arguments) => hooks::prep(&arguments),
+        Verb::Hsm(arguments) => hsm::hsm(&arguments).inspect_err(|_| has_hsm_failed = true),
+    });
+    if has_hsm_failed {
+        return ExitCode::from(hsm::FAILED);
+    }
+    ended
 }

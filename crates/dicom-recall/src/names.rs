@@ -182,6 +182,14 @@ pub fn check(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Whether a path that came from outside is absolute and leads straight to where it says.
+pub fn check_path(path: &str) -> bool {
+    let segments = path.strip_prefix('/').unwrap_or("..");
+    path.len() < 4096
+        && !path.chars().any(char::is_control)
+        && !segments.split('/').any(|segment| matches!(segment, "" | "." | ".."))
+}
+
 /// Where a name lies under a folder.
 pub fn path_under(folder: &Path, name: &str) -> PathBuf {
     folder.join(name.trim_start_matches('/'))

@@ -131,6 +131,28 @@ enum Transfer {
     Refused,
 }
 
+impl Agent {
+    /// Says what is on disk. Answers it.
+    fn say_files(&self, say: &mpsc::UnboundedSender<FromPlace>) -> Result<Vec<String>, super::MirrorError> {
+        let files = self.mirror().files()?;
+        let names: Vec<String> = files
+            .into_iter()
+            .filter(|(name, size)| self.root.size_of(name) == Some(*size))
+            .map(|(name, _)| name)
+            .collect();
+        let mut pieces = names.chunks(MOST_ENTRIES).peekable();
+        if pieces.peek().is_none() {
+            let (names, last) = (Vec::new(), true);
+            let _ = say.send(FromPlace::OnDisk { names, last });
+        }
+        while let Some(piece) = pieces.next() {
+            let (names, last) = (piece.to_vec(), pieces.peek().is_none());
+            let _ = say.send(FromPlace::OnDisk { names, last });
+        }
+        Ok(names)
+    }
+}
+
 struct Session<'a> {
     agent: &'a Arc<Agent>,
     from: tokio::io::ReadHalf<Stream>,
@@ -167,6 +189,8 @@ impl<'a> Session<'a> {
         }
         let (say, said) = mpsc::unbounded_channel();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // said first, and looked at again once the line hears of what goes meanwhile
+        let there = block_in_place(|| agent.say_files(&say)).map_err(database)?;
         let line = Line {
             registry,
             say: say.clone(),
@@ -188,35 +212,18 @@ impl<'a> Session<'a> {
                 writer: tokio::spawn(write_all(to, said)),
             },
         };
-        block_in_place(|| session.begin())?;
+        block_in_place(|| session.begin(there))?;
         Ok(session)
     }
 
-    /// What is on disk, and everything that is wanted: also what the daemon knew, for it may have missed an answer or we
-    /// its news.
-    fn begin(&self) -> Result<(), LineError> {
-        let (files, wants) = {
-            let mirror = self.agent.mirror();
-            (mirror.files().map_err(database)?, mirror.wants().map_err(database)?)
-        };
-        let names: Vec<String> = files
-            .into_iter()
-            .filter(|(name, size)| self.agent.root.size_of(name) == Some(*size))
-            .map(|(name, _)| name)
-            .collect();
-        let mut pieces = names.chunks(MOST_ENTRIES).peekable();
-        if pieces.peek().is_none() {
-            self.say(FromPlace::OnDisk {
-                names: Vec::new(),
-                last: true,
-            });
+    /// Everything that is wanted: also what the daemon knew, for it may have missed an answer or we its news.
+    fn begin(&self, there: Vec<String>) -> Result<(), LineError> {
+        for name in there {
+            if self.agent.root.size_of(&name).is_none() {
+                self.say(FromPlace::Evicted { name });
+            }
         }
-        while let Some(piece) = pieces.next() {
-            self.say(FromPlace::OnDisk {
-                names: piece.to_vec(),
-                last: pieces.peek().is_none(),
-            });
-        }
+        let wants = self.agent.mirror().wants().map_err(database)?;
         for (name, priority) in wants {
             self.say(FromPlace::Want { name, priority });
         }
