@@ -113,7 +113,7 @@ pub struct Prep {
 /// The agent cannot be asked, as a failure.
 #[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(crate) fn ask_failure(error: AskError) -> Failure {
-    Failure::new(Code::TryLater, error).advise("systemctl status eds-place")
+    Failure::new(Code::TryLater, error).advise("systemctl status dicom-recall-place")
 }
 
 /// An answer that is none to this question: a refusal with its text, or a strange one.
