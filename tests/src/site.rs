@@ -291,6 +291,7 @@ impl Xrootd {
             Staging::Sync => format!("oss.stagecmd sync {at}/bin/stage"),
             Staging::Async => format!("oss.stagecmd async |{at}/bin/queue"),
         };
+        // the last number, for how long a failure stands, has to be longer than a client waits before it asks again
         let text = format!(
             "all.role server\n\
              all.adminpath {at}/admin\n\
@@ -301,7 +302,7 @@ impl Xrootd {
              all.export /eds r/o stage check nodread noxattrs\n\
              oss.rsscmd {at}/bin/rss\n\
              {stage}\n\
-             oss.xfr fdir {at}/fail deny 1 keep 1 8 50m 1 1\n\
+             oss.xfr fdir {at}/fail deny 1 keep 30 8 50m 1 6\n\
              xrootd.async off\n\
              ofs.preplib libXrdOfsPrepGPI.so -admit all -maxfiles 1000 -maxreq 64 -run {at}/bin/prep\n\
              xrd.protocol XrdHttp:{https_port} libXrdHttp.so\n\

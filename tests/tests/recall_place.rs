@@ -692,3 +692,56 @@ fn what_is_long_unused_or_too_much_goes_and_the_rest_stays() {
     }
     assert_eq!(place.stat("/eds/a").size, Some(5));
 }
+
+#[test]
+fn whoever_runs_the_storage_element_sees_what_the_agent_knows() {
+    let place = Place::start("");
+    let mut daemon = Daemon::start(&place);
+    daemon.has(entry("/eds/a", b"12345"), Script::Send(b"12345".to_vec()));
+    daemon.has(entry("/eds/b", b"123"), Script::Wait(Reason::Key));
+    known(&place, "/eds/b");
+    let socket = place.path("ask");
+    let ours = |words: &[&str]| {
+        let mut command = Command::new(program("dicom-recall"));
+        run(command.args(words).arg("--agent").arg(&socket))
+    };
+    assert_eq!(ours(&["ls", "/eds"]).exits(0).stdout, "/eds/a\n/eds/b\n");
+    prepare(&place, "r", &["/eds/a", "/eds/b"]);
+    wait_for("both", || {
+        place.stat("/eds/a").on_disk && place.stat("/eds/b").reason.is_some()
+    });
+    let stat = ours(&["stat", "/eds/a", "/eds/b"]).exits(0);
+    let text = "on disk             5 /eds/a\nnearline            3 /eds/b  wanted  its key cannot be had now\n";
+    assert_eq!(stat.stdout, text);
+    assert_eq!(ours(&["stat", "/eds/none"]).code, Some(77));
+    let _ = ours(&["requests"])
+        .exits(0)
+        .prints("r  1 of 2 files\n  completed  /eds/a\n  submitted  /eds/b\n");
+    let first = ours(&["requests", "--json"]).exits(0).json();
+    assert_eq!(
+        (&first["request"], &first["files"][0]["on_disk"]),
+        (&json!("r"), &json!(true))
+    );
+    let _ = ours(&["evict", "/eds/a"]).exits(1).says("are held");
+    let _ = ours(&["cancel", "r"]).exits(0);
+    let _ = ours(&["cancel", "--all"]).exits(2);
+    let _ = ours(&["cancel", "s"]).exits(1).says("there is no such request");
+    // what XRootD is told of names, files and folders
+    let rss = |words: &[&str]| {
+        let mut command = Command::new(program("dicom-recall"));
+        run(command.arg("rss").arg("--socket").arg(&socket).args(words)).stdout
+    };
+    assert_eq!(rss(&["exists", "/eds/b"]), "0\n");
+    let time = "1700000000 1700000000 1700000000";
+    assert_eq!(
+        rss(&["statx", "/eds/b"]),
+        format!("0\n- rw-r--r-- 1 0 0 {time} 3 4096 1\n")
+    );
+    assert_eq!(rss(&["statx", "/eds"]), "0\nd rwxr-xr-x 2 0 0 0 0 0 4096 4096 8\n");
+    assert_eq!(rss(&["dlist", "/eds"]), "0\na\nb\n");
+    assert_eq!(rss(&["statx", "/ed"]), "-2\n");
+    assert_eq!(rss(&["rm", "/eds/b"]), "-1\n");
+    daemon.end();
+    drop(place);
+    assert_eq!(rss(&["statx", "/eds/b"]), "-5\n");
+}

@@ -25,6 +25,7 @@ use crate::line::Reason;
 use crate::now::{config_failure, wanted};
 use crate::queue::{Asked, Queue, Request as Asking, State};
 use crate::registry::{Instance, LocalRegistry, Registry, Which};
+use crate::se;
 
 /// How often somebody who waits looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,6 +40,14 @@ pub struct Configured {
     pub config: PathBuf,
 }
 
+/// At a storage element, the agent beside it is asked instead.
+#[derive(Debug, clap::Args)]
+pub struct AtAgent {
+    /// Ask the agent beside a storage element, at its socket, and not the registry
+    #[arg(long, value_name = "SOCKET")]
+    pub agent: Option<PathBuf>,
+}
+
 /// `dicom-recall ls`.
 #[derive(Debug, clap::Args)]
 pub struct List {
@@ -51,6 +60,8 @@ pub struct List {
     /// Say the PACS's own identifiers, too: they must not leave the hospital
     #[arg(long)]
     pub original: bool,
+    #[command(flatten)]
+    pub at: AtAgent,
     #[command(flatten)]
     pub configured: Configured,
     #[command(flatten)]
@@ -93,6 +104,8 @@ pub struct Requests {
     #[arg(long, value_name = "STATE", value_enum)]
     pub state: Option<StateName>,
     #[command(flatten)]
+    pub at: AtAgent,
+    #[command(flatten)]
     pub configured: Configured,
     #[command(flatten)]
     pub manners: Manners,
@@ -111,6 +124,15 @@ pub struct Meant {
     pub configured: Configured,
     #[command(flatten)]
     pub manners: Manners,
+}
+
+/// `dicom-recall cancel`.
+#[derive(Debug, clap::Args)]
+pub struct Cancel {
+    #[command(flatten)]
+    pub meant: Meant,
+    #[command(flatten)]
+    pub at: AtAgent,
 }
 
 /// `dicom-recall unregister`.
@@ -132,6 +154,8 @@ pub struct TakeAway {
     #[arg(value_name = "WHAT", required = true)]
     pub what: Vec<String>,
     #[command(flatten)]
+    pub at: AtAgent,
+    #[command(flatten)]
     pub configured: Configured,
     #[command(flatten)]
     pub manners: Manners,
@@ -146,6 +170,8 @@ pub struct Stat {
     /// Say the PACS's own identifiers, too: they must not leave the hospital
     #[arg(long)]
     pub original: bool,
+    #[command(flatten)]
+    pub at: AtAgent,
     #[command(flatten)]
     pub configured: Configured,
     #[command(flatten)]
@@ -253,6 +279,9 @@ impl Ledger {
 /// # Errors
 /// Where the registry cannot be read.
 pub fn list(args: &List) -> Result<(), Failure> {
+    if let Some(socket) = &args.at.agent {
+        return se::ls(socket, &args.prefix, args.long, Voice::new(&args.manners));
+    }
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let mut after: Option<String> = None;
     loop {
@@ -398,6 +427,9 @@ fn worst(requests: &[Asking]) -> Code {
 /// # Errors
 /// Where something is not registered.
 pub fn stat(args: &Stat) -> Result<(), Failure> {
+    if let Some(socket) = &args.at.agent {
+        return se::stat(socket, &args.what, Voice::new(&args.manners));
+    }
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     for one in ledger.meant(&args.what)? {
         let asked = ledger
@@ -420,6 +452,9 @@ pub fn stat(args: &Stat) -> Result<(), Failure> {
 /// # Errors
 /// Where something is not registered, or the bytes cannot be taken away.
 pub fn evict(args: &TakeAway) -> Result<(), Failure> {
+    if let Some(socket) = &args.at.agent {
+        return se::evict(socket, &args.what, false, Voice::new(&args.manners));
+    }
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let names = ledger.names(&args.what)?;
     let (done, what) = match &ledger.config.place {
@@ -444,6 +479,9 @@ pub fn evict(args: &TakeAway) -> Result<(), Failure> {
 /// # Errors
 /// Where the queue cannot be read.
 pub fn requests(args: &Requests) -> Result<(), Failure> {
+    if let Some(socket) = &args.at.agent {
+        return se::requests(socket, Voice::new(&args.manners));
+    }
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let state = args.state.map(|state| match state {
         StateName::Queued => State::Queued,
@@ -497,7 +535,16 @@ fn request_line(request: &Asking) -> String {
 ///
 /// # Errors
 /// Where something is not registered, or the queue cannot be changed.
-pub fn cancel(args: &Meant) -> Result<(), Failure> {
+pub fn cancel(args: &Cancel) -> Result<(), Failure> {
+    if let Some(socket) = &args.at.agent {
+        if args.meant.all {
+            return Err(hydra_cli::command::usage_error(
+                "with --agent requests are named one by one",
+            ));
+        }
+        return se::cancel(socket, &args.meant.what, Voice::new(&args.meant.manners));
+    }
+    let args = &args.meant;
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let names = ledger.meant_or(args, State::is_open)?;
     let done = ledger.queue.cancel(&names, now_ms()).map_err(database_failure)?;

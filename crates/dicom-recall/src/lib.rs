@@ -84,7 +84,7 @@ enum Verb {
     /// List what was asked for, and how far it is
     Requests(ledger::Requests),
     /// Wait no more for these
-    Cancel(ledger::Meant),
+    Cancel(ledger::Cancel),
     /// Try again what was given up
     Retry(ledger::Meant),
     /// For XRootD's `oss.rsscmd`: say what is known of a name
