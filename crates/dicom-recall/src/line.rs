@@ -204,7 +204,7 @@ pub enum FromPlace {
         /// Whether it is the last such message.
         last: bool,
     },
-    /// Somebody wants this file. Said again after each hello until the daemon answered with news.
+    /// Somebody wants this file. Said again after each hello until it is there or failed: news may have been lost.
     Want {
         /// Its name.
         name: String,
