@@ -169,6 +169,11 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
     let desk = desk(orthanc.port);
     let what = study_name(2001);
     let _ = recall(&desk, &format!("request {what}")).exits(78).says("no database");
+    let _ = desk
+        .run("dicom-recall check recall.toml")
+        .exits(0)
+        .prints("not made yet")
+        .prints("place: files can be put into");
     let _ = recall(&desk, &format!("register {what}"))
         .exits(0)
         .prints("registered 3 instances and 2 keys, 0 were registered before");
@@ -611,4 +616,125 @@ fn an_agent_gets_what_it_wants_and_says_what_became_of_it() {
     agent.say(&FromPlace::NotPlaced { transfer, reason });
     agent.news(&names[2], |news| *news == News::Failed { reason });
     let _ = daemon.stop();
+}
+
+#[test]
+fn sizes_are_known_beforehand_and_a_store_too_few_is_waited_for() {
+    let fake = FakePacs::start(&study(2060), &study(1)[0], Fault::None);
+    let desk = desk(fake.port);
+    let what = study_name(2060);
+    let whole = GRID.whole();
+    let _ = recall(&desk, &format!("register --exact-size {what}"))
+        .exits(0)
+        .prints("measured 3 of 3 files");
+    assert!(files(&desk.path("se")).is_empty());
+    let known: BTreeMap<String, (u64, String)> = json_lines(&recall(&desk, "ls --json").exits(0))
+        .iter()
+        .map(|one| {
+            let text = |field: &str| one[field].as_str().unwrap().to_owned();
+            (text("name"), (one["size"].as_u64().unwrap(), text("sha256")))
+        })
+        .collect();
+    let gets = fake.gets.load(Ordering::Acquire);
+    let _ = recall(&desk, &format!("register --exact-size {what}"))
+        .exits(0)
+        .prints("measured 0 of 0 files");
+    assert_eq!(
+        fake.gets.load(Ordering::Acquire),
+        gets,
+        "what is known is not measured again"
+    );
+    drop(whole);
+
+    let mut broken = GRID.alone();
+    broken.kill(1);
+    broken.kill(2);
+    let daemon = Daemon::start(&desk);
+    let _ = recall(&desk, &format!("request {what}")).exits(0);
+    let is_waiting = || {
+        let waiting = states(&desk).remove("waiting").unwrap_or_default();
+        waiting.len() == 3 && waiting.iter().all(|one| one["reason"] == "key" && one["tries"] != 0)
+    };
+    until(is_waiting, || daemon.log());
+    assert_eq!(
+        fake.gets.load(Ordering::Acquire),
+        gets,
+        "without a key nothing is fetched"
+    );
+    broken.start_again();
+    let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
+    let placed = files(&desk.path("se"));
+    assert_eq!(placed.len(), 3);
+    for (path, bytes) in &placed {
+        let (size, digest) = &known[&format!("/{}", path.display())];
+        assert_eq!((bytes.len() as u64, sha256(bytes)), (*size, digest.clone()));
+    }
+    let _ = daemon.stop();
+}
+
+#[test]
+fn daemon_and_agent_find_each_other_over_mutual_tls() {
+    let whole = GRID.whole();
+    let pki = whole.pki().unwrap();
+    let fake = FakePacs::start(&study(2070), &study(1)[0], Fault::None);
+    let (desk, port) = (desk(fake.port), free_port());
+    let end = |host: &str, peer: &str| {
+        let (certificate, key) = pki.host(host);
+        format!(
+            "peer = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\nauthorities = \"{}\"\n",
+            pki.host_dn(peer).unwrap(),
+            certificate.display(),
+            key.display(),
+            pki.certificates().display()
+        )
+    };
+    let connect = format!("connect = \"localhost:{port}\"\n");
+    let place = format!(
+        "root = \"se\"\ndatabase = \"place.db\"\n[line]\nlisten = \"127.0.0.1:{port}\"\n{}[ask]\nsocket = \"ask\"\n",
+        end("se", "keystore1")
+    );
+    desk.write("place.toml", place);
+    let what = study_name(2070);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    let names: Vec<String> = json_lines(&recall(&desk, "ls --json").exits(0))
+        .iter()
+        .map(|one| one["name"].as_str().unwrap().to_owned())
+        .collect();
+
+    let mut agent = desk.start("dicom-recall", &["place", "place.toml"]);
+    let mut line = String::new();
+    BufReader::new(agent.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    // whoever is not the daemon that the agent was told of is not let in
+    configure(&desk, fake.port, &format!("{connect}{}", end("keystore2", "se")));
+    let stranger = Daemon::start(&desk);
+    until(|| stranger.log().contains("no line to the agent"), || stranger.log());
+    assert!(!stranger.log().contains("is up"), "{}", stranger.log());
+    let _ = stranger.stop();
+
+    configure(&desk, fake.port, &format!("{connect}{}", end("keystore1", "se")));
+    let daemon = Daemon::start(&desk);
+    let stage = |name: &str| {
+        let mut asked = dicom_recall::ask::Agent::connect(&desk.path("ask")).unwrap();
+        let name = name.to_owned();
+        let (path, deadline_s) = (None, 60);
+        asked
+            .ask(&dicom_recall::ask::Ask::Stage { name, path, deadline_s })
+            .unwrap()
+    };
+    // what is registered has to get there first
+    until(|| stage(&names[0]) == dicom_recall::ask::Answer::Done, || daemon.log());
+    let reason = Reason::Unknown;
+    assert_eq!(stage("/eds/nobody/knows"), dicom_recall::ask::Answer::Failed { reason });
+    let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
+    let placed = files(&desk.path("se"));
+    assert_eq!(placed.len(), 3, "{:?}", placed.keys());
+    for one in json_lines(&recall(&desk, "ls --json").exits(0)) {
+        let path = Path::new(one["name"].as_str().unwrap().trim_start_matches('/'));
+        assert_eq!(one["sha256"], sha256(&placed[path]));
+    }
+    let _ = daemon.stop();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }

@@ -6,9 +6,12 @@ use eds::session::{Session, find_credential, overrides};
 use eds::voice::Voice;
 use hydra_cli::{Code, Failure};
 use hydra_core::config::load::{self, Surroundings};
+use hydra_core::sealed::NewFile;
 use serde_json::{Value, json};
 
-use crate::config::{Config, Method};
+use crate::config::{Config, Method, Place};
+use crate::database::{Database, DatabaseError};
+use crate::ledger::database_failure;
 use crate::now::config_failure;
 use crate::source::{Source, SourceError};
 use crate::{Check, secret};
@@ -68,6 +71,8 @@ pub fn check(args: &Check) -> Result<(), Failure> {
     findings.good("configuration", &args.config.display().to_string())?;
     pacs(&config, &mut findings)?;
     stores(args, &config, &mut findings)?;
+    registry(&config, &mut findings)?;
+    place(&config, &mut findings)?;
     voice.json(&json!({ "findings": findings.lines }))?;
     match findings.worst {
         None => Ok(()),
@@ -110,6 +115,28 @@ fn pacs(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
             findings.good("method", &format!("c-get, among others of {}", offered.join(", ")))
         }
         Err(error) => findings.bad("method", &SourceError::from(error).into()),
+    }
+}
+
+fn registry(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
+    let Some(path) = &config.database else { return Ok(()) };
+    let shown = path.display();
+    match Database::open(path) {
+        Ok(_) => findings.good("registry", &shown.to_string()),
+        Err(DatabaseError::Missing { .. }) => findings.good("registry", &format!("{shown}, not made yet")),
+        Err(error) => findings.bad("registry", &database_failure(error)),
+    }
+}
+
+fn place(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
+    match &config.place {
+        None => Ok(()),
+        // what is dropped without a name was never there
+        Some(Place::Folder(root)) => match NewFile::under(root) {
+            Ok(_) => findings.good("place", &format!("files can be put into {}", root.display())),
+            Err(error) => findings.bad("place", &Failure::new(Code::CannotCreate, error)),
+        },
+        Some(Place::Agent(line)) => findings.good("place", &format!("the agent at {}, not tried", line.address)),
     }
 }
 

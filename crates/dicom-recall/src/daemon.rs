@@ -641,15 +641,14 @@ impl Told<'_> {
             return Ok(Vec::new());
         }
         let registry = &*self.daemon.registry;
-        let recorded = registry.record(files)?;
-        let names: Vec<String> = files.iter().map(|(name, ..)| name.clone()).collect();
-        registry.set_on_disk(&names, true)?;
+        let recorded = registry.record_placed(files)?;
         let outcome = |recorded: Recorded| match recorded {
             Recorded::Same => Outcome::Placed,
             Recorded::Other => Outcome::Failed(Reason::Changed),
             Recorded::Unknown => Outcome::Failed(Reason::Unknown),
         };
-        Ok(names.into_iter().zip(recorded.into_iter().map(outcome)).collect())
+        let names = files.iter().map(|(name, ..)| name.clone());
+        Ok(names.zip(recorded.into_iter().map(outcome)).collect())
     }
 }
 

@@ -12,6 +12,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 
 /// "HyRc", so that no other database is taken for one of ours.
 const APPLICATION_ID: i64 = 0x4879_5263;
+/// `PRAGMA synchronous`: what is committed is flushed some time later.
+const NORMAL: i64 = 1;
 /// How long a change by another process is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -207,6 +209,24 @@ impl Database {
         let done = work(&transaction)?;
         transaction.commit()?;
         Ok(done)
+    }
+
+    /// As [`Database::change`], but a power cut may take back the latest of these changes: for what is found out again.
+    pub(crate) fn change_lightly<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let mut connection = self.lock();
+        let usual: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+        connection.execute_batch(&format!("PRAGMA synchronous = {}", usual.min(NORMAL)))?;
+        let done = (|| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })();
+        connection.execute_batch(&format!("PRAGMA synchronous = {usual}"))?;
+        done
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

@@ -1,6 +1,9 @@
 //! What is asked for, durably: one row for each name, however many ask. Daemons lease whole series of it, so that a
 //! series is fetched at once and by one of them; a lease that is not renewed falls back. What becomes of a request is
 //! decided by [`decide`], which does no I/O; times are given, never looked up.
+//!
+//! What is asked for, cancelled or given up by somebody is on disk before that is said. What a daemon notes of its own
+//! work need not be: whatever a power cut takes back is done once more, and found to be in its place.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -253,7 +256,7 @@ impl Queue {
             return Ok(None);
         }
         self.database
-            .change(|transaction| self.lease_in(transaction, owner, now))
+            .change_lightly(|transaction| self.lease_in(transaction, owner, now))
     }
 
     fn is_anything_due(&self, now: i64) -> Result<bool, DatabaseError> {
@@ -322,7 +325,7 @@ impl Queue {
     /// [`DatabaseError`]
     pub fn renew(&self, owner: &str, now: i64) -> Result<Vec<String>, DatabaseError> {
         let until = now.saturating_add(self.rules.lease_ms);
-        self.database.change(|transaction| {
+        self.database.change_lightly(|transaction| {
             let renew =
                 "UPDATE requests SET lease_until = ?2 WHERE lease_owner = ?1 AND state = 'running' RETURNING name";
             let mut statement = transaction.prepare_cached(renew)?;
@@ -339,7 +342,7 @@ impl Queue {
         if outcomes.is_empty() {
             return Ok(());
         }
-        self.database.change(|transaction| {
+        self.database.change_lightly(|transaction| {
             for (name, outcome) in outcomes {
                 self.settle_one(transaction, owner, name, *outcome, now)?;
             }
@@ -388,7 +391,7 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn give_back(&self, owner: &str, now: i64) -> Result<usize, DatabaseError> {
-        self.database.change(|transaction| {
+        self.database.change_lightly(|transaction| {
             let update =
                 "UPDATE requests SET state = 'queued', lease_owner = NULL, lease_until = NULL, next_try_at = ?2,
                           changed_at = ?2 WHERE lease_owner = ?1 AND state = 'running'";
@@ -424,7 +427,7 @@ impl Queue {
         if !is_any {
             return Ok(());
         }
-        self.database.change(|transaction| {
+        self.database.change_lightly(|transaction| {
             let query = format!("SELECT name FROM requests WHERE {due}");
             let mut statement = transaction.prepare_cached(&query)?;
             let names: Vec<String> = statement

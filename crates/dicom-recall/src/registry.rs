@@ -123,6 +123,12 @@ pub trait Registry: Send + Sync {
     /// [`DatabaseError`], with nothing recorded.
     fn record(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError>;
 
+    /// As [`Registry::record`], of files that are at the storage element now.
+    ///
+    /// # Errors
+    /// [`DatabaseError`], with nothing recorded.
+    fn record_placed(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError>;
+
     /// Says of these that their bytes are at the storage element, or not.
     ///
     /// # Errors
@@ -233,22 +239,21 @@ impl Registry for LocalRegistry {
     }
 
     fn record(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {
-        let unwritten: Vec<Recorded> = self.0.read(|connection| {
-            let mut known =
-                connection.prepare_cached("SELECT size, sha256 FROM instances WHERE name = ?1 AND gone = 0")?;
-            let judge = |(name, size, sha256): &(String, u64, String)| {
-                let row = known
-                    .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()?;
-                Ok::<_, DatabaseError>(judge(row, *size, sha256))
-            };
-            files.iter().map(judge).collect::<Result<_, _>>()
-        })?;
-        if unwritten.iter().all(|recorded| *recorded == Recorded::Same) && self.are_recorded(files)? {
-            return Ok(unwritten);
-        }
         self.0
             .change(|transaction| files.iter().map(|file| record(transaction, file)).collect())
+    }
+
+    fn record_placed(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {
+        self.0.change(|transaction| {
+            let mut recorded = Vec::with_capacity(files.len());
+            for file in files {
+                recorded.push(record(transaction, file)?);
+                transaction
+                    .prepare_cached("UPDATE instances SET on_disk = 1 WHERE name = ?1 AND on_disk = 0")?
+                    .execute([&file.0])?;
+            }
+            Ok(recorded)
+        })
     }
 
     fn set_on_disk(&self, names: &[String], on_disk: bool) -> Result<(), DatabaseError> {
@@ -320,21 +325,6 @@ impl Registry for LocalRegistry {
                     .execute(params![name, change])?;
             }
             Ok(removed)
-        })
-    }
-}
-
-impl LocalRegistry {
-    fn are_recorded(&self, files: &[(String, u64, String)]) -> Result<bool, DatabaseError> {
-        self.0.read(|connection| {
-            let query = "SELECT count(*) FROM instances WHERE name = ?1 AND size IS NOT NULL AND sha256 IS NOT NULL";
-            let mut statement = connection.prepare_cached(query)?;
-            for (name, ..) in files {
-                if statement.query_row([name], |row| row.get::<_, i64>(0))? == 0 {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
         })
     }
 }

@@ -489,6 +489,8 @@ mod tests {
         };
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(End::open(&config).await.is_err());
+        // whoever looked whether somebody answers is at the door, too
+        drop(door.accept().await.unwrap());
         let dial = LineConfig {
             role: Role::Connect,
             ..config.clone()
