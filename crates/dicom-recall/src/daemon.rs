@@ -139,6 +139,8 @@ struct Daemon {
     source: Source,
     to: To,
     held: Mutex<Held>,
+    /// Outcomes that could not be written.
+    unsettled: Mutex<Vec<(String, Outcome)>>,
     waiting: Waiting,
     cancel: AtomicBool,
     wake: Arc<Wake>,
@@ -256,6 +258,7 @@ impl Daemon {
             stores,
             config,
             held: Mutex::default(),
+            unsettled: Mutex::default(),
             waiting: Waiting::default(),
             cancel: AtomicBool::new(false),
             wake,
@@ -395,6 +398,11 @@ impl Daemon {
 
     fn round(&self) -> Result<(), DatabaseError> {
         let now = now_ms();
+        let late = std::mem::take(&mut *self.unsettled());
+        if let Err(error) = self.queue.settle(&self.owner.id, &late, now) {
+            self.unsettled().extend(late);
+            return Err(error);
+        }
         self.queue.renew(&self.owner.id, now)?;
         self.bury()?;
         self.queue.tidy(now)?;
@@ -461,10 +469,15 @@ impl Daemon {
             tell(name, *outcome);
         }
         if let Err(error) = self.queue.settle(&self.owner.id, &outcomes, now_ms()) {
-            // the leases fall back
             tracing::error!(reason = %chain(&error), "the queue cannot be written");
+            // said again by the keeper, which renews their leases
+            self.unsettled().extend(outcomes);
         }
         self.tell_agent();
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, Vec<(String, Outcome)>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_agent(&self) {

@@ -58,8 +58,15 @@ pub enum LinkError {
 
 type Verdict = Result<(), Reason>;
 
-/// Transfers that wait for the agent's word; none any more once the line broke.
-type Transfers = Arc<Mutex<Option<HashMap<u32, Sender<Verdict>>>>>;
+/// Transfers that wait for the agent's word, with the names of their files; none any more once the line broke.
+type Transfers = Arc<Mutex<Option<Open>>>;
+type Open = HashMap<u32, (String, Sender<Verdict>)>;
+
+/// What the agent said, with its place in the order of all that it said over this line.
+type Heard = (u64, FromPlace);
+
+/// When the agent said last of a name that it is in its place: whatever it wanted before that it has.
+type Settled = Arc<Mutex<HashMap<String, u64>>>;
 
 /// A line that is up.
 #[derive(Clone)]
@@ -196,15 +203,15 @@ impl Link {
         };
         let (outgoing, frames) = mpsc::channel(OUTGOING);
         let (heard, events) = mpsc::channel(MOST_ENTRIES);
-        let unknown = Mutex::new(Vec::new());
+        let (unknown, settled) = (Mutex::new(Vec::new()), Settled::default());
         let up = self.raise(outgoing.clone());
         tracing::info!(line = up.number, "the line to the agent is up");
         metrics::gauge!("recall_line_up").set(1.0);
         self.wake.wake();
         let ended = tokio::select! {
             ended = send(&mut writer, frames) => ended.map_err(LinkError::from),
-            ended = self.hear(&mut reader, &up, heard) => ended.map_err(LinkError::from),
-            ended = self.heed(events, &unknown) => ended.map_err(LinkError::from),
+            ended = self.hear(&mut reader, &up, heard, &settled) => ended.map_err(LinkError::from),
+            ended = self.heed(events, &unknown, &settled) => ended.map_err(LinkError::from),
             ended = self.say(outgoing, upto, &unknown) => ended,
             () = up.replaced.notified() => Ok(()),
         };
@@ -248,28 +255,34 @@ impl Link {
         &self,
         reader: &mut (impl AsyncRead + Unpin),
         up: &Up,
-        heard: mpsc::Sender<FromPlace>,
+        heard: mpsc::Sender<Heard>,
+        settled: &Settled,
     ) -> Result<(), LineError> {
-        loop {
+        for number in 0.. {
             let read = timeout(Duration::from_secs(SILENCE_S), line::read::<FromPlace>(reader)).await;
             let Frame::Message(message) = read.map_err(|_| LineError::Silent)?? else {
                 return Err(LineError::Strange);
             };
             match message {
-                FromPlace::Placed { transfer } => verdict(up, transfer, Ok(())),
-                FromPlace::NotPlaced { transfer, reason } => verdict(up, transfer, Err(reason)),
+                FromPlace::Placed { transfer } => {
+                    let noted = |name| lock(settled).insert(name, number);
+                    verdict(up, transfer, Ok(()), noted);
+                }
+                FromPlace::NotPlaced { transfer, reason } => verdict(up, transfer, Err(reason), |_| None),
                 FromPlace::Ping => {}
                 FromPlace::Hello { .. } => return Err(LineError::Strange),
-                other => heard.send(other).await.map_err(|_| LineError::Closed)?,
+                other => heard.send((number, other)).await.map_err(|_| LineError::Closed)?,
             }
         }
+        Ok(())
     }
 
     /// Does what the agent says, as much at once as it has said.
     async fn heed(
         self: &Arc<Self>,
-        mut events: mpsc::Receiver<FromPlace>,
+        mut events: mpsc::Receiver<Heard>,
         unknown: &Mutex<Vec<String>>,
+        settled: &Settled,
     ) -> Result<(), LineError> {
         let mut on_disk = Vec::new();
         loop {
@@ -277,12 +290,13 @@ impl Link {
             if events.recv_many(&mut heard, MOST_ENTRIES).await == 0 {
                 return Err(LineError::Closed);
             }
-            if heard.iter().any(|one| matches!(one, FromPlace::Want { .. })) {
+            if heard.iter().any(|(_, one)| matches!(one, FromPlace::Want { .. })) {
                 sleep(GATHER).await;
                 while let Ok(more) = events.try_recv() {
                     heard.push(more);
                 }
             }
+            let heard = timely(heard, &mut lock(settled));
             let link = Arc::clone(self);
             let before = std::mem::take(&mut on_disk);
             let done = tokio::task::spawn_blocking(move || link.do_all(heard, before)).await;
@@ -431,15 +445,34 @@ async fn send(writer: &mut (impl AsyncWrite + Unpin), mut frames: mpsc::Receiver
     }
 }
 
-fn transfers(transfers: &Transfers) -> MutexGuard<'_, Option<HashMap<u32, Sender<Verdict>>>> {
+/// Of what was heard, what still counts: a want is over if the file came to its place after it was said, for whatever
+/// reason it was sent.
+fn timely(heard: Vec<Heard>, settled: &mut HashMap<String, u64>) -> Vec<FromPlace> {
+    let last = heard.last().map_or(0, |(number, _)| *number);
+    let counts = |(number, message): &Heard| match message {
+        FromPlace::Want { name, .. } => settled.get(name).is_none_or(|placed| placed < number),
+        _ => true,
+    };
+    let timely = heard.into_iter().filter(counts).map(|(_, message)| message).collect();
+    // nothing that was said before these is still to be heard
+    settled.retain(|_, placed| *placed > last);
+    timely
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn transfers(transfers: &Transfers) -> MutexGuard<'_, Option<Open>> {
     transfers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn verdict(up: &Up, transfer: u32, verdict: Verdict) {
+fn verdict(up: &Up, transfer: u32, verdict: Verdict, note: impl FnOnce(String) -> Option<u64>) {
     let waiting = transfers(&up.transfers)
         .as_mut()
         .and_then(|open| open.remove(&transfer));
-    if let Some(waiting) = waiting {
+    if let Some((name, waiting)) = waiting {
+        note(name);
         // whoever gave up waiting has abandoned it
         let _ = waiting.send(verdict);
     }
@@ -518,7 +551,9 @@ impl Transfer {
     fn offer(up: Up, name: &str, size: Option<u64>) -> Option<Self> {
         let number = up.next.fetch_add(1, Ordering::Relaxed);
         let (sender, verdict) = channel();
-        transfers(&up.transfers).as_mut()?.insert(number, sender);
+        transfers(&up.transfers)
+            .as_mut()?
+            .insert(number, (name.to_owned(), sender));
         let transfer = Self {
             up,
             number,
@@ -604,5 +639,23 @@ impl Drop for Transfer {
             let abandon = FromDaemon::Abandon { transfer: self.number };
             let _ = self.send(line::message(&abandon));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_wanted_before_it_came_is_not_wanted_any_more() {
+        let want = |name: &str| FromPlace::Want {
+            name: name.to_owned(),
+            priority: 1,
+        };
+        let mut settled = HashMap::from([("/a".to_owned(), 3), ("/b".to_owned(), 3), ("/late".to_owned(), 9)]);
+        let heard = vec![(1, want("/a")), (2, want("/c")), (4, want("/b"))];
+        assert_eq!(timely(heard, &mut settled), [want("/c"), want("/b")]);
+        // only what may still be overtaken is remembered
+        assert_eq!(settled, HashMap::from([("/late".to_owned(), 9)]));
     }
 }
