@@ -362,7 +362,7 @@ impl Daemon {
         Ok(())
     }
 
-    // --- the keeper ---------------------------------------------------------------------------------------------------
+    // --- the keeper
 
     /// Looks after leases, old requests and the folder until the daemon ends.
     fn keep(&self) {
@@ -419,7 +419,7 @@ impl Daemon {
         }
     }
 
-    // --- a worker -----------------------------------------------------------------------------------------------------
+    // --- a worker
 
     /// Works off the queue until the daemon ends.
     fn work(&self) {

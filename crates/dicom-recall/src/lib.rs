@@ -1,9 +1,11 @@
 //! From the PACS to the storage element: instances are fetched, de-identified, sealed and placed as they arrive, with
 //! bounded memory and no plaintext on disk. The command is described in `docs/src/commands/dicom-recall.md`.
 //!
-//! [`now`] does it once, [`check`] says what would be in the way. [`source`] is the PACS, [`pipeline`] what is done to
-//! each instance, [`keys`] under what. [`line`] and [`ask`] are what daemon, agent and storage element say to each other,
-//! [`place`] is that agent; [`hooks`] and [`hsm`] are what XRootD and dCache call.
+//! [`now`] does it once, [`check`] says what would be in the way, [`daemon`] does what is asked for: what is registered
+//! stands in the [`registry`], what is asked for in the [`queue`], and the [`engine`] does the work for all of them.
+//! [`source`] is the PACS, [`pipeline`] what is done to each instance, [`keys`] under what. [`mod@line`] and [`ask`] are
+//! what daemon, agent and storage element say to each other, [`place`] is that agent; [`hooks`] and [`hsm`] are what
+//! XRootD and dCache call.
 
 use std::process::ExitCode;
 

@@ -175,7 +175,7 @@ impl Link {
         }
     }
 
-    // --- the conversation -----------------------------------------------------------------------------------------------
+    // --- the conversation
 
     /// Speaks with the agent until the line breaks. A newer line takes the place of an older one.
     async fn converse<S>(self: &Arc<Self>, stream: S) -> Result<(), LinkError>
@@ -484,7 +484,7 @@ fn tell(ended: Result<(), LinkError>) {
     }
 }
 
-// --- files over the line ------------------------------------------------------------------------------------------------
+// --- files over the line
 
 impl Destination for Link {
     fn placer(&self) -> Box<dyn Placer + '_> {
