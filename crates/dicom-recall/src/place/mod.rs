@@ -508,7 +508,6 @@ impl Agent {
             let reason = Reason::Unknown;
             self.news(&entry.name, &News::Failed { reason })?;
         }
-        metrics::gauge!("recall_entries").set(to_f64(self.mirror().count()?));
         Ok(())
     }
 
@@ -610,6 +609,7 @@ impl Agent {
                 None => self.mirror().lost(&name)?,
             }
         }
+        metrics::gauge!("recall_entries").set(to_f64(self.mirror().count()?));
         metrics::gauge!("recall_files_on_disk").set(to_f64(there.len() as u64));
         let bytes: u64 = there.iter().map(|(_, size, _)| size).sum();
         metrics::gauge!("recall_bytes_on_disk").set(to_f64(bytes));
