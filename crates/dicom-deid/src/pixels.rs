@@ -1,19 +1,44 @@
 //! The pixel element, which is passed on in pieces: bounded memory for any size, and nothing changed but comments inside
 //! compressed images ([`crate::comments`]).
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use crate::comments::{Broken, Scrubber};
-use crate::element::{Coding, ITEM, SEQUENCE_END, UNDEFINED};
+use crate::element::{Coding, Element, ITEM, SEQUENCE_END, Tag, UNDEFINED, ascii, find};
 use crate::read::{Head, Source, tag_of};
 use crate::refusal::Refusal;
 use crate::syntax::Pixels;
 
 const PIECE: usize = 256 << 10;
 
-/// Writes the pixel element whose head was read.
+const SAMPLES: Tag = Tag(0x0028, 0x0002);
+const FRAMES: Tag = Tag(0x0028, 0x0008);
+const ROWS: Tag = Tag(0x0028, 0x0010);
+const COLUMNS: Tag = Tag(0x0028, 0x0011);
+const BITS: Tag = Tag(0x0028, 0x0100);
+
+/// How many bytes the attributes of an image say that it has where it is not compressed (PS3.3, C.7.6.3; PS3.5, 8.1.1);
+/// none where they do not say.
+pub(crate) fn described_bytes(elements: &[Element], coding: Coding) -> Option<u64> {
+    let number = |tag| {
+        let bytes = find(elements, tag)?.bytes()?;
+        Some(u64::from(coding.u16(bytes.get(..2)?.try_into().ok()?)))
+    };
+    let samples = number(SAMPLES).unwrap_or(1);
+    let frames = match ascii(elements, FRAMES) {
+        Some(text) => text.trim().parse().ok()?,
+        None => 1,
+    };
+    let bits = [number(ROWS)?, number(COLUMNS)?, samples, number(BITS)?, frames];
+    let bits = bits.into_iter().try_fold(1_u64, u64::checked_mul)?;
+    Some(bits.div_ceil(8))
+}
+
+/// Writes the pixel element whose head was read. Where it is not compressed, `described` is how long it should be: what
+/// stands behind that belongs to no image, and only padding may.
 pub(crate) fn pass(
     head: Head,
+    described: Option<u64>,
     source: &mut Source<'_>,
     coding: Coding,
     pixels: Pixels,
@@ -23,7 +48,11 @@ pub(crate) fn pass(
     coding.put_head(&mut bytes, head.tag, head.wire, head.length);
     out.write_all(&bytes).map_err(Refusal::Write)?;
     if head.length != UNDEFINED {
-        return copy(source, head.length, None, out);
+        // one byte pads an odd number of them, whatever its value
+        let shown = described.map_or(u64::MAX, |bytes| bytes.next_multiple_of(2));
+        let shown = u32::try_from(shown).unwrap_or(u32::MAX).min(head.length);
+        copy(source, shown, None, out)?;
+        return pass_padding(source, head.length - shown, out);
     }
     let mut scrubber = match pixels {
         Pixels::Stream(format) => Some(Scrubber::new(format)),
@@ -48,6 +77,35 @@ pub(crate) fn pass(
     match scrubber.map(|scrubber| scrubber.end()) {
         Some(Err(what)) => Err(broken(source, what)),
         _ => Ok(()),
+    }
+}
+
+fn pass_padding(source: &mut Source<'_>, length: u32, out: &mut dyn Write) -> Result<(), Refusal> {
+    let at = source.at();
+    let mut padding = OnlyZeros { out, is_broken: false };
+    match copy(source, length, None, &mut padding) {
+        Err(Refusal::Write(_)) if padding.is_broken => Err(Refusal::BehindPixels { at }),
+        other => other,
+    }
+}
+
+/// Passes zeros on and nothing else.
+struct OnlyZeros<'a> {
+    out: &'a mut dyn Write,
+    is_broken: bool,
+}
+
+impl Write for OnlyZeros<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.is_broken = bytes.iter().any(|byte| *byte != 0);
+        if self.is_broken {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) struct Prepared<'p> {
     pub(crate) engine: Engine<'p>,
     pub(crate) flags: Vec<Flag>,
     pixels: Option<Head>,
+    described_bytes: Option<u64>,
     original: Ids,
     new: Ids,
     sop_class: String,
@@ -177,6 +178,7 @@ impl Profile {
         if pixels.is_none() && (iod.is_image() || find(&elements, ROWS).is_some()) {
             return Err(Refusal::Missing { keyword: "PixelData" });
         }
+        let described_bytes = pixels::described_bytes(&elements, syntax.coding);
         let flags = self.review(&elements, &sop_class, syntax, pixels.is_some())?;
         let original = Ids {
             study: ascii(&elements, STUDY),
@@ -207,6 +209,7 @@ impl Profile {
             engine,
             flags,
             pixels,
+            described_bytes,
             original,
             new,
             sop_class,
@@ -350,7 +353,7 @@ impl Prepared<'_> {
         }
         out.write_all(&bytes).map_err(Refusal::Write)?;
         let Some(head) = self.pixels else { return Ok(()) };
-        pixels::pass(head, source, syntax.coding, syntax.pixels, out)?;
+        pixels::pass(head, self.described_bytes, source, syntax.coding, syntax.pixels, out)?;
         let mut last = head.tag;
         let begins = source.at();
         while let Some(element) = self.next_of_tail(syntax.coding, source, last, begins)? {

@@ -78,6 +78,12 @@ pub enum Refusal {
         /// Which.
         tag: Tag,
     },
+    /// Bytes behind the last pixel that are no padding.
+    #[error("bytes at {at} behind the last pixel, which belong to no image")]
+    BehindPixels {
+        /// Where in the object.
+        at: u64,
+    },
     /// A compressed image that is not built as its format wants it.
     #[error("the compressed pixels are damaged at byte {at}: {what}")]
     PixelStream {
@@ -158,6 +164,7 @@ impl Refusal {
             Self::EncapsulatedDocument => "encapsulated-document",
             Self::Review(flag) => flag.name(),
             Self::PatientInBinary { .. } => "patient-in-binary",
+            Self::BehindPixels { .. } => "behind-pixels",
             Self::PixelStream { .. } => "pixel-stream",
         }
     }

@@ -452,6 +452,23 @@ fn what_a_person_should_see_is_refused_or_flagged() {
 }
 
 #[test]
+fn nothing_but_padding_may_stand_behind_the_last_pixel() {
+    let pixels = (0..32).collect::<Vec<u8>>();
+    let run = |more: &[u8], frames: &str| {
+        let image = with(ct(), el(0x28, 8, "IS", frames));
+        let image = with(image, el(0x7fe0, 0x10, "OW", [&pixels[..], more].concat()));
+        profile(&[]).deidentify_file_bytes(&file(EXPLICIT, image))
+    };
+    assert_eq!(run(b"Feldmann^Rosalind", "1").unwrap_err().name(), "behind-pixels");
+    assert!(has(&run(&[0; 4000], "1").unwrap().0, "\x1c\x1d\x1e\x1f\0\0\0\0"));
+    // a second frame is no padding
+    assert!(run(&[7; 32], "2").is_ok());
+    assert_eq!(run(&[7; 34], "2").unwrap_err().name(), "behind-pixels");
+    // nor is it where nobody says how much there is
+    assert!(run(&[7; 34], "many").is_ok());
+}
+
+#[test]
 fn what_cannot_be_looked_into_is_refused() {
     let document = with(ct(), el(0x42, 0x11, "OB", "%PDF Feldmann"));
     assert_eq!(refused(&[], document).name(), "encapsulated-document");
