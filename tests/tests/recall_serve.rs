@@ -336,11 +336,11 @@ fn others_are_kept_out_and_see_nothing_of_each_other() {
     let serving = Serving::start("\"/myvo/physicians\"", "");
     assert_eq!(serving.alice("POST", "/api/v1/stage", Some(&files)).0, 201);
     for (method, path, body) in [
-        ("POST", "/api/v1/stage", &files),
-        ("POST", "/api/v1/archiveinfo", &paths),
-        ("GET", "/api/v1/stage/r-0", &Value::Null),
+        ("POST", "/api/v1/stage", Some(&files)),
+        ("POST", "/api/v1/archiveinfo", Some(&paths)),
+        ("GET", "/api/v1/stage/r-0", None),
     ] {
-        let (status, body, _) = serving.curl(Some(&FABRIC.bob), method, path, Some(body));
+        let (status, body, _) = serving.curl(Some(&FABRIC.bob), method, path, body);
         assert_eq!(
             (status, &body["title"]),
             (403, &json!("you may not stage files here")),

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::names::{self, KeyPer, Template};
 use crate::queue::Rules;
+use crate::receive::{ReceiveConfig, ReceiveTable};
 use crate::transport::{LineConfig, LineTable};
 
 /// The file as it stands there.
@@ -31,6 +32,7 @@ struct File {
     evict: Evict,
     #[serde(default)]
     daemon: DaemonTable,
+    receive: Option<ReceiveTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -243,6 +245,8 @@ pub struct Config {
     pub monitor: Option<SocketAddr>,
     /// What the daemon logs.
     pub log: String,
+    /// What is taken from those who push images.
+    pub receive: Option<ReceiveConfig>,
 }
 
 impl Config {
@@ -287,6 +291,9 @@ impl Config {
             faults.push("`evict` is for `place.folder`: an agent has settings of its own".to_owned());
         }
         let monitor = address(&mut faults, "daemon.monitor", file.daemon.monitor.as_deref());
+        let receive = file
+            .receive
+            .and_then(|table| table.check(&mut faults, folder, pacs.as_ref()));
         if file.queue.workers == Some(0) {
             faults.push("`queue.workers`: at least 1".to_owned());
         }
@@ -294,6 +301,7 @@ impl Config {
             return Err(faults);
         };
         Ok(Self {
+            receive,
             workers: file.queue.workers.unwrap_or(pacs.associations),
             pacs,
             deid,

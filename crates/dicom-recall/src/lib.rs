@@ -26,6 +26,7 @@ pub mod engine;
 pub mod evict;
 pub mod hooks;
 pub mod hsm;
+pub mod intake;
 pub mod keys;
 pub mod ledger;
 pub mod line;
@@ -35,12 +36,14 @@ pub mod now;
 pub mod pipeline;
 pub mod place;
 pub mod queue;
+pub mod receive;
 pub mod register;
 pub mod registry;
 pub mod se;
 pub mod secret;
 pub mod serve;
 pub mod source;
+pub mod stow;
 pub mod tape;
 pub mod transport;
 
@@ -75,6 +78,8 @@ enum Verb {
     Unregister(ledger::Unregister),
     /// Work off what is asked for, until told to end
     Daemon(daemon::Serve),
+    /// Take images that are pushed, by C-STORE and STOW-RS, until told to end
+    Receive(receive::Receive),
     /// List what is registered
     Ls(ledger::List),
     /// Say what is known of these
@@ -124,6 +129,7 @@ pub fn main() -> ExitCode {
         Verb::Register(arguments) => register::register(&arguments),
         Verb::Unregister(arguments) => ledger::unregister(&arguments),
         Verb::Daemon(arguments) => daemon::daemon(&arguments),
+        Verb::Receive(arguments) => receive::receive(&arguments),
         Verb::Ls(arguments) => ledger::list(&arguments),
         Verb::Stat(arguments) => ledger::stat(&arguments),
         Verb::Evict(arguments) => ledger::evict(&arguments),

@@ -21,12 +21,12 @@ use serde_json::json;
 
 use crate::CONFIG;
 use crate::config::Config;
-use crate::database::{DatabaseError, now_ms};
+use crate::database::DatabaseError;
 use crate::destination::{Expected, Nowhere};
 use crate::engine::{Item, Recall, Series, Settled, Teller, Tools, Waiting, worse};
 use crate::keys::Keys;
 use crate::ledger::{database_failure, open_or_make};
-use crate::names::{Ids, KeyPer, Template, key_name};
+use crate::names::{Ids, KeyPer, Template};
 use crate::now::{config_failure, nothing_found, wanted};
 use crate::pipeline::Target;
 use crate::registry::{Added, Instance, LocalRegistry, Registry, Which};
@@ -136,25 +136,8 @@ impl Desk<'_> {
             series: found.series.to_string(),
             instance: found.instance.to_string(),
         };
-        let new = Ids {
-            study: self.profile.uid(&original.study),
-            series: self.profile.uid(&original.series),
-            instance: self.profile.uid(&original.instance),
-        };
-        let name = self.config.names.name(&new, &original);
-        Instance {
-            key_id: key_name(&name, self.config.key_per).to_owned(),
-            name,
-            original,
-            class: found.class.as_ref().map(ToString::to_string),
-            new,
-            profile: self.profile.name(),
-            size: None,
-            sha256: None,
-            registered_at: now_ms() / 1000,
-            gone: false,
-            on_disk: false,
-        }
+        let class = found.class.as_ref().map(ToString::to_string);
+        Instance::named(original, class, self.profile, &self.config.names, self.config.key_per)
     }
 
     /// Has a key for each; answers how many there were none before.

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use dicom_deid::Profile;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Row, Transaction, params, params_from_iter};
 
-use crate::database::{Database, DatabaseError, next_change};
+use crate::database::{Database, DatabaseError, next_change, now_ms};
 use crate::line::Entry;
-use crate::names::Ids;
+use crate::names::{Ids, KeyPer, Template, key_name};
 
 const KIND: &str = "instances";
 const COLUMNS: &str = "name, study, series, instance, class, new_study, new_series, new_instance, key_id, profile, \
@@ -39,6 +40,31 @@ pub struct Instance {
     pub gone: bool,
     /// Whether its bytes are known to be at the storage element.
     pub on_disk: bool,
+}
+
+impl Instance {
+    /// One that is to be registered now, of which nothing is known but what it is called.
+    pub fn named(original: Ids, class: Option<String>, profile: &Profile, names: &Template, key_per: KeyPer) -> Self {
+        let new = Ids {
+            study: profile.uid(&original.study),
+            series: profile.uid(&original.series),
+            instance: profile.uid(&original.instance),
+        };
+        let name = names.name(&new, &original);
+        Self {
+            key_id: key_name(&name, key_per).to_owned(),
+            name,
+            original,
+            class,
+            new,
+            profile: profile.name(),
+            size: None,
+            sha256: None,
+            registered_at: now_ms() / 1000,
+            gone: false,
+            on_disk: false,
+        }
+    }
 }
 
 /// Which instances are meant.

@@ -389,6 +389,7 @@ impl Api {
         counted.map_err(|_| Trouble::new(429, "you ask for too much at once"))
     }
 
+    /// Read before anything is refused: a client that still sends when the answer comes may not see it.
     async fn body(&self, body: Body) -> Result<Vec<u8>, Trouble> {
         let read = to_bytes(body, self.body_bytes).await;
         read.map(Vec::from)
@@ -424,8 +425,9 @@ async fn well_known(State(api): Shared) -> Json<serde_json::Value> {
 }
 
 async fn stage(State(api): Shared, Extension(peer): Caller, body: Body) -> Result<Response, Trouble> {
+    let body = api.body(body).await?;
     let owner = api.who(&peer)?;
-    let files = tape::wishes(&api.body(body).await?, api.files, api.lifetime_s)?;
+    let files = tape::wishes(&body, api.files, api.lifetime_s)?;
     api.count(&peer, files.len())?;
     let count = files.len();
     let ask = Ask::Prepare {
@@ -469,9 +471,10 @@ async fn cancel(
     Segment(request): Segment<String>,
     body: Body,
 ) -> Result<Response, Trouble> {
+    let body = api.body(body).await?;
     let owner = Some(api.who(&peer)?);
     let request = named(request)?;
-    let names = Some(tape::paths(&api.body(body).await?, api.files)?);
+    let names = Some(tape::paths(&body, api.files)?);
     api.done(Ask::Cancel { request, owner, names }).await
 }
 
@@ -481,15 +484,17 @@ async fn release(
     Segment(request): Segment<String>,
     body: Body,
 ) -> Result<Response, Trouble> {
+    let body = api.body(body).await?;
     let owner = Some(api.who(&peer)?);
     let request = named(request)?;
-    let names = tape::paths(&api.body(body).await?, api.files)?;
+    let names = tape::paths(&body, api.files)?;
     api.done(Ask::Release { request, owner, names }).await
 }
 
 async fn archive_info(State(api): Shared, Extension(peer): Caller, body: Body) -> Result<Response, Trouble> {
+    let body = api.body(body).await?;
     api.who(&peer)?;
-    let names = tape::paths(&api.body(body).await?, api.files)?;
+    let names = tape::paths(&body, api.files)?;
     api.count(&peer, names.len())?;
     match api.ask(Ask::Stat { names }).await? {
         Answer::Files { files } => Ok(Json(tape::archive(&files)).into_response()),

@@ -269,7 +269,7 @@ pub(crate) fn environment(file: &Path) -> Result<BTreeMap<String, String>, Chore
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-fn random_numbers() -> Result<[u128; 4], ChoreError> {
+pub(crate) fn random_numbers() -> Result<[u128; 4], ChoreError> {
     let source = Path::new("/dev/urandom");
     let mut bytes = [0; 64];
     let mut file = std::fs::File::open(source).map_err(on("read", source))?;
@@ -293,7 +293,7 @@ fn samples(plain: &[u8]) -> Vec<&[u8]> {
     varied.take(16).collect()
 }
 
-fn occurs(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn occurs(haystack: &[u8], needle: &[u8]) -> bool {
     let Some((first, rest)) = needle.split_first() else {
         return true;
     };
@@ -301,22 +301,22 @@ fn occurs(haystack: &[u8], needle: &[u8]) -> bool {
     starts.any(|(at, _)| haystack[at + 1..].starts_with(rest))
 }
 
-fn chapter(text: &str) {
+pub(crate) fn chapter(text: &str) {
     say("");
     say(text);
 }
 
-fn indented(bytes: &[u8]) {
+pub(crate) fn indented(bytes: &[u8]) {
     for line in String::from_utf8_lossy(bytes).lines() {
         say(&format!("      {line}"));
     }
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
-fn time(took: Duration) -> String {
+pub(crate) fn time(took: Duration) -> String {
     if took < Duration::from_secs(1) {
         format!("{} ms", took.as_millis())
     } else {

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod bench_store;
 pub mod chore;
 pub mod demo;
+pub mod demo_pacs;
 pub mod dicom;
 pub mod dist;
 pub mod names;
@@ -39,7 +40,11 @@ enum Chore {
     /// Show the main job: three key stores, an image sealed, a store killed, the image opened, and refused to another
     Demo {
         /// The file to seal; without it a CT slice of an invented patient is written
+        #[arg(conflicts_with = "pacs")]
         file: Option<PathBuf>,
+        /// Show another job: images in a PACS (Orthanc) come to a storage element (XRootD) when somebody asks for them
+        #[arg(long)]
+        pacs: bool,
         /// Keep the grid's folder (keys, logs, sealed file) for a look afterwards
         #[arg(long)]
         keep: bool,
@@ -91,7 +96,8 @@ pub fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<(), ChoreError> {
     let workspace = Workspace::find()?;
     match chore {
-        Chore::Demo { file, keep } => demo::run(&workspace, file.as_deref(), keep),
+        Chore::Demo { keep, pacs: true, .. } => demo_pacs::run(&workspace, keep),
+        Chore::Demo { file, keep, .. } => demo::run(&workspace, file.as_deref(), keep),
         Chore::Verify { no_peers, filter } => verify::run(&workspace, no_peers, filter.as_deref()),
         Chore::Dist { dir, copies } => dist::run(&workspace, &dir, copies),
         Chore::Bench { large_mib, rounds } => bench::run(&workspace, bench::Sizes { large_mib, rounds }),
