@@ -354,7 +354,10 @@ fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
         let pixels = 512 * 512 * 2;
         let mut file = slice[..slice.len() - pixels].to_vec();
         let at = file.len() - 4;
-        // eighty times the pixels: forty megabytes
+        // eighty times the rows and pixels: forty megabytes
+        let rows = b"\x28\0\x10\0US\x02\0";
+        let found = file.windows(8).position(|bytes| bytes == rows).unwrap() + 8;
+        file[found..found + 2].copy_from_slice(&u16::to_le_bytes(80 * 512));
         file[at..].copy_from_slice(&u32::try_from(80 * pixels).unwrap().to_le_bytes());
         for _ in 0..80 {
             file.extend_from_slice(&slice[slice.len() - pixels..]);

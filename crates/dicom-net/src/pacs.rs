@@ -457,11 +457,18 @@ impl Storing {
     }
 }
 
-impl Drop for Storing {
-    fn drop(&mut self) {
+impl Storing {
+    /// Ends the association, if one is open: the next instance opens another.
+    pub fn rest(&mut self) {
         if let Some((association, _)) = self.open.take() {
             association.release();
         }
+    }
+}
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        self.rest();
     }
 }
 

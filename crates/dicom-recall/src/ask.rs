@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::line::Reason;
@@ -14,7 +16,8 @@ use crate::line::Reason;
 /// The longest line: a request of some thousands of names.
 pub const LONGEST_LINE: u64 = 16 * 1024 * 1024;
 /// How long the agent may take to answer what it need not wait for.
-pub const ANSWER: Duration = Duration::from_secs(10);
+/// XRootD waits 15 s for a hook that may ask twice.
+pub const ANSWER: Duration = Duration::from_secs(6);
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,7 +214,7 @@ pub enum Answer {
         /// How far it is.
         status: RequestStatus,
     },
-    /// Requests, the newest first.
+    /// Requests, the newest first: of very large ones not all.
     Requests {
         /// How far they are.
         requests: Vec<RequestStatus>,
@@ -299,8 +302,7 @@ impl Agent {
     /// # Errors
     /// [`AskError::Connect`].
     pub fn connect(path: &Path) -> Result<Self, AskError> {
-        let connected = UnixStream::connect(path);
-        let stream = connected.map_err(|source| AskError::Connect {
+        let stream = connect_in_time(path).map_err(|source| AskError::Connect {
             path: path.to_owned(),
             source,
         })?;
@@ -344,6 +346,15 @@ impl Agent {
             Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
+}
+
+/// Connects, or not within [`ANSWER`]: an agent that was stopped has a full door at which one would wait for ever.
+fn connect_in_time(path: &Path) -> io::Result<UnixStream> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Linux has this hold for connecting, too (unix(7), socket(7))
+    set_socket_timeout(&socket, Timeout::Send, Some(ANSWER))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]

@@ -611,4 +611,17 @@ mod tests {
         let config = Config::read(Path::new(path)).unwrap();
         assert_eq!(config.pacs.method, Method::CGet);
     }
+
+    #[test]
+    fn what_the_tutorial_says_works() {
+        let page = include_str!("../../../docs/src/tutorial-pacs.md");
+        let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
+        let blocks: Vec<&str> = blocks.iter().filter_map(|rest| rest.split("```").next()).collect();
+        let folder = Path::new("/etc/eds");
+        let recall = Config::parse(blocks[0], folder).unwrap();
+        assert!(matches!(recall.place, Some(Place::Agent(_))));
+        let agent = crate::place::config::PlaceConfig::parse(blocks[1], folder).unwrap();
+        assert!(agent.line.security.is_some());
+        assert_eq!(blocks.len(), 2);
+    }
 }

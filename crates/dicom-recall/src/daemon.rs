@@ -371,9 +371,13 @@ impl Daemon {
             let root = root.clone();
             // another daemon may be writing there; whatever is large takes its time, and nobody waits for it
             std::thread::spawn(move || {
-                let removed = evict::remove_leftovers(&root, LEFT_FOR);
-                if removed > 0 {
-                    tracing::info!(removed, "removed what a dead daemon left unfinished");
+                // what was left a moment ago is old enough the second time
+                for pause in [Duration::ZERO, LEFT_FOR + ROUND] {
+                    std::thread::sleep(pause);
+                    let removed = evict::remove_leftovers(&root, LEFT_FOR);
+                    if removed > 0 {
+                        tracing::info!(removed, "removed what a dead daemon left unfinished");
+                    }
                 }
             });
         }
@@ -499,6 +503,16 @@ impl Daemon {
         if !there.is_empty() {
             let names: Vec<String> = there.iter().map(|one| one.name.clone()).collect();
             self.registry.set_on_disk(&names, true)?;
+            if let To::Folder(folder) = &self.to {
+                // whoever asked for it just now has yet to read it
+                let used = std::fs::FileTimes::new().set_accessed(std::time::SystemTime::now());
+                for name in &names {
+                    let touched = std::fs::File::open(folder.path(name)).and_then(|file| file.set_times(used));
+                    if let Err(error) = touched {
+                        tracing::debug!(name, reason = %error, "its time of access cannot be set");
+                    }
+                }
+            }
         }
         self.settle(of(&there, Outcome::Placed));
         let is_known = |request: &&Request| there.iter().chain(&wanted).any(|one| one.name == request.name);
@@ -530,7 +544,8 @@ impl Daemon {
             To::Folder(folder) => {
                 let metadata = std::fs::metadata(folder.path(&instance.name));
                 let is_right = |bytes| instance.size == Some(bytes) && instance.sha256.is_some();
-                metadata.is_ok_and(|metadata| metadata.is_file() && is_right(metadata.len()))
+                // one that was registered anew is compared by its digest
+                instance.on_disk && metadata.is_ok_and(|metadata| metadata.is_file() && is_right(metadata.len()))
             }
             To::Agent(_) => instance.on_disk,
         }
@@ -581,6 +596,10 @@ impl Daemon {
                 tracing::warn!(reason = %failure.error, "keys cannot be had");
                 self.let_go();
                 Outcome::Trouble(Reason::Key)
+            }
+            Err(Stop::Place(failure)) => {
+                tracing::warn!(reason = %failure.error, "nothing can be placed");
+                Outcome::Trouble(Reason::Storage)
             }
             Err(Stop::Told(failure)) => {
                 tracing::error!(reason = %failure.error, "the database cannot be used");
@@ -655,6 +674,15 @@ impl Told<'_> {
         }
         let registry = &*self.daemon.registry;
         let recorded = registry.record_placed(files)?;
+        // it was registered otherwise meanwhile
+        let wrong = files.iter().zip(&recorded).filter(|(_, one)| **one != Recorded::Same);
+        let wrong: Vec<String> = wrong.map(|((name, ..), _)| name.clone()).collect();
+        if !wrong.is_empty() {
+            match &self.daemon.to {
+                To::Folder(folder) => drop(evict::take_away(folder, registry, &wrong)?),
+                To::Agent(_) => registry.wish_evicted(&wrong)?,
+            }
+        }
         let outcome = |recorded: Recorded| match recorded {
             Recorded::Same => Outcome::Placed,
             Recorded::Other => Outcome::Failed(Reason::Changed),
@@ -677,6 +705,8 @@ fn outcome(error: &InstanceError, has_broken: bool) -> Outcome {
         InstanceError::Key(_, Code::TryLater | Code::Config) => Outcome::Trouble(Reason::Key),
         InstanceError::Key(..) => Outcome::Failed(Reason::Key),
         InstanceError::NotTaken(Reason::Storage) | InstanceError::Folder(_) => Outcome::Trouble(Reason::Storage),
+        // registered here, and not heard of there yet
+        InstanceError::NotTaken(Reason::Unknown) => Outcome::Again(Reason::Unknown),
         InstanceError::NotTaken(reason) => Outcome::Failed(*reason),
         InstanceError::Seal(sealed::SealError::Output(_) | sealed::SealError::Spool { .. }) => {
             Outcome::Trouble(Reason::Storage)

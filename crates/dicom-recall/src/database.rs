@@ -3,7 +3,7 @@
 //! (`docs/src/operating-recall.md`).
 
 use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -55,7 +55,8 @@ CREATE TABLE requests(
     lease_until INTEGER,
     created_at INTEGER NOT NULL,
     changed_at INTEGER NOT NULL,
-    change INTEGER NOT NULL
+    change INTEGER NOT NULL,
+    here INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX requests_due ON requests(state, next_try_at);
 CREATE INDEX requests_series ON requests(study, series);
@@ -153,7 +154,9 @@ impl Database {
             .write(true)
             .mode(0o600)
             .open(path);
-        made.map_err(unmade)?;
+        // a copy that was put back may have other permissions
+        let owner_only = std::fs::Permissions::from_mode(0o600);
+        made.and_then(|file| file.set_permissions(owner_only)).map_err(unmade)?;
         Self::open(path)
     }
 
@@ -308,8 +311,6 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<String, DatabaseE
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -52,6 +52,11 @@ pub trait Destination: Sync {
 
     /// Where what is sealed under a key that nobody keeps may wait.
     fn spool(&self) -> &Path;
+
+    /// Whether nothing at all can be put there now.
+    fn is_away(&self) -> bool {
+        false
+    }
 }
 
 /// Places files for one thread.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::destination::{Destination, Expected, Placer};
 use crate::keys::{HeldKey, Keys, is_general};
+use crate::line::Reason;
 use crate::pipeline::{self, InstanceError, Sealed, Target, WHOLE_BYTES, Wiping};
 use crate::source::{Source, SourceError};
 
@@ -88,6 +90,8 @@ pub enum Stop {
     Pacs(Failure),
     /// No other key could be had either.
     Key(Failure),
+    /// Nothing can be put anywhere now.
+    Place(Failure),
     /// Whoever is told does not want more.
     Told(Failure),
 }
@@ -95,7 +99,7 @@ pub enum Stop {
 impl From<Stop> for Failure {
     fn from(stop: Stop) -> Self {
         match stop {
-            Stop::Pacs(failure) | Stop::Key(failure) | Stop::Told(failure) => failure,
+            Stop::Pacs(failure) | Stop::Key(failure) | Stop::Place(failure) | Stop::Told(failure) => failure,
         }
     }
 }
@@ -422,8 +426,19 @@ impl<'a> Recall<'a> {
             }
             error
         })?;
-        let sealed = placer.place(number, item, &mut |out| work(&key, out))?;
-        Ok((key, sealed))
+        // a fault of ours in one instance is not to end the thread that others wait for
+        let placed = catch_unwind(AssertUnwindSafe(|| {
+            placer.place(number, item, &mut |out| work(&key, out))
+        }));
+        let placed = placed.unwrap_or_else(|_| Err(InstanceError::Strange("a fault of this program".to_owned())));
+        let is_away = |error: &InstanceError| {
+            matches!(error, InstanceError::NotTaken(Reason::Storage)) && self.destination.is_away()
+        };
+        if placed.as_ref().is_err_and(is_away) {
+            let failure = Failure::new(Code::TryLater, "the agent at the storage element is not there any more");
+            self.stop(Stop::Place(failure));
+        }
+        Ok((key, placed?))
     }
 
     fn stop(&self, stop: Stop) {

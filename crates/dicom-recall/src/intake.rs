@@ -1,17 +1,19 @@
 //! What is done with an image that is pushed to us: it gets a name and a key, goes on to the PACS or is sealed, and is
 //! entered into the registry. An image is taken only when all of that is done.
 
+use std::collections::HashSet;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use dicom_deid::{Profile, RefusalKind};
-use dicom_net::{Arrival, Identity, NetError, Pacs, Status, Storing, Taken, WebError};
+use dicom_net::{Arrival, Dicomweb, Identity, NetError, Status, Storing, Taken, WebError};
+use eds::args::Stores;
 use eds::session::Session;
 use eds::voice::Voice;
 use hydra_cli::Failure;
 use zeroize::Zeroizing;
 
-use crate::config::PacsConfig;
 use crate::database::DatabaseError;
 use crate::destination::{Destination, Expected};
 use crate::engine::Item;
@@ -19,10 +21,13 @@ use crate::keys::Keys;
 use crate::names::{Ids, KeyPer, Template};
 use crate::pipeline::{self, InstanceError, Target, Wiping};
 use crate::registry::{Added, Instance, Recorded, Registry, Which};
-use crate::source::{Source, SourceError};
+use crate::source::SourceError;
 
 /// The largest image that goes on by STOW-RS, which has it in memory meanwhile.
 const LONGEST_ONWARD: u64 = 512 * 1024 * 1024;
+
+/// For how long a session is used: whoever renews the credential is noticed then.
+const SESSION_FOR: Duration = Duration::from_secs(600);
 
 /// What becomes of an image.
 pub enum Rule {
@@ -35,9 +40,48 @@ pub enum Rule {
 /// How the PACS gets it.
 pub enum Onward {
     /// By C-STORE.
-    Dimse(Pacs),
+    Dimse(Ways<Storing>),
     /// By STOW-RS.
-    Web(Box<PacsConfig>),
+    Web(Ways<Dicomweb>),
+}
+
+/// The ways to the PACS that all senders share, one image on each at a time: no sender keeps one while it rests.
+pub struct Ways<W> {
+    free: Mutex<Vec<W>>,
+    freed: Condvar,
+    longest: Duration,
+}
+
+impl<W> Ways<W> {
+    /// As many as the PACS may be used by at once. For a free one is waited this long.
+    pub fn new(ways: Vec<W>, longest: Duration) -> Self {
+        Self {
+            free: Mutex::new(ways),
+            freed: Condvar::new(),
+            longest,
+        }
+    }
+
+    /// Works with a free one; none where none became free in time.
+    fn with<T>(&self, work: impl FnOnce(&mut W) -> T) -> Option<T> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .freed
+            .wait_timeout_while(free, self.longest, |free| free.is_empty());
+        let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut way = free.pop()?;
+        drop(free);
+        let done = work(&mut way);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(way);
+        self.freed.notify_one();
+        Some(done)
+    }
+
+    /// Does something to those that nobody uses now.
+    fn each_idle(&self, work: impl FnMut(&mut W)) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.iter_mut().for_each(work);
+    }
 }
 
 /// Where images come in.
@@ -50,10 +94,43 @@ pub struct Intake {
     pub key_per: KeyPer,
     /// Where they are entered.
     pub registry: Arc<dyn Registry>,
-    /// The key stores.
-    pub session: Arc<Session>,
+    /// How the key stores are reached.
+    pub stores: Stores,
+    /// The session with them, and since when it is used.
+    pub session: Mutex<(Instant, Arc<Session>)>,
     /// What becomes of them.
     pub rule: Rule,
+    /// The names of those that are worked on.
+    pub busy: Mutex<HashSet<String>>,
+}
+
+/// A name that is worked on, until this is dropped.
+struct Busy<'a> {
+    names: &'a Mutex<HashSet<String>>,
+    name: String,
+}
+
+impl<'a> Busy<'a> {
+    /// None where somebody else works on it.
+    fn take(names: &'a Mutex<HashSet<String>>, name: &str) -> Option<Self> {
+        let is_new = names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned());
+        is_new.then(|| Self {
+            names,
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.name);
+    }
 }
 
 /// Why an image is not taken. Whoever sent it gets a status, and keeps it.
@@ -62,6 +139,12 @@ enum Refused {
     /// Whoever sent it broke off.
     #[error("it did not come whole")]
     BrokenOff,
+    /// Another sender is at it.
+    #[error("it is being received from somebody else")]
+    Busy,
+    /// No way to the PACS became free.
+    #[error("all ways to the PACS are in use")]
+    NoWay,
     /// Its name belongs to another one.
     #[error("its name is that of another instance, or of the same under another key")]
     Taken,
@@ -87,6 +170,8 @@ impl Refused {
     fn status(&self) -> Status {
         match self {
             Self::Taken => Status::MISMATCH,
+            // it will never be taken this way (PS3.7, C.4.2: processing failure)
+            Self::Large => Status(0x0110),
             Self::Pacs(SourceError::Net(NetError::Status { status, .. })) => *status,
             Self::Instance(InstanceError::Refused(refusal)) if refusal.kind() != RefusalKind::Io => {
                 Status::NOT_UNDERSTOOD
@@ -99,13 +184,29 @@ impl Refused {
 }
 
 impl Intake {
-    /// What takes the images of one association or request.
+    /// What takes the images of one association or request. Not for asynchronous code: a session may end in it.
     pub fn visit(self: &Arc<Self>) -> Visit {
         Visit {
-            keys: Keys::lasting(Arc::clone(&self.session), Voice::default()),
+            keys: Keys::lasting(self.session(), Voice::default()),
             intake: Arc::clone(self),
-            sending: None,
         }
+    }
+
+    /// The session, opened again now and then.
+    fn session(&self) -> Arc<Session> {
+        let mut held = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0.elapsed() > SESSION_FOR {
+            match Session::open(&self.stores) {
+                Ok(session) => *held = (Instant::now(), Arc::new(session)),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the credential cannot be read again"
+                    );
+                }
+            }
+        }
+        Arc::clone(&held.1)
     }
 
     fn named(&self, identity: &Identity) -> Instance {
@@ -119,17 +220,20 @@ impl Intake {
     }
 }
 
-/// The way to the PACS, as one association or request uses it.
-enum Sending {
-    Dimse(Storing),
-    Web(Source),
-}
-
-/// Takes the images of one association or request: keys are fetched once for it, and the PACS is called once.
+/// Takes the images of one association or request: keys are fetched once for it, and the PACS is called once while
+/// they come without a pause.
 pub struct Visit {
     intake: Arc<Intake>,
     keys: Keys,
-    sending: Option<Sending>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        // the PACS need not keep an association open for nobody
+        if let Rule::Nearline(Onward::Dimse(ways)) = &self.intake.rule {
+            ways.each_idle(Storing::rest);
+        }
+    }
 }
 
 impl Visit {
@@ -168,8 +272,12 @@ impl Visit {
         }
     }
 
-    fn taken(&mut self, arrival: &Arrival, instance: Instance, file: &mut dyn Read) -> Result<(), Refused> {
-        let intake = Arc::clone(&self.intake);
+    fn taken(&self, arrival: &Arrival, instance: Instance, file: &mut dyn Read) -> Result<(), Refused> {
+        let intake = &self.intake;
+        // of two with one name but other pixels the second would replace what the first sender was told is safe
+        let Some(_busy) = Busy::take(&intake.busy, &instance.name) else {
+            return Err(Refused::Busy);
+        };
         let known = intake
             .registry
             .find(&Which::Names(std::slice::from_ref(&instance.name)));
@@ -233,29 +341,28 @@ impl Visit {
         }
     }
 
-    fn send(&mut self, onward: &Onward, arrival: &Arrival, file: &mut dyn Read) -> Result<(), Refused> {
-        let sending = match &mut self.sending {
-            Some(sending) => sending,
-            none => none.insert(match onward {
-                Onward::Dimse(pacs) => Sending::Dimse(pacs.storing()),
-                Onward::Web(config) => Sending::Web(Source::open(config).map_err(Refused::Pacs)?),
-            }),
-        };
-        match sending {
-            Sending::Dimse(storing) => storing.store(file).map_err(|error| Refused::Pacs(error.into())),
-            Sending::Web(Source::Web(web)) => {
-                let mut whole = Wiping(Zeroizing::new(Vec::with_capacity(1024 * 1024)));
-                let read = std::io::copy(&mut file.take(LONGEST_ONWARD + 1), &mut whole);
-                match read {
-                    Err(_) => Err(Refused::BrokenOff),
-                    Ok(read) if read > LONGEST_ONWARD => Err(Refused::Large),
-                    Ok(_) => {
-                        let stored = web.store(&arrival.identity.study, &whole.0);
-                        stored.map_err(|error: WebError| Refused::Pacs(error.into()))
-                    }
-                }
+    fn send(&self, onward: &Onward, arrival: &Arrival, file: &mut dyn Read) -> Result<(), Refused> {
+        match onward {
+            Onward::Dimse(ways) => {
+                let stored = ways.with(|storing| storing.store(file)).ok_or(Refused::NoWay)?;
+                stored.map_err(|error| Refused::Pacs(error.into()))
             }
-            Sending::Web(Source::Dimse { .. }) => Err(Refused::Large),
+            // what is held in memory is as much as there are ways
+            Onward::Web(ways) => ways
+                .with(|web| send_whole(web, arrival, file))
+                .unwrap_or(Err(Refused::NoWay)),
+        }
+    }
+}
+
+fn send_whole(web: &Dicomweb, arrival: &Arrival, file: &mut dyn Read) -> Result<(), Refused> {
+    let mut whole = Wiping(Zeroizing::new(Vec::with_capacity(1024 * 1024)));
+    match std::io::copy(&mut file.take(LONGEST_ONWARD + 1), &mut whole) {
+        Err(_) => Err(Refused::BrokenOff),
+        Ok(read) if read > LONGEST_ONWARD => Err(Refused::Large),
+        Ok(_) => {
+            let stored = web.store(&arrival.identity.study, &whole.0);
+            stored.map_err(|error: WebError| Refused::Pacs(error.into()))
         }
     }
 }
@@ -269,5 +376,29 @@ struct Watched<'a> {
 impl Read for Watched<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         self.inner.read(out).inspect_err(|_| self.has_failed = true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_are_shared_and_whoever_finds_none_is_told_in_time() {
+        let ways = Ways::new(vec![1, 2], Duration::from_millis(1));
+        let inner = ways.with(|first| ways.with(|second| (*first, *second, ways.with(|_| ()).is_some())));
+        assert_eq!(inner, Some(Some((2, 1, false))));
+        let mut idle = 0;
+        ways.each_idle(|way| idle += *way);
+        assert_eq!(idle, 3, "both are back");
+    }
+
+    #[test]
+    fn a_name_is_worked_on_by_one() {
+        let names = Mutex::default();
+        let first = Busy::take(&names, "/a");
+        assert!(first.is_some() && Busy::take(&names, "/a").is_none() && Busy::take(&names, "/b").is_some());
+        drop(first);
+        assert!(Busy::take(&names, "/a").is_some());
     }
 }

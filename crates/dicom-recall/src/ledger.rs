@@ -350,7 +350,7 @@ pub fn request(args: &Request) -> Result<(), Failure> {
     let names = ledger.names(&args.what)?;
     let asked = ledger
         .queue
-        .ask(&names, args.priority, now_ms())
+        .ask_here(&names, args.priority, now_ms())
         .map_err(database_failure)?;
     let new = asked.iter().filter(|asked| **asked == Asked::Queued).count();
     let Some(wait) = args.wait else {
@@ -368,18 +368,18 @@ pub fn request(args: &Request) -> Result<(), Failure> {
         ledger.voice.hint("see how far they are with: dicom-recall requests");
         return Ok(());
     };
-    let end = Instant::now() + Duration::from_secs(wait);
+    let end = Instant::now() + Duration::from_secs(wait.min(31_536_000));
     loop {
         let requests = ledger.queue.of(&names).map_err(database_failure)?;
         let open = requests.iter().filter(|one| one.state.is_open()).count();
         if open == 0 || Instant::now() >= end {
-            return told(&ledger, &requests, open);
+            return told(&ledger, &requests, names.len(), open);
         }
         std::thread::sleep(LOOK);
     }
 }
 
-fn told(ledger: &Ledger, requests: &[Asking], open: usize) -> Result<(), Failure> {
+fn told(ledger: &Ledger, requests: &[Asking], all: usize, open: usize) -> Result<(), Failure> {
     for request in requests {
         ledger.voice.json(&request_json(request))?;
         if request.state != State::Placed {
@@ -390,17 +390,11 @@ fn told(ledger: &Ledger, requests: &[Asking], open: usize) -> Result<(), Failure
         }
     }
     let placed = requests.iter().filter(|one| one.state == State::Placed).count();
-    ledger
-        .voice
-        .result(&format!("placed {placed} of {} files", requests.len()))?;
-    if placed == requests.len() {
+    ledger.voice.result(&format!("placed {placed} of {} files", all))?;
+    if placed == all {
         return Ok(());
     }
-    let text = format!(
-        "{} of {} files were not placed",
-        requests.len() - placed,
-        requests.len()
-    );
+    let text = format!("{} of {} files were not placed", all - placed, all);
     let code = if open > 0 { Code::TryLater } else { worst(requests) };
     Err(Failure::new(code, text).advise("dicom-recall requests"))
 }

@@ -1,10 +1,10 @@
 //! The daemon's end of the line to the agent beside the storage element ([`crate::line`]): entries, what is wanted and
 //! what became of it, and sealed files, several side by side. While there is no line, nothing is fetched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::line::{
 };
 use crate::pipeline::{InstanceError, Sealed};
 use crate::queue::{Asked, Queue, Request, State};
-use crate::registry::Registry;
+use crate::registry::{Registry, Which};
 use crate::transport::{Dialer, Door, End, LineConfig, TransportError};
 
 /// Frames that wait to be sent, at most: a few pieces.
@@ -38,6 +38,8 @@ const REDIAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 const GREETING: Duration = Duration::from_secs(20);
 /// How many may be at the door at once, the agent among them.
 const CALLERS: usize = 16;
+/// Bytes of the longest name.
+const LONGEST_NAME: usize = 255;
 /// How long the agent may take to put a file into its place.
 const PLACING: Duration = Duration::from_secs(300);
 
@@ -77,6 +79,8 @@ struct Up {
     next: Arc<AtomicU32>,
     /// A newer line took its place.
     replaced: Arc<Notify>,
+    /// The agent was told all that was registered when it greeted, so that it knows what is offered.
+    is_told: Arc<AtomicBool>,
 }
 
 /// The daemon's end of the line.
@@ -106,9 +110,9 @@ impl Link {
         }
     }
 
-    /// Whether the agent is there.
+    /// Whether the agent is there and knows what may be offered.
     pub fn is_up(&self) -> bool {
-        self.up().is_some()
+        self.up().as_ref().is_some_and(|up| up.is_told.load(Ordering::Acquire))
     }
 
     /// Something changed that the agent is to be told.
@@ -207,12 +211,11 @@ impl Link {
         let up = self.raise(outgoing.clone());
         tracing::info!(line = up.number, "the line to the agent is up");
         metrics::gauge!("recall_line_up").set(1.0);
-        self.wake.wake();
         let ended = tokio::select! {
             ended = send(&mut writer, frames) => ended.map_err(LinkError::from),
             ended = self.hear(&mut reader, &up, heard, &settled) => ended.map_err(LinkError::from),
             ended = self.heed(events, &unknown, &settled) => ended.map_err(LinkError::from),
-            ended = self.say(outgoing, upto, &unknown) => ended,
+            ended = self.say(outgoing, upto, &unknown, &up) => ended,
             () = up.replaced.notified() => Ok(()),
         };
         self.lower(&up);
@@ -232,6 +235,7 @@ impl Link {
             transfers: Arc::new(Mutex::new(Some(HashMap::new()))),
             next: Arc::default(),
             replaced: Arc::default(),
+            is_told: Arc::default(),
         };
         if let Some(older) = self.up().replace(up.clone()) {
             older.replaced.notify_one();
@@ -271,6 +275,7 @@ impl Link {
                 FromPlace::NotPlaced { transfer, reason } => verdict(up, transfer, Err(reason), |_| None),
                 FromPlace::Ping => {}
                 FromPlace::Hello { .. } => return Err(LineError::Strange),
+                ref other if !is_fit(other) => return Err(LineError::Strange),
                 other => heard.send((number, other)).await.map_err(|_| LineError::Closed)?,
             }
         }
@@ -284,7 +289,7 @@ impl Link {
         unknown: &Mutex<Vec<String>>,
         settled: &Settled,
     ) -> Result<(), LineError> {
-        let mut on_disk = Vec::new();
+        let mut on_disk = BTreeSet::new();
         loop {
             let mut heard = Vec::new();
             if events.recv_many(&mut heard, MOST_ENTRIES).await == 0 {
@@ -321,8 +326,8 @@ impl Link {
     fn do_all(
         &self,
         heard: Vec<FromPlace>,
-        mut on_disk: Vec<String>,
-    ) -> Result<(Vec<String>, Vec<String>), DatabaseError> {
+        mut on_disk: BTreeSet<String>,
+    ) -> Result<(BTreeSet<String>, Vec<String>), DatabaseError> {
         let mut wants: Vec<Vec<String>> = vec![Vec::new(); 4];
         let (mut unwanted, mut evicted) = (Vec::new(), Vec::new());
         for message in heard {
@@ -334,16 +339,23 @@ impl Link {
                 }
                 FromPlace::Evicted { name } => evicted.push(name),
                 FromPlace::OnDisk { names, last } => {
-                    on_disk.extend(names);
+                    // only what is registered, once: however much is said, it ends somewhere
+                    on_disk.extend(
+                        self.registry
+                            .find(&Which::Names(&names))?
+                            .into_iter()
+                            .map(|one| one.name),
+                    );
                     if last {
-                        self.registry.set_all_on_disk(&std::mem::take(&mut on_disk))?;
+                        let all: Vec<String> = std::mem::take(&mut on_disk).into_iter().collect();
+                        self.registry.set_all_on_disk(&all)?;
                     }
                 }
                 _ => {}
             }
         }
         if !unwanted.is_empty() {
-            self.queue.cancel(&unwanted, now_ms())?;
+            self.queue.unwant(&unwanted, now_ms())?;
         }
         self.registry.set_on_disk(&evicted, false)?;
         let mut unknown = Vec::new();
@@ -366,6 +378,7 @@ impl Link {
         outgoing: mpsc::Sender<Vec<u8>>,
         mut upto: i64,
         unknown: &Mutex<Vec<String>>,
+        up: &Up,
     ) -> Result<(), LinkError> {
         let queue = Arc::clone(&self.queue);
         let mut seen = blocking(move || queue.last_change()).await?;
@@ -374,7 +387,7 @@ impl Link {
             let looked = blocking(move || {
                 let (entries, last) = registry.changes(upto, MOST_ENTRIES)?;
                 let requests = queue.changes(seen, MOST_ENTRIES)?;
-                Ok((entries, last, requests, registry.take_evictions()?))
+                Ok((entries, last, requests, registry.evictions()?))
             });
             let (entries, last, requests, evictions) = looked.await?;
             let strangers = std::mem::take(&mut *unknown.lock().unwrap_or_else(PoisonError::into_inner));
@@ -397,12 +410,20 @@ impl Link {
                     reason: Reason::Unknown,
                 },
             }));
+            let (is_evicting, told) = (!evictions.is_empty(), evictions.clone());
             messages.extend(evictions.into_iter().map(|name| FromDaemon::Evict { name }));
             for message in messages {
                 let sent = outgoing.send(line::message(&message)).await;
                 sent.map_err(|_| LineError::Closed)?;
             }
+            if is_evicting {
+                let registry = Arc::clone(&self.registry);
+                blocking(move || registry.forget_evictions(&told)).await?;
+            }
             if !is_more {
+                if !up.is_told.swap(true, Ordering::AcqRel) {
+                    self.wake.wake();
+                }
                 let _ = timeout(LOOK, self.told.notified()).await;
             }
         }
@@ -459,6 +480,16 @@ fn timely(heard: Vec<Heard>, settled: &mut HashMap<String, u64>) -> Vec<FromPlac
     timely
 }
 
+/// Whether a message is no longer than what is registered could make it.
+fn is_fit(message: &FromPlace) -> bool {
+    let fits = |name: &String| name.len() <= LONGEST_NAME;
+    match message {
+        FromPlace::OnDisk { names, .. } => names.len() <= MOST_ENTRIES && names.iter().all(fits),
+        FromPlace::Want { name, .. } | FromPlace::Unwant { name } | FromPlace::Evicted { name } => fits(name),
+        _ => true,
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -496,6 +527,10 @@ impl Destination for Link {
 
     fn spool(&self) -> &Path {
         &self.spool
+    }
+
+    fn is_away(&self) -> bool {
+        self.up().is_none()
     }
 }
 
@@ -631,11 +666,10 @@ impl Write for Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        let known = transfers(&self.up.transfers)
-            .as_mut()
-            .and_then(|open| open.remove(&self.number));
-        // the agent has its own word where it has said one
-        if known.is_some() && !self.is_finished {
+        if let Some(open) = transfers(&self.up.transfers).as_mut() {
+            open.remove(&self.number);
+        }
+        if !self.is_finished {
             let abandon = FromDaemon::Abandon { transfer: self.number };
             let _ = self.send(line::message(&abandon));
         }

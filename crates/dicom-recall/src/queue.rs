@@ -456,6 +456,35 @@ impl Queue {
         self.update_each(names, update, now)
     }
 
+    /// Cancels those of these that nobody asked for but the storage element; answers how many that were.
+    ///
+    /// # Errors
+    /// [`DatabaseError`], with nothing cancelled.
+    pub fn unwant(&self, names: &[String], now: i64) -> Result<usize, DatabaseError> {
+        let update = "UPDATE requests SET state = 'cancelled', reason = 'cancelled', lease_owner = NULL,
+                      lease_until = NULL, changed_at = ?2, change = ?3
+                      WHERE name = ?1 AND state IN ('queued', 'running', 'waiting') AND here = 0";
+        self.update_each(names, update, now)
+    }
+
+    /// [`Self::ask`] by somebody in the hospital: the storage element cannot cancel it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`], with nothing asked for.
+    pub fn ask_here(&self, names: &[String], priority: u8, now: i64) -> Result<Vec<Asked>, DatabaseError> {
+        let priority = priority.min(HIGHEST_PRIORITY);
+        self.database.change(|transaction| {
+            let mut all = Vec::with_capacity(names.len());
+            for name in names {
+                all.push(ask(transaction, name, priority, now)?);
+                transaction
+                    .prepare_cached("UPDATE requests SET here = 1 WHERE name = ?1")?
+                    .execute([name])?;
+            }
+            Ok(all)
+        })
+    }
+
     /// Revives what failed or was cancelled of these, with all its attempts; answers how many that were.
     ///
     /// # Errors
@@ -863,6 +892,15 @@ mod tests {
         assert_eq!(queue.cancel(&[name(11)], 1).unwrap(), 1);
         assert_eq!(queue.cancel(&[name(11)], 1).unwrap(), 0);
         assert_eq!(state(&queue, 11), (State::Cancelled, Some(Reason::Cancelled)));
+        // what somebody in the hospital asked for is not the storage element's to cancel
+        let both = [name(11), name(12)];
+        queue.ask_here(&both[1..], 0, 1).unwrap();
+        ask(&queue, &[11], 0, 1);
+        assert_eq!(queue.unwant(&both, 1).unwrap(), 1);
+        assert_eq!(
+            (state(&queue, 11).0, state(&queue, 12).0),
+            (State::Cancelled, State::Queued)
+        );
         queue.hold(Reason::Storage, 2).unwrap();
         assert_eq!(state(&queue, 12), (State::Waiting, Some(Reason::Storage)));
         assert_eq!(leased(&queue, "a", 3), [name(12)], "held is not put off");

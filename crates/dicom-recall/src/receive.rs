@@ -8,8 +8,8 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use dicom_deid::Profile;
 use dicom_net::{AeTitle, Arrival, NetError, Receiver, ReceiverOptions, Sink, Taken, TlsFiles};
@@ -23,7 +23,7 @@ use crate::CONFIG;
 use crate::config::{Config, PacsConfig, Place};
 use crate::destination::Folder;
 use crate::door::{self, Ends, Host, HostTable, Principals};
-use crate::intake::{Intake, Onward, Rule};
+use crate::intake::{Intake, Onward, Rule, Ways};
 use crate::ledger::open_or_make;
 use crate::now::config_failure;
 use crate::registry::LocalRegistry;
@@ -291,7 +291,7 @@ fn intake(config: &Config, then: Then, stores: &Stores) -> Result<Intake, Failur
         }
     };
     let database = open_or_make(config)?;
-    let session = Arc::new(Session::open(stores)?);
+    let session = Session::open(stores)?;
     let secret = crate::secret::secret(&session, &config.secret)?;
     let profile = Profile::new(config.deid.clone(), &secret);
     Ok(Intake {
@@ -299,8 +299,10 @@ fn intake(config: &Config, then: Then, stores: &Stores) -> Result<Intake, Failur
         names: config.names.clone(),
         key_per: config.key_per,
         registry: Arc::new(LocalRegistry::new(database)),
-        session,
+        stores: stores.clone(),
+        session: Mutex::new((Instant::now(), Arc::new(session))),
         rule,
+        busy: Mutex::default(),
     })
 }
 
@@ -312,9 +314,21 @@ fn onward(config: &PacsConfig) -> Result<Onward, Failure> {
         crate::config::Method::CMove => crate::config::Method::CGet,
         method => method,
     };
+    let longest = config.deadlines.association;
     Ok(match Source::open(&config)? {
-        Source::Dimse { pacs, .. } => Onward::Dimse(pacs),
-        Source::Web(_) => Onward::Web(Box::new(config)),
+        Source::Dimse { pacs, .. } => {
+            let ways = (0..config.associations).map(|_| pacs.storing()).collect();
+            Onward::Dimse(Ways::new(ways, longest))
+        }
+        Source::Web(first) => {
+            let mut ways = vec![first];
+            while ways.len() < config.associations {
+                if let Source::Web(next) = Source::open(&config)? {
+                    ways.push(next);
+                }
+            }
+            Onward::Web(Ways::new(ways, longest))
+        }
     })
 }
 

@@ -179,11 +179,17 @@ pub trait Registry: Send + Sync {
     /// [`DatabaseError`], with nothing wished.
     fn wish_evicted(&self, names: &[String]) -> Result<(), DatabaseError>;
 
-    /// What was wished to be evicted since the last time.
+    /// What is wished to be evicted.
     ///
     /// # Errors
     /// [`DatabaseError`]
-    fn take_evictions(&self) -> Result<Vec<String>, DatabaseError>;
+    fn evictions(&self) -> Result<Vec<String>, DatabaseError>;
+
+    /// Whoever evicts was told of these.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    fn forget_evictions(&self, names: &[String]) -> Result<(), DatabaseError>;
 
     /// Registers these no more; answers how many of them were.
     ///
@@ -324,20 +330,21 @@ impl Registry for LocalRegistry {
         })
     }
 
-    fn take_evictions(&self) -> Result<Vec<String>, DatabaseError> {
-        let is_any = self.0.read(|connection| {
-            let query = "SELECT EXISTS (SELECT 1 FROM evictions)";
-            Ok(connection
-                .prepare_cached(query)?
-                .query_row([], |row| row.get::<_, bool>(0))?)
-        })?;
-        if !is_any {
-            return Ok(Vec::new());
-        }
-        self.0.change(|transaction| {
-            let mut statement = transaction.prepare_cached("DELETE FROM evictions RETURNING name")?;
+    fn evictions(&self) -> Result<Vec<String>, DatabaseError> {
+        self.0.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT name FROM evictions LIMIT 1000")?;
             let rows = statement.query_map([], |row| row.get(0))?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn forget_evictions(&self, names: &[String]) -> Result<(), DatabaseError> {
+        self.0.change(|transaction| {
+            let mut statement = transaction.prepare_cached("DELETE FROM evictions WHERE name = ?1")?;
+            for name in names {
+                statement.execute([name])?;
+            }
+            Ok(())
         })
     }
 
@@ -587,10 +594,16 @@ pub(crate) mod tests {
         assert_eq!(registry.record(&file(7, "b")).unwrap(), [Recorded::Other]);
         let unknown = [("/x".to_owned(), 7, "a".repeat(64))];
         assert_eq!(registry.record(&unknown).unwrap(), [Recorded::Unknown]);
-        assert!(registry.take_evictions().unwrap().is_empty());
+        assert!(registry.evictions().unwrap().is_empty());
         registry.wish_evicted(&[sample(11).name, sample(11).name]).unwrap();
-        assert_eq!(registry.take_evictions().unwrap(), [sample(11).name]);
-        assert!(registry.take_evictions().unwrap().is_empty());
+        assert_eq!(registry.evictions().unwrap(), [sample(11).name]);
+        assert_eq!(
+            registry.evictions().unwrap(),
+            [sample(11).name],
+            "until somebody was told"
+        );
+        registry.forget_evictions(&[sample(11).name]).unwrap();
+        assert!(registry.evictions().unwrap().is_empty());
         registry.set_on_disk(&[sample(11).name], true).unwrap();
         assert!(registry.find(&Which::Names(&[sample(11).name])).unwrap()[0].on_disk);
         assert_eq!(registry.on_disk().unwrap(), [sample(11).name]);

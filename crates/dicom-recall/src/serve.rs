@@ -133,12 +133,7 @@ impl ServeConfig {
     /// Every fault.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
-        let one_line = |error: toml::de::Error| vec![error.to_string().trim_end().replace('\n', " ")];
-        let reader = toml::Deserializer::parse(text).map_err(one_line)?;
-        let mut unknown = |key: serde_ignored::Path<'_>| {
-            faults.push(format!("unknown key `{}`", key.to_string().replace(".?", "")));
-        };
-        let file: File = serde_ignored::deserialize(reader, &mut unknown).map_err(one_line)?;
+        let file: File = config_file::tables(text, &mut faults)?;
         let host = file.tls.check(&mut faults, "tls", folder);
         faults.extend(file.limits.faults());
         let monitor = file

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
@@ -18,6 +19,7 @@ use http_body_util::BodyExt;
 use hydra_service::{Guard, Limits, Peer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
 
 use crate::door::Principals;
 use crate::intake::Intake;
@@ -25,6 +27,8 @@ use crate::receive::ReceiveWeb;
 
 /// Pieces of a body that may wait for the thread that reads it.
 const PIECES: usize = 4;
+/// A body of which nothing came for so long has broken off.
+const STALLED: Duration = Duration::from_secs(120);
 
 struct Api {
     intake: Arc<Intake>,
@@ -65,6 +69,7 @@ pub async fn serve(
     limits: Limits,
     mut told: watch::Receiver<bool>,
 ) {
+    let mut end = told.clone();
     let stop = async move {
         let _ = told.wait_for(|stop| *stop).await;
     };
@@ -75,8 +80,17 @@ pub async fn serve(
             }
         }
         None => {
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-                tracing::error!(reason = %error, "the listener ended");
+            let cut = async move {
+                let _ = end.wait_for(|stop| *stop).await;
+                sleep(Duration::from_millis(limits.stop_ms)).await;
+            };
+            tokio::select! {
+                served = axum::serve(listener, router).with_graceful_shutdown(stop) => {
+                    if let Err(error) = served {
+                        tracing::error!(reason = %error, "the listener ended");
+                    }
+                }
+                () = cut => tracing::warn!("requests were cut short"),
             }
         }
     }
@@ -130,8 +144,9 @@ impl Api {
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default().to_owned();
         let (sender, pieces) = mpsc::channel(PIECES);
-        let (mut visit, most) = (self.intake.visit(), self.instances);
+        let (intake, most) = (Arc::clone(&self.intake), self.instances);
         let taking = tokio::task::spawn_blocking(move || {
+            let mut visit = intake.visit();
             let body = Pieces::new(pieces);
             let mut sink = |arrival: &Arrival, file: &mut dyn Read| visit.take(arrival, file);
             receive(&kind, body, study.as_ref(), most, &mut sink)
@@ -165,14 +180,18 @@ enum Piece {
 }
 
 async fn feed(mut body: Body, sender: mpsc::Sender<Piece>) {
-    while let Some(frame) = body.frame().await {
+    // whoever stops in the midst does not keep a place for as long as a whole request may take
+    while let Ok(next) = timeout(STALLED, body.frame()).await {
+        let Some(frame) = next else {
+            let _ = sender.send(Piece::End).await;
+            return;
+        };
         let Ok(frame) = frame else { return };
         let Ok(bytes) = frame.into_data() else { continue };
         if sender.send(Piece::Bytes(bytes)).await.is_err() {
             return;
         }
     }
-    let _ = sender.send(Piece::End).await;
 }
 
 struct Pieces {

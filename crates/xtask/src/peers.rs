@@ -178,7 +178,7 @@ mod tests {
                 started(&path, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                for call in ["Command::new(\"", "unprivileged(\"", "Server::start(\""] {
+                for call in ["Command::new(\"", "= unprivileged(\"", "Server::start(\""] {
                     let names = text.split(call).skip(1).filter_map(|rest| rest.split('"').next());
                     found.extend(names.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned()));
                 }

@@ -125,13 +125,8 @@ impl PlaceConfig {
     /// # Errors
     /// Every fault.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
-        let one_line = |error: toml::de::Error| vec![error.to_string().trim_end().replace('\n', " ")];
         let mut faults = Vec::new();
-        let reader = toml::Deserializer::parse(text).map_err(one_line)?;
-        let mut unknown = |key: serde_ignored::Path<'_>| {
-            faults.push(format!("unknown key `{}`", key.to_string().replace(".?", "")));
-        };
-        let file: File = serde_ignored::deserialize(reader, &mut unknown).map_err(one_line)?;
+        let file: File = config_file::tables(text, &mut faults)?;
         for (name, value) in [("root", &file.root), ("database", &file.database)] {
             if value.is_none() {
                 faults.push(format!("`{name}` is missing"));

@@ -23,6 +23,8 @@ const HELLO: Duration = Duration::from_secs(20);
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 /// Lines at once: several daemons may work on one queue.
 const MOST_LINES: usize = 8;
+/// Connections at once that have not shown yet who they are: they take no line's place.
+const MOST_KNOCKS: usize = 256;
 /// Files at once on a line.
 const MOST_TRANSFERS: usize = 256;
 
@@ -61,6 +63,7 @@ async fn keep_listening(agent: &Arc<Agent>, door: &Door) {
         tracing::info!(%address, "waiting for the daemon");
     }
     let lines = Arc::new(tokio::sync::Semaphore::new(MOST_LINES));
+    let knocks = Arc::new(tokio::sync::Semaphore::new(MOST_KNOCKS));
     loop {
         let knock = match door.accept().await {
             Ok(knock) => knock,
@@ -70,16 +73,20 @@ async fn keep_listening(agent: &Arc<Agent>, door: &Door) {
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&lines).try_acquire_owned() else {
+        let Ok(at_door) = Arc::clone(&knocks).try_acquire_owned() else {
             continue;
         };
-        let agent = Arc::clone(agent);
+        let (agent, lines) = (Arc::clone(agent), Arc::clone(&lines));
         tokio::spawn(async move {
             match knock.let_in().await {
-                Ok(stream) => drop(attend(&agent, stream).await),
+                Ok(stream) => {
+                    drop(at_door);
+                    if let Ok(_permit) = lines.try_acquire_owned() {
+                        attend(&agent, stream).await;
+                    }
+                }
                 Err(error) => not_reached(&error),
             }
-            drop(permit);
         });
     }
 }
@@ -123,12 +130,10 @@ impl Drop for Registered<'_> {
     }
 }
 
-/// A file that comes.
-enum Transfer {
-    /// As far as it is there.
-    Open(Box<Part>, Entry),
-    /// It was refused; what still comes of it is dropped.
-    Refused,
+/// A file that comes, as far as it is there, and what it has to be.
+struct Transfer {
+    part: Part,
+    entry: Entry,
 }
 
 impl Agent {
@@ -183,11 +188,15 @@ impl<'a> Session<'a> {
             Frame::Message(FromDaemon::Hello { registry, .. }) => registry,
             _ => return Err(LineError::NoHello),
         };
+        // one after the other, so that of two registries only one is let in
+        let greeting = agent.greeting.lock().await;
         if !block_in_place(|| agent.greet(&registry)).map_err(database)? {
             let other = "a daemon with another registry is there";
             return Err(LineError::Io(std::io::Error::other(other)));
         }
         let (say, said) = mpsc::unbounded_channel();
+        // its pings tell the other end that we are there while the files are looked at
+        let writer = tokio::spawn(write_all(to, said));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // said first, and looked at again once the line hears of what goes meanwhile
         let there = block_in_place(|| agent.say_files(&say)).map_err(database)?;
@@ -200,17 +209,14 @@ impl<'a> Session<'a> {
             lines.insert(number, line);
             lines.len()
         };
+        drop(greeting);
         metrics::gauge!("recall_lines").set(super::to_f64(lines as u64));
         let session = Self {
             agent,
             from,
             say,
             transfers: HashMap::new(),
-            _registered: Registered {
-                agent,
-                number,
-                writer: tokio::spawn(write_all(to, said)),
-            },
+            _registered: Registered { agent, number, writer },
         };
         block_in_place(|| session.begin(there))?;
         Ok(session)
@@ -281,7 +287,7 @@ impl<'a> Session<'a> {
                     tracing::warn!(name, reason = %full(&error), "not placed");
                     error.reason()
                 })?;
-                Ok(Transfer::Open(Box::new(part), entry))
+                Ok(Transfer { part, entry })
             })
         };
         match begun {
@@ -292,16 +298,13 @@ impl<'a> Session<'a> {
 
     fn refuse(&mut self, transfer: u32, reason: Reason) {
         metrics::counter!("recall_not_placed", "reason" => reason.word()).increment(1);
-        if self.transfers.len() < MOST_TRANSFERS {
-            self.transfers.insert(transfer, Transfer::Refused);
-        } else {
-            self.transfers.remove(&transfer);
-        }
+        // pieces and the end of what is not known are dropped
+        self.transfers.remove(&transfer);
         self.say(FromPlace::NotPlaced { transfer, reason });
     }
 
     fn piece(&mut self, transfer: u32, bytes: &[u8]) {
-        let Some(Transfer::Open(part, entry)) = self.transfers.get_mut(&transfer) else {
+        let Some(Transfer { part, entry }) = self.transfers.get_mut(&transfer) else {
             return;
         };
         let is_too_long = entry.size.is_some_and(|size| part.size() + bytes.len() as u64 > size);
@@ -319,13 +322,13 @@ impl<'a> Session<'a> {
     }
 
     fn finish(&mut self, transfer: u32, size: u64, sha256: String) {
-        let Some(Transfer::Open(part, entry)) = self.transfers.remove(&transfer) else {
+        let Some(Transfer { part, entry }) = self.transfers.remove(&transfer) else {
             return;
         };
         let (agent, say) = (Arc::clone(self.agent), self.say.clone());
         // flushing takes its time: other files go on meanwhile
         tokio::task::spawn_blocking(move || {
-            let answer = match agent.finish(*part, &entry, size, &sha256) {
+            let answer = match agent.finish(part, &entry, size, &sha256) {
                 Ok(()) => FromPlace::Placed { transfer },
                 Err(error) => {
                     let reason = error.reason();

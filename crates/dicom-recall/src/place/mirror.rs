@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use crate::ask::{Progress, Refusal, RequestFile, RequestStatus};
 use crate::line::{Entry, News, Reason};
 
+/// Files of requests in one answer, about: a line of the socket holds them.
+const MOST_FILES_TOLD: usize = 30_000;
 /// "HyRP" in the file's header, so that no other SQLite database is taken for one of ours.
 const APPLICATION_ID: i64 = 0x4879_5250;
 const SCHEMA_VERSION: i64 = 1;
@@ -163,21 +165,49 @@ impl Mirror {
         })
     }
 
-    /// Takes changes over; what was seen is skipped. Answers the files that are not what is registered any more.
+    /// Which files must go because of these entries: of what is gone, and of what is another file now.
     ///
     /// # Errors
     /// [`MirrorError`]
-    pub fn apply(&mut self, entries: &[Entry], upto: i64) -> Result<Vec<String>, MirrorError> {
+    pub fn stale(&self, entries: &[Entry], upto: i64) -> Result<Vec<String>, MirrorError> {
+        let mut stale = Vec::new();
         if self.registry()?.is_none_or(|(_, known)| upto <= known) {
-            return Ok(Vec::new());
+            return Ok(stale);
+        }
+        let other = "SELECT 1 FROM files WHERE name = ?1 AND (size <> ?2 OR sha256 <> lower(?3))";
+        // unregistered and registered again, of which only the end was told
+        let again = "SELECT 1 FROM entries WHERE name = ?1 AND registered_at <> ?2";
+        for entry in entries {
+            let is_stale = entry.gone
+                || self.connection.prepare_cached(other)?.exists(params![
+                    entry.name,
+                    entry.size.map(signed),
+                    entry.sha256
+                ])?
+                || self
+                    .connection
+                    .prepare_cached(again)?
+                    .exists(params![entry.name, entry.registered_at])?;
+            if is_stale {
+                stale.push(entry.name.clone());
+            }
+        }
+        Ok(stale)
+    }
+
+    /// Takes entries that changed, whose [`Self::stale`] files are gone. Changes that are known already are left out.
+    ///
+    /// # Errors
+    /// [`MirrorError`]
+    pub fn apply(&mut self, entries: &[Entry], upto: i64) -> Result<(), MirrorError> {
+        if self.registry()?.is_none_or(|(_, known)| upto <= known) {
+            return Ok(());
         }
         self.together(|db| {
-            let mut stale = Vec::new();
             for entry in entries {
                 if entry.gone {
                     db.prepare_cached("DELETE FROM entries WHERE name = ?1")?
                         .execute([&entry.name])?;
-                    stale.push(entry.name.clone());
                     continue;
                 }
                 db.prepare_cached("INSERT OR REPLACE INTO entries VALUES (?1, ?2, ?3, ?4)")?
@@ -187,17 +217,19 @@ impl Mirror {
                         entry.sha256,
                         entry.registered_at
                     ])?;
-                let other = "SELECT 1 FROM files WHERE name = ?1 AND (size <> ?2 OR sha256 <> lower(?3))";
-                let is_other =
-                    db.prepare_cached(other)?
-                        .exists(params![entry.name, entry.size.map(signed), entry.sha256])?;
-                if is_other {
-                    stale.push(entry.name.clone());
-                }
             }
             db.execute("UPDATE registry SET upto = ?1", [upto])?;
-            Ok(stale)
+            Ok(())
         })
+    }
+
+    /// Whether a request waits for a file.
+    ///
+    /// # Errors
+    /// [`MirrorError`]
+    pub fn is_awaited(&self, name: &str) -> Result<bool, MirrorError> {
+        let awaited = "SELECT 1 FROM request_files WHERE name = ?1 AND progress IN ('submitted', 'started')";
+        Ok(self.connection.prepare_cached(awaited)?.exists([name])?)
     }
 
     /// What is registered under a name.
@@ -455,9 +487,17 @@ impl Mirror {
         )?;
         let rows = statement.query_map([owner], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let rows: Vec<(i64, String, i64)> = rows.collect::<Result<_, _>>()?;
-        rows.into_iter()
-            .map(|(number, request, created_at)| self.status(number, request, created_at))
-            .collect()
+        // as many of the newest as an answer holds
+        let (mut all, mut left) = (Vec::new(), MOST_FILES_TOLD);
+        for (number, request, created_at) in rows {
+            let status = self.status(number, request, created_at)?;
+            if !all.is_empty() && status.files.len() > left {
+                break;
+            }
+            left = left.saturating_sub(status.files.len());
+            all.push(status);
+        }
+        Ok(all)
     }
 
     /// How many requests there are.
@@ -740,7 +780,14 @@ mod tests {
         };
         mirror.placed("/a/1", 1, "00", 7).unwrap();
         // the bytes of one that changed are not what is registered
-        assert_eq!(mirror.apply(&[gone, entry("/a/1", 4)], 4).unwrap(), ["/a/2", "/a/1"]);
+        let again = Entry {
+            registered_at: entry("/b", 3).registered_at + 1,
+            ..entry("/b", 3)
+        };
+        let changes = [gone, entry("/a/1", 4), again];
+        assert_eq!(mirror.stale(&changes, 4).unwrap(), ["/a/2", "/a/1", "/b"]);
+        mirror.apply(&changes, 4).unwrap();
+        assert!(mirror.stale(&changes, 4).unwrap().is_empty(), "they are known");
         drop(mirror);
         let mut mirror = Mirror::open(&folder.path().join("place.sqlite")).unwrap();
         assert_eq!(mirror.registry().unwrap(), Some(("one".to_owned(), 4)));

@@ -149,6 +149,8 @@ struct Agent {
     root: Arc<Root>,
     mirror: Mutex<Mirror>,
     lines: Mutex<BTreeMap<u64, Line>>,
+    /// Held while a daemon is let in.
+    greeting: tokio::sync::Mutex<()>,
     waiting: Mutex<HashMap<String, watch::Sender<Outcome>>>,
     /// There may be too much on disk.
     crowded: tokio::sync::Notify,
@@ -167,6 +169,7 @@ impl Agent {
             root: Arc::new(root),
             mirror: Mutex::new(mirror),
             lines: Mutex::default(),
+            greeting: tokio::sync::Mutex::default(),
             waiting: Mutex::default(),
             crowded: tokio::sync::Notify::new(),
         })
@@ -383,20 +386,22 @@ impl Agent {
             });
         }
         let told = mirror.prepare(&request, owner, &begins, priority, now())?;
-        drop(mirror);
         for name in told {
             self.say_want(&name, priority);
         }
+        drop(mirror);
         Ok(Answer::Accepted { request })
     }
 
     /// No request waits for these; where nobody else does, the daemon is told.
     fn unwant(&self, names: &[String]) -> Answer {
         for name in names {
-            if self.waiting().contains_key(name) {
+            // with the mirror in hand: whoever asks anew comes before all of this or after it
+            let mut mirror = self.mirror();
+            if self.waiting().contains_key(name) || mirror.is_awaited(name).unwrap_or(true) {
                 continue;
             }
-            if let Err(error) = self.mirror().unwant(name) {
+            if let Err(error) = mirror.unwant(name) {
                 tracing::warn!(reason = %full(&error), "the database failed");
             }
             self.say(&FromPlace::Unwant { name: name.clone() });
@@ -444,10 +449,10 @@ impl Agent {
             std::collections::hash_map::Entry::Vacant(new) => new.insert(watch::channel(None).0).subscribe(),
         };
         let is_new = mirror.want_it(name, 2, now())?;
-        drop(mirror);
         if is_new {
             self.say_want(name, 2);
         }
+        drop(mirror);
         Ok(Ok(receiver))
     }
 
@@ -489,9 +494,20 @@ impl Agent {
                 "entries with names that are none are left out"
             );
         }
-        let stale = self.mirror().apply(&fit, upto)?;
+        // off the disk before it is remembered that they were told of
+        let stale = self.mirror().stale(&fit, upto)?;
         for name in &stale {
             self.take_away(name)?;
+        }
+        self.mirror().apply(&fit, upto)?;
+        // what nobody wrote down, because the database was lost
+        for entry in fit.iter().filter(|entry| !entry.gone) {
+            if let Some(size) = self.root.size_of(&entry.name) {
+                let mut mirror = self.mirror();
+                if mirror.file(&entry.name)?.is_none() && entry.size.is_none_or(|other| other == size) {
+                    mirror.is_there(&entry.name, size, now())?;
+                }
+            }
         }
         let mut last = "";
         for entry in fit.iter().filter(|entry| !entry.gone) {
@@ -512,7 +528,20 @@ impl Agent {
     }
 
     fn news(&self, name: &str, news: &News) -> Result<(), MirrorError> {
-        self.mirror().news(name, news, now())?;
+        let mut mirror = self.mirror();
+        let is_cancelled = matches!(
+            news,
+            News::Failed {
+                reason: Reason::Cancelled
+            }
+        );
+        if is_cancelled && mirror.want(name)?.is_some_and(|want| want.state == WantState::Asked) {
+            // of before it was asked for anew; said once more, for the two may have crossed
+            self.say_want(name, 2);
+            return Ok(());
+        }
+        mirror.news(name, news, now())?;
+        drop(mirror);
         if let News::Failed { reason } = news {
             tracing::info!(name, reason = reason.word(), "not recalled");
             metrics::counter!("recall_failed", "reason" => reason.word()).increment(1);
@@ -552,10 +581,24 @@ impl Agent {
             sha256: entry.sha256.as_deref(),
         };
         let (size, sha256) = part.finish(&entry.name, &[announced, registered])?;
+        // it may have changed while it was flushed; whoever changes it from now on finds it among the files
+        let mut mirror = self.mirror();
+        let is_it = |registered: Entry| {
+            registered.registered_at == entry.registered_at
+                && registered.size.is_none_or(|other| other == size)
+                && registered
+                    .sha256
+                    .is_none_or(|other| other.eq_ignore_ascii_case(&sha256))
+        };
+        if !mirror.entry(&entry.name).ok().flatten().is_some_and(is_it) {
+            let _ = self.root.remove(&entry.name);
+            return Err(PlaceError::Changed);
+        }
         // the name is there, so whoever looks finds it; a database that fails is put right at the next start
-        if let Err(error) = self.mirror().placed(&entry.name, size, &sha256, now()) {
+        if let Err(error) = mirror.placed(&entry.name, size, &sha256, now()) {
             tracing::error!(name = entry.name, reason = %full(&error), "the database failed");
         }
+        drop(mirror);
         tracing::info!(name = entry.name, size, "placed");
         metrics::counter!("recall_placed").increment(1);
         metrics::counter!("recall_placed_bytes").increment(size);
@@ -572,7 +615,9 @@ impl Agent {
         for name in names {
             let may = {
                 let mirror = self.mirror();
-                mirror.entry(name)?.is_some() && (force || !mirror.is_held(name, now())?)
+                // a file that nobody registers any more is ours if we wrote it down
+                let is_ours = mirror.entry(name)?.is_some() || mirror.file(name)?.is_some();
+                is_ours && (force || !mirror.is_held(name, now())?)
             };
             if may && self.take_away(name)? {
                 evicted.push(name.clone());
