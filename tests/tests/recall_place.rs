@@ -745,3 +745,74 @@ fn whoever_runs_the_storage_element_sees_what_the_agent_knows() {
     drop(place);
     assert_eq!(rss(&["statx", "/eds/b"]), "-5\n");
 }
+
+#[test]
+fn files_that_were_refused_do_not_fill_up_the_line() {
+    let place = Place::start("");
+    let good = bytes(300_000);
+    let mut line = talk(&place, &[(NAME, &good)]);
+    // more than may be open at once; of what is refused nothing else is said
+    for transfer in 1..=300 {
+        let (name, size) = (NAME.to_owned(), Some(5));
+        line.say(&FromDaemon::Offer { transfer, name, size });
+        let reason = Reason::Changed;
+        assert_eq!(line.hear(), Some(FromPlace::NotPlaced { transfer, reason }));
+    }
+    line.send(301, NAME, &good);
+    assert_eq!(line.finish(301, &good), Some(FromPlace::Placed { transfer: 301 }));
+}
+
+#[test]
+fn what_was_registered_anew_is_not_served_from_old_bytes() {
+    let place = Place::start("");
+    let old = bytes(1000);
+    let mut line = talk(&place, &[(NAME, &old)]);
+    line.send(1, NAME, &old);
+    assert_eq!(line.finish(1, &old), Some(FromPlace::Placed { transfer: 1 }));
+    // gone and there again, of which only the end is told; nobody knows yet what it will be
+    let again = line::Entry {
+        registered_at: entry(NAME, &old).registered_at + 1,
+        size: None,
+        sha256: None,
+        ..entry(NAME, &old)
+    };
+    line.say(&FromDaemon::Entries {
+        entries: vec![again],
+        upto: 2,
+    });
+    assert_eq!(line.hear(), Some(FromPlace::Evicted { name: NAME.to_owned() }));
+    assert!(!place.file(NAME).exists() && !place.stat(NAME).on_disk);
+}
+
+#[test]
+fn the_answer_to_an_old_cancel_is_not_taken_for_one_to_a_new_wish() {
+    let place = Place::start("");
+    let good = bytes(1000);
+    let mut line = talk(&place, &[(NAME, &good)]);
+    let name = NAME.to_owned();
+    let _ = prepare(&place, "old", &[NAME]);
+    let want = line.hear();
+    assert!(matches!(want, Some(FromPlace::Want { .. })), "{want:?}");
+    let cancelled = place.ask(&Ask::Cancel {
+        request: "old".to_owned(),
+        owner: None,
+        names: None,
+    });
+    assert_eq!(cancelled, Answer::Done);
+    assert_eq!(line.hear(), Some(FromPlace::Unwant { name: name.clone() }));
+    let _ = prepare(&place, "new", &[NAME]);
+    assert!(matches!(line.hear(), Some(FromPlace::Want { .. })));
+    let reason = Reason::Cancelled;
+    line.say(&FromDaemon::News {
+        name,
+        news: News::Failed { reason },
+    });
+    assert!(
+        matches!(line.hear(), Some(FromPlace::Want { .. })),
+        "it is said once more"
+    );
+    assert_eq!(progress(&place, "new"), [(Progress::Submitted, None, false)]);
+    line.send(1, NAME, &good);
+    assert_eq!(line.finish(1, &good), Some(FromPlace::Placed { transfer: 1 }));
+    assert_eq!(progress(&place, "new"), [(Progress::Completed, None, true)]);
+}

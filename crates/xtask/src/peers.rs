@@ -17,6 +17,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("voms-proxy-init", "voms-clients"),
     ("dcmdump", "dcmtk"),
+    ("storescu", "dcmtk"),
     ("dcmcjpeg", "dcmtk"),
     ("dcmqrscp", "dcmtk"),
     ("dcmsend", "dcmtk"),
@@ -28,6 +29,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("xrootd", "xrootd-server"),
     ("xrootd", "xrootd-plugins"),
     ("xrdcp", "xrootd-client"),
+    ("xrdfs", "xrootd-client"),
     ("globus-gridftp-server", "globus-gridftp-server-progs"),
     ("gfal-copy", "gfal2-util-scripts"),
     ("gfal-copy", "python3-gfal2-util"),
@@ -168,7 +170,7 @@ mod tests {
     use super::*;
 
     /// What a Debian without anything added has.
-    const ALWAYS_THERE: &[&str] = &["bash", "chmod", "kill", "mkfifo", "sh", "sleep"];
+    const ALWAYS_THERE: &[&str] = &["bash", "chmod", "kill", "mkfifo", "sh", "sleep", "umount"];
 
     /// Every program that a test starts by its name, in `Command::new("…")`, `unprivileged("…")` or `Server::start("…")`.
     fn started(folder: &Path, found: &mut BTreeSet<String>) {
