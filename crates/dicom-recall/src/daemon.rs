@@ -30,6 +30,7 @@ use crate::config::{Config, Place};
 use crate::database::{Database, DatabaseError, now_ms};
 use crate::destination::{Destination, Folder};
 use crate::engine::{Item, Recall, Series, Settled, Stop, Teller, Tools, Waiting};
+use crate::errors::chain;
 use crate::evict;
 use crate::keys::Keys;
 use crate::ledger::{database_failure, open_or_make};
@@ -726,18 +727,6 @@ fn tell(name: &str, outcome: Outcome) {
     let reason = reason.map_or("", Reason::word);
     metrics::counter!("recall_files_total", "result" => result, "reason" => reason).increment(1);
     tracing::info!(name, result, reason, "done with");
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

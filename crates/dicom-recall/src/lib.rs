@@ -23,6 +23,7 @@ pub mod database;
 pub mod destination;
 pub mod door;
 pub mod engine;
+mod errors;
 pub mod evict;
 pub mod hooks;
 pub mod hsm;

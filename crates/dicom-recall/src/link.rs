@@ -13,10 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
-use crate::daemon::{Wake, chain};
+use crate::daemon::Wake;
 use crate::database::{DatabaseError, now_ms};
 use crate::destination::{Destination, Hashing, Placer, SealInto};
 use crate::engine::Item;
+use crate::errors::chain;
 use crate::line::{
     self, Frame, FromDaemon, FromPlace, LONGEST_PIECE, LineError, MOST_ENTRIES, News, PING_S, Reason, SILENCE_S,
     VERSION,

@@ -13,6 +13,7 @@ use aws_lc_rs::digest;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::database::hex;
 use crate::line::Reason;
 use crate::names;
 
@@ -305,11 +306,6 @@ impl Drop for Part {
             let _ = rustix::fs::unlinkat(&self.root.parts, name, AtFlags::empty());
         }
     }
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

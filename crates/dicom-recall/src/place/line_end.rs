@@ -13,7 +13,8 @@ use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 use super::files::Part;
-use super::{Agent, Line, full};
+use super::{Agent, Line};
+use crate::errors::chain;
 use crate::line::{self, Entry, Frame, FromDaemon, FromPlace, LineError, MOST_ENTRIES, PING_S, Reason, SILENCE_S};
 use crate::transport::{Dialer, Door, End, LineConfig, Stream, TransportError};
 
@@ -93,7 +94,7 @@ async fn keep_listening(agent: &Arc<Agent>, door: &Door) {
 
 fn not_reached(error: &TransportError) {
     metrics::counter!("recall_line_failed").increment(1);
-    tracing::warn!(reason = %full(error), "no line to the daemon");
+    tracing::warn!(reason = %chain(error), "no line to the daemon");
 }
 
 /// Attends to a line until it breaks; whether it came as far as both greetings.
@@ -101,13 +102,13 @@ async fn attend(agent: &Arc<Agent>, stream: Stream) -> bool {
     let mut session = match Session::greet(agent, stream).await {
         Ok(session) => session,
         Err(error) => {
-            tracing::warn!(reason = %full(&error), "no line to the daemon");
+            tracing::warn!(reason = %chain(&error), "no line to the daemon");
             return false;
         }
     };
     tracing::info!("the line to the daemon is up");
     let error = session.listen().await;
-    tracing::warn!(reason = %full(&error), "the line to the daemon broke");
+    tracing::warn!(reason = %chain(&error), "the line to the daemon broke");
     true
 }
 
@@ -284,7 +285,7 @@ impl<'a> Session<'a> {
         } else {
             self.agent.offered(name, size).and_then(|entry| {
                 let part = self.agent.root.part().map_err(|error| {
-                    tracing::warn!(name, reason = %full(&error), "not placed");
+                    tracing::warn!(name, reason = %chain(&error), "not placed");
                     error.reason()
                 })?;
                 Ok(Transfer { part, entry })
@@ -312,7 +313,7 @@ impl<'a> Session<'a> {
             Err(Reason::Changed)
         } else {
             part.write(bytes).map_err(|error| {
-                tracing::warn!(name = entry.name, reason = %full(&error), "not placed");
+                tracing::warn!(name = entry.name, reason = %chain(&error), "not placed");
                 error.reason()
             })
         };
@@ -333,7 +334,7 @@ impl<'a> Session<'a> {
                 Err(error) => {
                     let reason = error.reason();
                     metrics::counter!("recall_not_placed", "reason" => reason.word()).increment(1);
-                    tracing::warn!(name = entry.name, reason = %full(&error), "not placed");
+                    tracing::warn!(name = entry.name, reason = %chain(&error), "not placed");
                     FromPlace::NotPlaced { transfer, reason }
                 }
             };

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{Answer, Ask, FileStatus, Progress, Refusal, RequestStatus, Wish};
+use crate::errors::chain;
 use crate::line::{Entry, FromPlace, News, Reason};
 use crate::names;
 use crate::now::config_failure;
@@ -107,25 +108,13 @@ async fn sweep(agent: Arc<Agent>) {
         let sweeping = Arc::clone(&agent);
         let swept = tokio::task::spawn_blocking(move || sweeping.sweep()).await;
         if let Ok(Err(error)) = swept {
-            tracing::warn!(reason = %full(&error), "cannot look through the files");
+            tracing::warn!(reason = %chain(&error), "cannot look through the files");
         }
         tokio::select! {
             () = tokio::time::sleep(SWEEP) => {}
             () = agent.crowded.notified() => {}
         }
     }
-}
-
-/// An error with its causes, for the log.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The clock, in seconds since 1970.
@@ -288,7 +277,7 @@ impl Agent {
         answered.unwrap_or_else(|error| match error {
             MirrorError::Refused(refusal) => refused(refusal, &error.to_string()),
             error => {
-                tracing::error!(reason = %full(&error), "the database failed");
+                tracing::error!(reason = %chain(&error), "the database failed");
                 refused(Refusal::Database, "the agent's database cannot be written or read")
             }
         })
@@ -402,7 +391,7 @@ impl Agent {
                 continue;
             }
             if let Err(error) = mirror.unwant(name) {
-                tracing::warn!(reason = %full(&error), "the database failed");
+                tracing::warn!(reason = %chain(&error), "the database failed");
             }
             self.say(&FromPlace::Unwant { name: name.clone() });
         }
@@ -424,7 +413,7 @@ impl Agent {
         }
         let waited = self.try_stage(name);
         waited.unwrap_or_else(|error| {
-            tracing::error!(reason = %full(&error), "the database failed");
+            tracing::error!(reason = %chain(&error), "the database failed");
             Err(refused(
                 Refusal::Database,
                 "the agent's database cannot be written or read",
@@ -596,7 +585,7 @@ impl Agent {
         }
         // the name is there, so whoever looks finds it; a database that fails is put right at the next start
         if let Err(error) = mirror.placed(&entry.name, size, &sha256, now()) {
-            tracing::error!(name = entry.name, reason = %full(&error), "the database failed");
+            tracing::error!(name = entry.name, reason = %chain(&error), "the database failed");
         }
         drop(mirror);
         tracing::info!(name = entry.name, size, "placed");
@@ -729,7 +718,7 @@ fn random_name() -> String {
         bytes[..4].copy_from_slice(&process::id().to_be_bytes());
         bytes[8..].copy_from_slice(&now().to_be_bytes());
     }
-    files::hex(&bytes)
+    crate::database::hex(&bytes)
 }
 
 fn database_failure(error: MirrorError) -> Failure {
