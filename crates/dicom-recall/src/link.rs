@@ -82,6 +82,8 @@ struct Up {
     replaced: Arc<Notify>,
     /// The agent was told all that was registered when it greeted, so that it knows what is offered.
     is_told: Arc<AtomicBool>,
+    /// The agent has said what is on disk, and that is in the registry: what is placed from now on is newer.
+    has_listed: Arc<AtomicBool>,
 }
 
 /// The daemon's end of the line.
@@ -111,9 +113,10 @@ impl Link {
         }
     }
 
-    /// Whether the agent is there and knows what may be offered.
+    /// Whether the agent is there, knows what may be offered, and has said what it has.
     pub fn is_up(&self) -> bool {
-        self.up().as_ref().is_some_and(|up| up.is_told.load(Ordering::Acquire))
+        let is_ready = |up: &Up| up.is_told.load(Ordering::Acquire) && up.has_listed.load(Ordering::Acquire);
+        self.up().as_ref().is_some_and(is_ready)
     }
 
     /// Something changed that the agent is to be told.
@@ -215,7 +218,7 @@ impl Link {
         let ended = tokio::select! {
             ended = send(&mut writer, frames) => ended.map_err(LinkError::from),
             ended = self.hear(&mut reader, &up, heard, &settled) => ended.map_err(LinkError::from),
-            ended = self.heed(events, &unknown, &settled) => ended.map_err(LinkError::from),
+            ended = self.heed(events, &unknown, &settled, &up) => ended.map_err(LinkError::from),
             ended = self.say(outgoing, upto, &unknown, &up) => ended,
             () = up.replaced.notified() => Ok(()),
         };
@@ -237,6 +240,7 @@ impl Link {
             next: Arc::default(),
             replaced: Arc::default(),
             is_told: Arc::default(),
+            has_listed: Arc::default(),
         };
         if let Some(older) = self.up().replace(up.clone()) {
             older.replaced.notify_one();
@@ -289,6 +293,7 @@ impl Link {
         mut events: mpsc::Receiver<Heard>,
         unknown: &Mutex<Vec<String>>,
         settled: &Settled,
+        up: &Up,
     ) -> Result<(), LineError> {
         let mut on_disk = BTreeSet::new();
         loop {
@@ -303,6 +308,9 @@ impl Link {
                 }
             }
             let heard = timely(heard, &mut lock(settled));
+            let has_listed = heard
+                .iter()
+                .any(|one| matches!(one, FromPlace::OnDisk { last: true, .. }));
             let link = Arc::clone(self);
             let before = std::mem::take(&mut on_disk);
             let done = tokio::task::spawn_blocking(move || link.do_all(heard, before)).await;
@@ -310,6 +318,7 @@ impl Link {
                 Ok(Ok((left, strangers))) => {
                     on_disk = left;
                     unknown.lock().unwrap_or_else(PoisonError::into_inner).extend(strangers);
+                    up.has_listed.fetch_or(has_listed, Ordering::AcqRel);
                 }
                 // the agent says it again over the next line
                 Ok(Err(error)) => {
