@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: finding and running the built programs, and stores that misbehave.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -39,6 +40,28 @@ pub fn program(name: &str) -> PathBuf {
         "`{name}` says `{version}`, not {ours}: cargo build --workspace --bins"
     );
     path
+}
+
+/// All files under a folder, by their path in it.
+///
+/// # Panics
+/// If they cannot be read.
+pub fn files_under(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).expect("a folder that can be read") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).expect("a file that can be read");
+                let name = path.strip_prefix(folder).expect("it is under the folder");
+                found.insert(name.to_owned(), bytes);
+            }
+        }
+    }
+    found
 }
 
 /// How a program ended.

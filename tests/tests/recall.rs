@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use hydra_tests::Ended;
 use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::pacs::{Dcmqrscp, FakePacs, Fault, OURS, Orthanc, THEIRS, free_port, load};
-use hydra_xtask::dicom::{INVENTED, ct_slice};
+use hydra_tests::{Ended, files_under};
+use hydra_xtask::dicom::{INVENTED, ct_slice, ct_study};
 use serde_json::Value;
 use testgrid::GridOptions;
 
@@ -18,9 +18,7 @@ static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions
 
 /// A study of two series with two slices and one; the number keeps the keys of tests apart.
 fn study(number: u128) -> Vec<Vec<u8>> {
-    [(11, 101), (11, 102), (12, 103)]
-        .map(|(series, image)| ct_slice(&INVENTED, [number, number * 100 + series, number * 1000 + image, 9]))
-        .to_vec()
+    ct_study(&INVENTED, number)
 }
 
 fn study_name(number: u128) -> String {
@@ -75,24 +73,6 @@ fn of_state<'a>(lines: &'a [Value], state: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["state"] == state).collect()
 }
 
-/// All files under a folder, by their path in it.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let bytes = fs::read(&path).unwrap();
-                found.insert(path.strip_prefix(folder).unwrap().to_owned(), bytes);
-            }
-        }
-    }
-    found
-}
-
 /// Neither what was said nor any file has anything of the patient, or an original identifier.
 #[track_caller]
 fn names_nobody(ended: &Ended, placed: &BTreeMap<PathBuf, Vec<u8>>, originals: &[&str]) {
@@ -125,7 +105,7 @@ fn peer_a_series_comes_from_orthanc_by_every_method_and_is_the_same_file() {
     let ended = now(&desk, &what, &[]).exits(0);
     let told = lines(&ended);
     assert_eq!(of_state(&told, "placed").len(), 2, "{ended:?}");
-    let placed = files(&desk.path("se"));
+    let placed = files_under(&desk.path("se"));
     assert_eq!(placed.len(), 2);
     let originals = ["2.25.1001", "2.25.100111", "2.25.1001101"];
     names_nobody(&ended, &placed, &originals);
@@ -154,7 +134,7 @@ fn peer_a_series_comes_from_orthanc_by_every_method_and_is_the_same_file() {
             ended.stdout.contains("placed 2 of 2 instances under 1 keys"),
             "{ended:?}"
         );
-        assert!(files(&desk.path(name)) == placed, "{name}: other bytes");
+        assert!(files_under(&desk.path(name)) == placed, "{name}: other bytes");
         names_nobody(&ended, &placed, &originals);
     }
 
@@ -259,7 +239,7 @@ fn peer_a_study_comes_from_dcmqrscp() {
     let desk = desk(&dimse("c-get", server.port));
     let ended = now(&desk, &study_name(1002), &[]).exits(0);
     assert_eq!(of_state(&lines(&ended), "placed").len(), 3, "{ended:?}");
-    assert_eq!(files(&desk.path("se")).len(), 3);
+    assert_eq!(files_under(&desk.path("se")).len(), 3);
 }
 
 fn from_fake(number: u128, fault: Fault, more: &[&str]) -> (Ended, Desk) {
@@ -267,7 +247,7 @@ fn from_fake(number: u128, fault: Fault, more: &[&str]) -> (Ended, Desk) {
     let fake = FakePacs::start(&study(number), &other, fault);
     let desk = desk(&dimse("c-get", fake.port));
     let ended = now(&desk, &study_name(number), more);
-    names_nobody(&ended, &files(&desk.path("se")), &[]);
+    names_nobody(&ended, &files_under(&desk.path("se")), &[]);
     (ended, desk)
 }
 
@@ -282,7 +262,7 @@ fn what_a_pacs_breaks_off_is_asked_for_again_and_then_told() {
         (2, 1),
         "{ended:?}"
     );
-    assert_eq!(files(&desk.path("se")).len(), 2);
+    assert_eq!(files_under(&desk.path("se")).len(), 2);
     let _ = ended
         .says("did not come from the PACS")
         .says("closed the connection")
@@ -290,7 +270,7 @@ fn what_a_pacs_breaks_off_is_asked_for_again_and_then_told() {
     // asked for alone, it is the first
     let (ended, desk) = from_fake(1011, Fault::DropAt(1), &[]);
     assert_eq!(of_state(&lines(&ended), "placed").len(), 3, "{ended:?}");
-    assert_eq!(files(&desk.path("se")).len(), 3);
+    assert_eq!(files_under(&desk.path("se")).len(), 3);
     let _ = ended.says("asking again").exits(0);
 }
 
@@ -298,7 +278,7 @@ fn what_a_pacs_breaks_off_is_asked_for_again_and_then_told() {
 fn a_pacs_that_stalls_is_given_up_at_the_deadline() {
     let _whole = GRID.whole();
     let (ended, desk) = from_fake(1012, Fault::StallAt(1), &["--attempts", "1"]);
-    assert_eq!(files(&desk.path("se")).len(), 2);
+    assert_eq!(files_under(&desk.path("se")).len(), 2);
     let _ = ended.says("nothing more in 2 s").exits(74);
 }
 
@@ -311,13 +291,13 @@ fn another_instance_is_not_taken_for_what_was_asked() {
         3,
         "asked for alone it is the first: {ended:?}"
     );
-    assert_eq!(files(&desk.path("se")).len(), 3);
+    assert_eq!(files_under(&desk.path("se")).len(), 3);
     for fault in [Fault::OtherAt(0), Fault::MisnamedAt(0), Fault::BrokenAt(0)] {
         let (ended, desk) = from_fake(1014, fault, &[]);
         let told = lines(&ended);
         // the first of each series is never what it should be
         assert!(of_state(&told, "placed").len() <= 1, "{fault:?}: {ended:?}");
-        assert_eq!(files(&desk.path("se")).len(), of_state(&told, "placed").len());
+        assert_eq!(files_under(&desk.path("se")).len(), of_state(&told, "placed").len());
         assert!(matches!(ended.code, Some(65 | 74)), "{fault:?}: {ended:?}");
     }
     let (ended, _desk) = from_fake(1015, Fault::TwiceAt(0), &[]);
@@ -341,8 +321,8 @@ fn a_broken_instance_fails_alone() {
         "{ended:?}"
     );
     assert_eq!(of_state(&told, "failed")[0]["code"], 65);
-    assert_eq!(files(&desk.path("se")).len(), 2);
-    names_nobody(&ended, &files(&desk.path("se")), &["2.25.1016"]);
+    assert_eq!(files_under(&desk.path("se")).len(), 2);
+    names_nobody(&ended, &files_under(&desk.path("se")), &["2.25.1016"]);
     let _ = ended.exits(65).says("1 of 3 instances were not placed");
 }
 
@@ -369,7 +349,7 @@ fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
     let fake = FakePacs::start(std::slice::from_ref(&whole), &whole, Fault::None);
     let desk = desk(&dimse("c-get", fake.port));
     let ended = now(&desk, &study_name(1017), &[]).exits(0);
-    let placed = files(&desk.path("se"));
+    let placed = files_under(&desk.path("se"));
     assert_eq!(placed.len(), 1);
     assert!(placed.values().all(|bytes| bytes.len() > 40_000_000));
     let file = lines(&ended)[0]["file"].as_str().unwrap().to_owned();
@@ -377,13 +357,13 @@ fn a_large_instance_flows_through_and_a_broken_one_leaves_nothing() {
     let opened = desk.read("opened.dcm");
     assert!(opened.ends_with(&whole[whole.len() - 1_000_000..]));
     let _ = now(&desk, &study_name(1017), &["--force"]).exits(0);
-    assert!(files(&desk.path("se")) == placed, "the same bytes again");
+    assert!(files_under(&desk.path("se")) == placed, "the same bytes again");
 
     let cut = large(1018, 777);
     let fake = FakePacs::start(std::slice::from_ref(&cut), &cut, Fault::None);
     let desk = self::desk(&dimse("c-get", fake.port));
     let ended = now(&desk, &study_name(1018), &[]);
-    assert!(files(&desk.path("se")).is_empty(), "{ended:?}");
+    assert!(files_under(&desk.path("se")).is_empty(), "{ended:?}");
     let _ = ended.exits(65);
 }
 
@@ -401,7 +381,7 @@ fn a_pacs_that_cannot_be_used_is_told_with_what_to_try() {
     let _ = now(&desk, "2.25.1022", &[])
         .exits(74)
         .says("cannot connect to PACS@127.0.0.1");
-    assert!(files(&desk.path("se")).is_empty());
+    assert!(files_under(&desk.path("se")).is_empty());
     let fake = FakePacs::start(&[], &study(1023)[0], Fault::None);
     let desk = self::desk(&dimse("c-get", fake.port));
     let _ = now(&desk, "2.25.1023", &[])
@@ -422,7 +402,7 @@ fn a_file_that_is_there_is_left_alone_and_not_fetched() {
     let what = series_name(1024, 11);
     let ended = now(&desk, &what, &[]).exits(0);
     let first = lines(&ended)[0]["file"].as_str().unwrap().to_owned();
-    let placed = files(&desk.path("se"));
+    let placed = files_under(&desk.path("se"));
     fs::write(desk.path(&first), "theirs").unwrap();
     let ended = now(&desk, &what, &[]);
     assert_eq!(of_state(&lines(&ended), "failed").len(), 2, "{ended:?}");
@@ -432,7 +412,7 @@ fn a_file_that_is_there_is_left_alone_and_not_fetched() {
     let ended = now(&desk, &what, &[]);
     assert_eq!(of_state(&lines(&ended), "placed").len(), 1, "{ended:?}");
     assert!(
-        files(&desk.path("se")) == placed,
+        files_under(&desk.path("se")) == placed,
         "a file that was lost comes back with its bytes"
     );
     let _ = now(&desk, &what, &["--force"]).exits(0);
@@ -444,13 +424,13 @@ fn without_stores_nothing_is_placed_and_with_enough_of_them_it_goes_on() {
     let desk = desk(&dimse("c-get", fake.port));
     let what = series_name(1025, 11);
     let _ = now(&desk, &what, &[]).exits(0);
-    let placed = files(&desk.path("se"));
+    let placed = files_under(&desk.path("se"));
     let mut broken = GRID.alone();
     broken.kill(1);
     let _ = now(&desk, &what, &["--force"]).exits(0);
-    assert!(files(&desk.path("se")) == placed);
+    assert!(files_under(&desk.path("se")) == placed);
     broken.kill(2);
     let ended = now(&desk, &what, &["--force"]);
-    assert!(files(&desk.path("se")) == placed, "{ended:?}");
+    assert!(files_under(&desk.path("se")) == placed, "{ended:?}");
     let _ = ended.exits(75);
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -16,8 +16,8 @@ use dicom_recall::line::{self, Entry, Frame, FromDaemon, FromPlace, News, Reason
 use dicom_recall::registry::{LocalRegistry, Recorded, Registry};
 use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::pacs::{FakePacs, Fault, OURS, Orthanc, THEIRS, free_port};
-use hydra_tests::{DEADLINE, Ended};
-use hydra_xtask::dicom::{INVENTED, ct_slice};
+use hydra_tests::{DEADLINE, Ended, files_under};
+use hydra_xtask::dicom::{INVENTED, ct_slice, ct_study};
 use serde_json::Value;
 use testgrid::GridOptions;
 
@@ -25,9 +25,7 @@ static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions
 
 /// A study of two series with two slices and one; the number keeps the keys of tests apart.
 fn study(number: u128) -> Vec<Vec<u8>> {
-    [(11, 101), (11, 102), (12, 103)]
-        .map(|(series, image)| ct_slice(&INVENTED, [number, number * 100 + series, number * 1000 + image, 9]))
-        .to_vec()
+    ct_study(&INVENTED, number)
 }
 
 fn study_name(number: u128) -> String {
@@ -62,24 +60,6 @@ fn recall(desk: &Desk, line: &str) -> Ended {
 fn json_lines(ended: &Ended) -> Vec<Value> {
     let lines = ended.stdout.lines();
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// All files under a folder, by their path in it.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let bytes = fs::read(&path).unwrap();
-                found.insert(path.strip_prefix(folder).unwrap().to_owned(), bytes);
-            }
-        }
-    }
-    found
 }
 
 /// A daemon that runs; it is killed on drop.
@@ -190,13 +170,16 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
     // what `now` makes under the same keys
     fs::create_dir(desk.path("now")).unwrap();
     let _ = recall(&desk, &format!("now {what} now")).exits(0);
-    let expected = files(&desk.path("now"));
+    let expected = files_under(&desk.path("now"));
 
     let daemon = Daemon::start(&desk);
     let _ = recall(&desk, &format!("request --wait 60 {what}"))
         .exits(0)
         .prints("placed 3 of 3 files");
-    assert!(files(&desk.path("se")) == expected, "other bytes than `now` makes");
+    assert!(
+        files_under(&desk.path("se")) == expected,
+        "other bytes than `now` makes"
+    );
     let listed = json_lines(&recall(&desk, "ls --json").exits(0));
     for one in &listed {
         let path = Path::new(one["name"].as_str().unwrap().trim_start_matches('/'));
@@ -208,9 +191,9 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
     let _ = recall(&desk, &format!("evict {name}"))
         .exits(0)
         .prints("evicted 1 files");
-    assert_eq!(files(&desk.path("se")).len(), 2);
+    assert_eq!(files_under(&desk.path("se")).len(), 2);
     let _ = recall(&desk, &format!("request --wait 60 {name}")).exits(0);
-    assert!(files(&desk.path("se")) == expected, "other bytes the second time");
+    assert!(files_under(&desk.path("se")) == expected, "other bytes the second time");
     // asked for while it is there, it is not fetched
     let _ = recall(&desk, &format!("request --wait 60 {name}")).exits(0);
     let _ = recall(&desk, "request /eds/nothing")
@@ -243,7 +226,7 @@ fn a_daemon_that_is_killed_loses_nothing_and_leaves_nothing_half() {
         || daemon.log(),
     );
     daemon.kill();
-    let before = files(&desk.path("se"));
+    let before = files_under(&desk.path("se"));
     assert_eq!(before.len(), 2, "{:?}", before.keys());
     assert_eq!(states(&desk)["running"].len(), 1);
 
@@ -252,7 +235,7 @@ fn a_daemon_that_is_killed_loses_nothing_and_leaves_nothing_half() {
     let daemon = Daemon::start(&desk);
     // long before the lease of the dead one would fall back
     let _ = recall(&desk, &format!("request --wait 15 {what}")).exits(0);
-    let after = files(&desk.path("se"));
+    let after = files_under(&desk.path("se"));
     assert_eq!(after.len(), 3, "{:?}", after.keys());
     assert!(before.iter().all(|(path, bytes)| after[path] == *bytes));
     assert_eq!(
@@ -285,7 +268,7 @@ fn two_daemons_share_a_queue_and_a_hundred_wishes_are_one_fetch() {
     let _ = recall(&desk, &format!("request --wait 60 {hundred}")).exits(0);
     assert_eq!(fake.gets.load(Ordering::Acquire), 1);
     let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
-    assert_eq!(files(&desk.path("se")).len(), 6);
+    assert_eq!(files_under(&desk.path("se")).len(), 6);
     assert_eq!(fake.gets.load(Ordering::Acquire), 6, "each series once");
     let mut marks = desk.names();
     marks.retain(|name| name.ends_with(".daemon"));
@@ -323,14 +306,14 @@ fn a_pacs_that_is_down_is_waited_for_and_what_was_cancelled_is_not() {
         || states(&desk).get("placed").is_some_and(|placed| placed.len() == 2),
         || daemon.log(),
     );
-    assert_eq!(files(&desk.path("se")).len(), 2);
+    assert_eq!(files_under(&desk.path("se")).len(), 2);
     assert_eq!(states(&desk)["cancelled"].len(), 1);
     let _ = recall(&desk, &format!("retry {cancelled}"))
         .exits(0)
         .prints("1 requests");
     let _ = recall(&desk, &format!("request --wait 60 {cancelled}")).exits(0);
     assert!(up.gets.load(Ordering::Acquire) >= 2);
-    assert_eq!(files(&desk.path("se")).len(), 3);
+    assert_eq!(files_under(&desk.path("se")).len(), 3);
 }
 
 #[test]
@@ -389,7 +372,7 @@ fn bad_instances_missing_keys_and_changed_files_fail_alone_and_are_told() {
         1,
         "{reasons:?}"
     );
-    let placed = files(&desk.path("se"));
+    let placed = files_under(&desk.path("se"));
     assert_eq!(placed.len(), 2, "{:?}", placed.keys());
     assert!(!placed.contains_key(Path::new(changed.trim_start_matches('/'))));
     let _ = ended.exits(65);
@@ -524,7 +507,7 @@ fn an_agent_gets_what_it_wants_and_says_what_became_of_it() {
     let _ = recall(&desk, &format!("register {what}")).exits(0);
     fs::create_dir(desk.path("now")).unwrap();
     let _ = recall(&desk, &format!("now {what} now")).exits(0);
-    let expected: BTreeMap<String, Vec<u8>> = files(&desk.path("now"))
+    let expected: BTreeMap<String, Vec<u8>> = files_under(&desk.path("now"))
         .into_iter()
         .map(|(path, bytes)| (format!("/{}", path.display()), bytes))
         .collect();
@@ -627,7 +610,7 @@ fn sizes_are_known_beforehand_and_a_store_too_few_is_waited_for() {
     let _ = recall(&desk, &format!("register --exact-size {what}"))
         .exits(0)
         .prints("measured 3 of 3 files");
-    assert!(files(&desk.path("se")).is_empty());
+    assert!(files_under(&desk.path("se")).is_empty());
     let known: BTreeMap<String, (u64, String)> = json_lines(&recall(&desk, "ls --json").exits(0))
         .iter()
         .map(|one| {
@@ -663,7 +646,7 @@ fn sizes_are_known_beforehand_and_a_store_too_few_is_waited_for() {
     );
     broken.start_again();
     let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
-    let placed = files(&desk.path("se"));
+    let placed = files_under(&desk.path("se"));
     assert_eq!(placed.len(), 3);
     for (path, bytes) in &placed {
         let (size, digest) = &known[&format!("/{}", path.display())];
@@ -728,7 +711,7 @@ fn daemon_and_agent_find_each_other_over_mutual_tls() {
     let reason = Reason::Unknown;
     assert_eq!(stage("/eds/nobody/knows"), dicom_recall::ask::Answer::Failed { reason });
     let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
-    let placed = files(&desk.path("se"));
+    let placed = files_under(&desk.path("se"));
     assert_eq!(placed.len(), 3, "{:?}", placed.keys());
     for one in json_lines(&recall(&desk, "ls --json").exits(0)) {
         let path = Path::new(one["name"].as_str().unwrap().trim_start_matches('/'));

@@ -207,7 +207,7 @@ pub enum Place {
     Agent(LineConfig),
 }
 
-/// What is taken away from a folder again.
+/// What is taken off the disk again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Evict {
     /// What was not read for so long.

@@ -7,7 +7,6 @@
     reason = "a doc comment on a flattened group would become the help of the whole command"
 )]
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,14 +20,12 @@ use eds::session::Session;
 use eds::voice::Voice;
 use hydra_cli::{Code, Failure, output};
 use hydra_core::sealed;
-use hydra_service::monitor;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::CONFIG;
 use crate::config::{Config, Place};
 use crate::database::{Database, DatabaseError, now_ms};
 use crate::destination::{Destination, Folder};
+use crate::door::{self, Ends};
 use crate::engine::{Item, Recall, Series, Settled, Stop, Teller, Tools, Waiting};
 use crate::errors::chain;
 use crate::evict;
@@ -79,15 +76,6 @@ pub enum StartError {
     /// The folder is none.
     #[error("`{}` is no folder to put files into", .0.display())]
     NoFolder(PathBuf),
-    /// An address cannot be listened at.
-    #[error("cannot listen at {address}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
     /// The operating system does not let it.
     #[error("cannot start")]
     Start(#[source] std::io::Error),
@@ -166,10 +154,11 @@ pub fn daemon(args: &Serve) -> Result<(), Failure> {
 
 async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let start = |error| Failure::new(Code::Failed, StartError::Start(error));
-    let mut terminate = signal(SignalKind::terminate()).map_err(start)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(start)?;
+    let mut ends = Ends::watch()?;
     if let Some(address) = daemon.config.monitor {
-        serve_monitor(address, daemon).await?;
+        // not the daemon itself: its session has a runtime, which must not end inside of this one
+        let queue = Arc::clone(&daemon.queue);
+        door::serve_monitor(address, Arc::new(move || queue.last_change().is_ok())).await?;
     }
     let link = keep_line(daemon);
     tokio::pin!(link);
@@ -181,8 +170,7 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     tracing::info!(daemon = daemon.owner.id, pacs = daemon.source.peer(), "started");
     output::print_line("started")?;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = ends.come() => {}
         failure = &mut link => return Err(failure),
     }
     tracing::info!("stopping");
@@ -203,24 +191,6 @@ async fn keep_line(daemon: &Arc<Daemon>) -> Failure {
         return Failure::new(Code::Config, error);
     }
     std::future::pending().await
-}
-
-async fn serve_monitor(address: SocketAddr, daemon: &Arc<Daemon>) -> Result<(), Failure> {
-    let metrics = monitor::start_metrics().map_err(|error| Failure::new(Code::Failed, error))?;
-    // not the daemon itself: its session has a runtime, which must not end inside of this one
-    let queue = Arc::clone(&daemon.queue);
-    let router = monitor::router(metrics, Arc::new(move || queue.last_change().is_ok()));
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| Failure::new(Code::Config, StartError::Listen { address, source }))?;
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "monitor listening");
-    }
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(reason = %error, "the monitor's listener ended");
-        }
-    });
-    Ok(())
 }
 
 impl Daemon {

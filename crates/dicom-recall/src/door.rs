@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use grid_identity::{Identity, Policy, TrustStore, Voms, dn, tls, voms::fqan};
 use hydra_cli::{Code, Failure};
+use hydra_service::monitor::{self, Ready};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -164,6 +165,15 @@ pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Fa
     bound
         .await
         .map_err(|source| Failure::new(Code::Config, DoorError::Listen { address, source }))
+}
+
+/// Serves the monitor at an address of its own.
+///
+/// # Errors
+/// Where it cannot.
+pub async fn serve_monitor(address: SocketAddr, ready: Ready) -> Result<(), Failure> {
+    let (listener, _) = listen(address).await?;
+    monitor::serve(listener, ready).map_err(|error| Failure::new(Code::Failed, error))
 }
 
 /// The signals that end a server.

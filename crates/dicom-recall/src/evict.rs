@@ -1,7 +1,6 @@
 //! Taking files away again from a folder that the daemon itself fills: what was not read for long, and the least
 //! recently read where there is too much. They can be recalled at any time, with the same bytes.
 
-use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +24,7 @@ struct Candidate {
 fn choose(mut candidates: Vec<Candidate>, rules: Evict, now: i64) -> Vec<Candidate> {
     candidates.sort_by(|one, other| (one.used_at, &one.name).cmp(&(other.used_at, &other.name)));
     let mut left: u64 = candidates.iter().map(|one| one.bytes).sum();
-    let goes = |one: &Candidate| {
+    let mut goes = |one: &Candidate| {
         let idle = u64::try_from(now.saturating_sub(one.used_at)).unwrap_or(0);
         let is_old = rules.after_s.is_some_and(|after| idle > after);
         let is_over = rules.most_bytes.is_some_and(|most| left > most);
@@ -34,7 +33,6 @@ fn choose(mut candidates: Vec<Candidate>, rules: Evict, now: i64) -> Vec<Candida
         }
         is_old || is_over
     };
-    let mut goes = goes;
     candidates.retain(|one| goes(one));
     candidates
 }
@@ -47,11 +45,7 @@ pub fn by_rules(folder: &Folder, registry: &dyn Registry, queue: &Queue, rules: 
     if rules == Evict::default() {
         return Ok(());
     }
-    let open = queue
-        .list(None, usize::MAX)?
-        .into_iter()
-        .filter(|one| one.state.is_open());
-    let wanted: HashSet<String> = open.map(|one| one.name).collect();
+    let wanted = queue.open_names()?;
     let idle = registry.on_disk()?.into_iter().filter(|name| !wanted.contains(name));
     let candidate = |name: String| {
         let metadata = std::fs::symlink_metadata(folder.path(&name)).ok()?;

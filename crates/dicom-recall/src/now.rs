@@ -21,6 +21,7 @@ use serde_json::json;
 use crate::config::{Config, ConfigError};
 use crate::destination::{Expected, Folder};
 use crate::engine::{Done, Item, Recall, Series, Settled, Teller, Tools, Waiting, worse};
+use crate::errors::chain;
 use crate::keys::Keys;
 use crate::names::{Ids, Template, key_name};
 use crate::pipeline::{InstanceError, Target};
@@ -279,7 +280,7 @@ impl Told<'_> {
             counts.failed += 1;
             counts.worst = Some(worse(counts.worst, code));
         });
-        let text = error.chain();
+        let text = chain(error);
         self.voice.warning(&format!("`{name}`: {text}"));
         self.voice.json(&json!({
             "state": "failed",

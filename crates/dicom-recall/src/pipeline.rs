@@ -74,17 +74,6 @@ pub enum InstanceError {
 }
 
 impl InstanceError {
-    /// What happened, with its causes.
-    pub fn chain(&self) -> String {
-        let mut causes = vec![self.to_string()];
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            causes.push(cause.to_string());
-            source = cause.source();
-        }
-        causes.join(": ")
-    }
-
     /// The exit code.
     pub fn code(&self) -> Code {
         match self {

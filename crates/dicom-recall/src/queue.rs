@@ -5,6 +5,7 @@
 //! What is asked for, cancelled or given up by somebody is on disk before that is said. What a daemon notes of its own
 //! work need not be: whatever a power cut takes back is done once more, and found to be in its place.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ use crate::line::Reason;
 const KIND: &str = "requests";
 const COLUMNS: &str = "name, study, series, priority, state, reason, tries, attempts, next_try_at, created_at, \
                        changed_at, change";
+const CANCEL: &str = "UPDATE requests SET state = 'cancelled', reason = 'cancelled', lease_owner = NULL,
+                      lease_until = NULL, changed_at = ?2, change = ?3
+                      WHERE name = ?1 AND state IN ('queued', 'running', 'waiting')";
 /// The highest priority.
 pub const HIGHEST_PRIORITY: u8 = 3;
 
@@ -238,9 +242,21 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`], with nothing asked for.
     pub fn ask(&self, names: &[String], priority: u8, now: i64) -> Result<Vec<Asked>, DatabaseError> {
+        self.ask_from(names, priority, now, false)
+    }
+
+    /// [`Self::ask`] by somebody in the hospital: the storage element cannot cancel it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`], with nothing asked for.
+    pub fn ask_here(&self, names: &[String], priority: u8, now: i64) -> Result<Vec<Asked>, DatabaseError> {
+        self.ask_from(names, priority, now, true)
+    }
+
+    fn ask_from(&self, names: &[String], priority: u8, now: i64, here: bool) -> Result<Vec<Asked>, DatabaseError> {
         let priority = priority.min(HIGHEST_PRIORITY);
         self.database.change(|transaction| {
-            let ask = |name: &String| ask(transaction, name, priority, now);
+            let ask = |name: &String| ask(transaction, name, priority, now, here);
             names.iter().map(ask).collect()
         })
     }
@@ -450,10 +466,7 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`], with nothing cancelled.
     pub fn cancel(&self, names: &[String], now: i64) -> Result<usize, DatabaseError> {
-        let update = "UPDATE requests SET state = 'cancelled', reason = 'cancelled', lease_owner = NULL,
-                      lease_until = NULL, changed_at = ?2, change = ?3
-                      WHERE name = ?1 AND state IN ('queued', 'running', 'waiting')";
-        self.update_each(names, update, now)
+        self.update_each(names, CANCEL, now)
     }
 
     /// Cancels those of these that nobody asked for but the storage element; answers how many that were.
@@ -461,28 +474,7 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`], with nothing cancelled.
     pub fn unwant(&self, names: &[String], now: i64) -> Result<usize, DatabaseError> {
-        let update = "UPDATE requests SET state = 'cancelled', reason = 'cancelled', lease_owner = NULL,
-                      lease_until = NULL, changed_at = ?2, change = ?3
-                      WHERE name = ?1 AND state IN ('queued', 'running', 'waiting') AND here = 0";
-        self.update_each(names, update, now)
-    }
-
-    /// [`Self::ask`] by somebody in the hospital: the storage element cannot cancel it.
-    ///
-    /// # Errors
-    /// [`DatabaseError`], with nothing asked for.
-    pub fn ask_here(&self, names: &[String], priority: u8, now: i64) -> Result<Vec<Asked>, DatabaseError> {
-        let priority = priority.min(HIGHEST_PRIORITY);
-        self.database.change(|transaction| {
-            let mut all = Vec::with_capacity(names.len());
-            for name in names {
-                all.push(ask(transaction, name, priority, now)?);
-                transaction
-                    .prepare_cached("UPDATE requests SET here = 1 WHERE name = ?1")?
-                    .execute([name])?;
-            }
-            Ok(all)
-        })
+        self.update_each(names, &format!("{CANCEL} AND here = 0"), now)
     }
 
     /// Revives what failed or was cancelled of these, with all its attempts; answers how many that were.
@@ -520,6 +512,19 @@ impl Queue {
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.select(&query, params![state.map(State::word), limit])
+    }
+
+    /// The names of all that something is still to happen to.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn open_names(&self) -> Result<HashSet<String>, DatabaseError> {
+        self.database.read(|connection| {
+            let query = "SELECT name FROM requests WHERE state IN ('queued', 'running', 'waiting')";
+            let mut statement = connection.prepare_cached(query)?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
     }
 
     /// The requests of these names.
@@ -611,7 +616,7 @@ impl Queue {
     }
 }
 
-fn ask(transaction: &Transaction<'_>, name: &str, priority: u8, now: i64) -> Result<Asked, DatabaseError> {
+fn ask(transaction: &Transaction<'_>, name: &str, priority: u8, now: i64, here: bool) -> Result<Asked, DatabaseError> {
     let registered: Option<(String, String)> = transaction
         .prepare_cached("SELECT study, series FROM instances WHERE name = ?1 AND gone = 0")?
         .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -626,19 +631,20 @@ fn ask(transaction: &Transaction<'_>, name: &str, priority: u8, now: i64) -> Res
         .optional()?;
     let change = next_change(transaction, KIND)?;
     if let Some(known) = known.filter(|known| known.state.is_open()) {
-        let hurry = "UPDATE requests SET priority = max(priority, ?2), change = ?4,
+        let hurry = "UPDATE requests SET priority = max(priority, ?2), change = ?4, here = max(here, ?5),
                      next_try_at = CASE state WHEN 'waiting' THEN min(next_try_at, ?3) ELSE next_try_at END
                      WHERE name = ?1";
         transaction
             .prepare_cached(hurry)?
-            .execute(params![name, priority, now, change])?;
+            .execute(params![name, priority, now, change, here])?;
         return Ok(Asked::Open(known.state));
     }
     let insert = "INSERT OR REPLACE INTO requests(name, study, series, priority, state, reason, tries, attempts,
-                  next_try_at, created_at, changed_at, change) VALUES (?1, ?2, ?3, ?4, 'queued', NULL, 0, 0, ?5, ?5, ?5, ?6)";
+                  next_try_at, created_at, changed_at, change, here)
+                  VALUES (?1, ?2, ?3, ?4, 'queued', NULL, 0, 0, ?5, ?5, ?5, ?6, ?7)";
     transaction
         .prepare_cached(insert)?
-        .execute(params![name, study, series, priority, now, change])?;
+        .execute(params![name, study, series, priority, now, change, here])?;
     Ok(Asked::Queued)
 }
 

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::database::DatabaseError;
 use crate::destination::{Expected, Nowhere};
 use crate::engine::{Item, Recall, Series, Settled, Teller, Tools, Waiting, worse};
+use crate::errors::chain;
 use crate::keys::Keys;
 use crate::ledger::{database_failure, open_or_make};
 use crate::names::{Ids, KeyPer, Template};
@@ -328,7 +329,7 @@ impl Teller for Measured<'_> {
                 Ok(done) => files.push((name.clone(), done.file_bytes, done.sha256.unwrap_or_default())),
                 Err(error) => {
                     worst = Some(worse(worst, error.code()));
-                    self.desk.voice.warning(&format!("`{name}`: {}", error.chain()));
+                    self.desk.voice.warning(&format!("`{name}`: {}", chain(&error)));
                 }
             }
         }

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use hydra_cli::config_file::{self, ConfigError};
 use hydra_cli::{Code, Failure, output};
-use hydra_service::{Guard, Limits, Peer, monitor};
+use hydra_service::{Guard, Limits, Peer};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -192,7 +192,8 @@ pub fn serve(args: &Serve) -> Result<(), Failure> {
     door::runtime()?.block_on(async {
         let mut ends = Ends::watch()?;
         if let Some(address) = config.monitor {
-            serve_monitor(address, &config.agent).await?;
+            let agent = config.agent.clone();
+            door::serve_monitor(address, Arc::new(move || Agent::connect(&agent).is_ok())).await?;
         }
         let (listener, address) = door::listen(config.listen).await?;
         let url = match &config.url {
@@ -220,20 +221,6 @@ fn usual_url(names: &[String], address: SocketAddr) -> String {
         Some(name) => format!("https://{name}:{}", address.port()),
         None => format!("https://{address}"),
     }
-}
-
-async fn serve_monitor(address: SocketAddr, agent: &Path) -> Result<(), Failure> {
-    let metrics = monitor::start_metrics().map_err(|error| Failure::new(Code::Failed, error))?;
-    let agent = agent.to_owned();
-    let router = monitor::router(metrics, Arc::new(move || Agent::connect(&agent).is_ok()));
-    let (listener, address) = door::listen(address).await?;
-    tracing::info!(%address, "monitor listening");
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(reason = %error, "the monitor's listener ended");
-        }
-    });
-    Ok(())
 }
 
 /// What every handler works with.
@@ -391,6 +378,18 @@ impl Api {
             .map_err(|_| Trouble::new(413, "the body is too long, or broke off"))
     }
 
+    /// Who asks, about which request, and which of its paths.
+    async fn of_request(
+        &self,
+        peer: &Peer,
+        request: String,
+        body: Body,
+    ) -> Result<(Option<String>, String, Vec<String>), Trouble> {
+        let body = self.body(body).await?;
+        let owner = Some(self.who(peer)?);
+        Ok((owner, named(request)?, tape::paths(&body, self.files)?))
+    }
+
     async fn ask(&self, ask: Ask) -> Result<Answer, Trouble> {
         let path = self.agent.clone();
         let asked = tokio::task::spawn_blocking(move || Agent::connect(&path)?.ask(&ask)).await;
@@ -466,10 +465,8 @@ async fn cancel(
     Segment(request): Segment<String>,
     body: Body,
 ) -> Result<Response, Trouble> {
-    let body = api.body(body).await?;
-    let owner = Some(api.who(&peer)?);
-    let request = named(request)?;
-    let names = Some(tape::paths(&body, api.files)?);
+    let (owner, request, names) = api.of_request(&peer, request, body).await?;
+    let names = Some(names);
     api.done(Ask::Cancel { request, owner, names }).await
 }
 
@@ -479,10 +476,7 @@ async fn release(
     Segment(request): Segment<String>,
     body: Body,
 ) -> Result<Response, Trouble> {
-    let body = api.body(body).await?;
-    let owner = Some(api.who(&peer)?);
-    let request = named(request)?;
-    let names = tape::paths(&body, api.files)?;
+    let (owner, request, names) = api.of_request(&peer, request, body).await?;
     api.done(Ask::Release { request, owner, names }).await
 }
 

@@ -553,18 +553,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 async fn serve_monitor(address: SocketAddr, engine: &Arc<Engine>) -> Result<(), Failure> {
-    let metrics = monitor::start_metrics().map_err(|error| Failure::new(Code::Failed, error))?;
     let engine = Arc::clone(engine);
-    let router = monitor::router(metrics, Arc::new(move || engine.is_ready()));
-    let listener = listen(address).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| Failure::new(Code::Failed, StoreError::Start(error)))?;
-    tracing::info!(%address, "monitor listening");
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(reason = %error, "the monitor's listener ended");
-        }
-    });
-    Ok(())
+    let served = monitor::serve(listen(address).await?, Arc::new(move || engine.is_ready()));
+    served.map_err(|error| Failure::new(Code::Failed, error))
 }

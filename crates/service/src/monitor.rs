@@ -7,6 +7,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
 
 /// Starts counting.
 ///
@@ -23,6 +24,23 @@ pub struct MetricsError(#[source] metrics_exporter_prometheus::BuildError);
 
 /// Whether a service can do its work at this moment; it may block.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Starts counting, and serves `GET /live`, `/ready` and `/metrics` at a listener for as long as the runtime lives.
+///
+/// # Errors
+/// [`MetricsError`]
+pub fn serve(listener: TcpListener, ready: Ready) -> Result<(), MetricsError> {
+    let router = router(start_metrics()?, ready);
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "monitor listening");
+    }
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(reason = %error, "the monitor's listener ended");
+        }
+    });
+    Ok(())
+}
 
 /// `GET /live`, `/ready` and `/metrics`.
 pub fn router(metrics: PrometheusHandle, ready: Ready) -> Router {

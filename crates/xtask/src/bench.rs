@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::chore::{ChoreError, on, on_path, shown, succeed};
-use crate::demo::environment;
+use crate::scene::environment;
 use crate::workspace::Workspace;
 
 /// Clock ticks of /proc/PID/stat in a second: the same on every Linux that Rust supports.

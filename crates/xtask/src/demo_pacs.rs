@@ -2,22 +2,19 @@
 //! it, with Orthanc and XRootD from Debian, for as long as the demo lasts. Orthanc cannot listen on loopback alone: while
 //! the demo runs, neighbours reach its invented images.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::chore::{ChoreError, ended, on, on_path, output, shown, succeed};
-use crate::demo::{chapter, environment, indented, occurs, random_numbers, say, time};
+use crate::chore::{ChoreError, on, on_path, output, shown, succeed};
+use crate::demo::{occurs, random_numbers};
 use crate::dicom::{INVENTED, ct_slice};
+use crate::scene::{Scene, chapter, say, time};
 use crate::workspace::Workspace;
 
 /// What it takes beside our own programs, and Debian's package of each.
@@ -44,7 +41,11 @@ pub fn run(workspace: &Workspace, keep: bool) -> Result<(), ChoreError> {
     needed()?;
     workspace.build()?;
     let start = Instant::now();
-    let mut story = Story::begin(workspace, keep)?;
+    let mut story = Story {
+        servers: Vec::new(),
+        scene: Scene::begin(workspace, &["hydra-keystore", "dicom-recall", "eds-decrypt"], keep)?,
+        is_root: succeed(Command::new("id").arg("-u"))?.trim() == "0",
+    };
     story.tell()?;
     drop(story);
     say("");
@@ -103,13 +104,9 @@ impl Drop for Server {
 }
 
 struct Story {
-    /// Ended in this order, before the folder goes.
+    /// Ended from the last to the first, before the scene goes.
     servers: Vec<Server>,
-    testgrid: PathBuf,
-    grid: PathBuf,
-    folder: TempDir,
-    environment: BTreeMap<String, String>,
-    stop: Arc<AtomicBool>,
+    scene: Scene,
     is_root: bool,
 }
 
@@ -117,9 +114,6 @@ impl Drop for Story {
     fn drop(&mut self) {
         while let Some(server) = self.servers.pop() {
             drop(server);
-        }
-        if let Err(error) = succeed(Command::new(&self.testgrid).arg("down").arg(&self.grid)) {
-            say(&format!("the stores may still run: {error}"));
         }
     }
 }
@@ -133,55 +127,16 @@ struct Ports {
 }
 
 impl Story {
-    fn begin(workspace: &Workspace, keep: bool) -> Result<Self, ChoreError> {
-        let testgrid = workspace.program("testgrid")?;
-        for program in ["hydra-keystore", "dicom-recall", "eds-decrypt"] {
-            workspace.program(program)?;
-        }
-        let mut folder = tempfile::Builder::new()
-            .prefix("hydra-demo-")
-            .tempdir()
-            .map_err(on("make a folder in", &std::env::temp_dir()))?;
-        folder.disable_cleanup(keep);
-        if keep {
-            say(&format!("Everything of this demo stays in {}", folder.path().display()));
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            let registered = signal_hook::flag::register(signal, Arc::clone(&stop));
-            registered.map_err(on("watch for signals in", folder.path()))?;
-        }
-        let is_root = succeed(Command::new("id").arg("-u"))?.trim() == "0";
-        Ok(Self {
-            servers: Vec::new(),
-            testgrid,
-            grid: folder.path().join("grid"),
-            folder,
-            environment: BTreeMap::new(),
-            stop,
-            is_root,
-        })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Result<PathBuf, ChoreError> {
-        let path = self.path(name);
+        let path = self.scene.path(name);
         fs::write(&path, text).map_err(on("write", &path))?;
         Ok(path)
     }
 
     fn make(&self, name: &str) -> Result<PathBuf, ChoreError> {
-        let path = self.path(name);
+        let path = self.scene.path(name);
         fs::create_dir_all(&path).map_err(on("make", &path))?;
         Ok(path)
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>, ChoreError> {
-        let path = self.path(name);
-        fs::read(&path).map_err(on("read", &path))
     }
 
     fn tell(&mut self) -> Result<(), ChoreError> {
@@ -196,16 +151,14 @@ impl Story {
         let study = self.study(&ports)?;
 
         chapter("Three key stores on this machine; any two of them together give a key back, no single one can.");
-        let mut up = Command::new(&self.testgrid);
-        up.arg("up").arg(&self.grid).args(["--stores", "3", "--threshold", "2"]);
-        self.show(&mut up)?;
-        self.environment = environment(&self.grid.join("env"))?;
+        self.scene.up()?;
 
         chapter(
             "In the hospital: the series gets names and a key. Each image is sealed once, to know its size and digest.",
         );
         self.configure(&ports)?;
-        self.show(&mut self.recall(&["register", "--exact-size", &study]))?;
+        self.scene
+            .show(&mut self.recall(&["register", "--exact-size", &study]))?;
         let names = self.names()?;
 
         chapter(
@@ -220,14 +173,15 @@ impl Story {
 
         chapter("Somebody copies the first image. It is fetched, de-identified, sealed and placed meanwhile.");
         let url = format!("{door}/{first}");
-        self.show(
-            self.command("xrdcp", &["--silent", &url, "first.eds"])
+        self.scene.show(
+            self.scene
+                .command("xrdcp", &["--silent", &url, "first.eds"])
                 .env("XRD_LOGLEVEL", "Error"),
         )?;
         chapter("Somebody else copies another one by HTTPS.");
         let url = format!("https://localhost:{}{}", ports.https, names[1]);
-        let anchors = self.grid_variable("X509_CERT_DIR");
-        self.show(&mut self.command(
+        let anchors = self.scene.variable("X509_CERT_DIR");
+        self.scene.show(&mut self.scene.command(
             "curl",
             &["-sS", "--fail", "--capath", &anchors, "-o", "second.eds", &url],
         ))?;
@@ -238,21 +192,23 @@ impl Story {
         self.opened("first.eds", "first.dcm", "0.dcm")?;
         self.opened("second.eds", "second.dcm", "1.dcm")?;
         chapter("Bob has the files too. The key is not his.");
-        self.refused_to_bob()?;
+        self.scene.refused_to_bob(&["first.eds"])?;
 
         chapter("The bytes are taken off the storage element, and come again: the same file.");
-        self.show(&mut self.recall(&["evict", first]))?;
+        self.scene.show(&mut self.recall(&["evict", first]))?;
         self.wait(&format!("`{first}` to go"), |story| {
-            Ok(!story.path("se").join(&first[1..]).exists())
+            Ok(!story.scene.path("se").join(&first[1..]).exists())
         })?;
         self.is_nearline(&door, first)?;
         let url = format!("{door}/{first}");
-        self.show(
-            self.command("xrdcp", &["--silent", &url, "again.eds"])
+        self.scene.show(
+            self.scene
+                .command("xrdcp", &["--silent", &url, "again.eds"])
                 .env("XRD_LOGLEVEL", "Error"),
         )?;
-        self.show(&mut self.command("sha256sum", &["first.eds", "again.eds"]))?;
-        if self.read("first.eds")? != self.read("again.eds")? {
+        self.scene
+            .show(&mut self.scene.command("sha256sum", &["first.eds", "again.eds"]))?;
+        if self.scene.read("first.eds")? != self.scene.read("again.eds")? {
             return Err(ChoreError::NotAsPromised(
                 "the second recall gave another file".to_owned(),
             ));
@@ -291,7 +247,11 @@ impl Story {
             self.write(&name, &slice)?;
             let url = format!("http://127.0.0.1:{}/instances", ports.orthanc);
             let data = format!("@{name}");
-            succeed(&mut self.command("curl", &["-sS", "--fail", "--data-binary", &data, &url]))?;
+            succeed(
+                &mut self
+                    .scene
+                    .command("curl", &["-sS", "--fail", "--data-binary", &data, &url]),
+            )?;
         }
         say(&format!(
             "    {SLICES} slices; patient {}, number {}",
@@ -346,11 +306,11 @@ impl Story {
     }
 
     fn start_recall(&mut self) -> Result<(), ChoreError> {
-        let place = self.path("place.toml").to_string_lossy().into_owned();
-        let mut agent = self.own("dicom-recall", &["place", &place]);
+        let place = self.scene.path("place.toml").to_string_lossy().into_owned();
+        let mut agent = self.scene.own("dicom-recall", &["place", &place]);
         say(&format!("    $ {} &", shown(&agent)));
         self.start("agent", &mut agent)?;
-        self.wait("the agent", |story| Ok(story.path("place.sock").exists()))?;
+        self.wait("the agent", |story| Ok(story.scene.path("place.sock").exists()))?;
         let mut daemon = self.recall(&["daemon"]);
         say(&format!("    $ {} &", shown(&daemon)));
         self.start("daemon", &mut daemon)
@@ -358,10 +318,10 @@ impl Story {
 
     /// XRootD with our hooks, as an ordinary user.
     fn xrootd(&mut self, ports: &Ports) -> Result<(), ChoreError> {
-        let at = self.folder.path().display().to_string();
+        let at = self.scene.folder().display().to_string();
         // a copy, for this repository may lie where only its owner may go
         let (from, to) = (
-            self.grid.join("bin/dicom-recall"),
+            self.scene.grid.join("bin/dicom-recall"),
             self.make("bin")?.join("dicom-recall"),
         );
         fs::copy(&from, &to).map_err(on("copy", &from))?;
@@ -374,12 +334,12 @@ impl Story {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(on("open", &path))?;
         }
         self.make("xrootd")?;
-        let host = self.grid.join("pki/hosts/se");
+        let host = self.scene.grid.join("pki/hosts/se");
         for (from, to) in [
             ("hostcert.pem", "xrootd/hostcert.pem"),
             ("hostkey.pem", "xrootd/hostkey.pem"),
         ] {
-            let (from, to) = (host.join(from), self.path(to));
+            let (from, to) = (host.join(from), self.scene.path(to));
             fs::copy(&from, &to).map_err(on("copy", &from))?;
             fs::set_permissions(&to, fs::Permissions::from_mode(0o400)).map_err(on("close", &to))?;
         }
@@ -401,8 +361,8 @@ impl Story {
         }
         command
             .args(["--pdeathsig", "KILL", "xrootd", "-c"])
-            .arg(self.path("xrootd.cfg"))
-            .current_dir(self.path("xrootd"));
+            .arg(self.scene.path("xrootd.cfg"))
+            .current_dir(self.scene.path("xrootd"));
         self.start("xrootd", &mut command)?;
         self.wait_for_port(ports.root)?;
         self.wait_for_port(ports.https)
@@ -410,7 +370,7 @@ impl Story {
 
     /// Authorities where XRootD's user may read them.
     fn anchors(&self) -> Result<(), ChoreError> {
-        let from = PathBuf::from(self.grid_variable("X509_CERT_DIR"));
+        let from = PathBuf::from(self.scene.variable("X509_CERT_DIR"));
         let to = self.make("xrootd/certificates")?;
         for entry in fs::read_dir(&from).map_err(on("read", &from))?.flatten() {
             fs::copy(entry.path(), to.join(entry.file_name())).map_err(on("copy", &entry.path()))?;
@@ -427,11 +387,11 @@ impl Story {
         };
         let (uid, gid) = (number("-u")?, number("-g")?);
         for name in ["xrootd", "xrootd/hostcert.pem", "xrootd/hostkey.pem", "fail"] {
-            let path = self.path(name);
+            let path = self.scene.path(name);
             chown(&path, Some(uid), Some(gid)).map_err(on("give away", &path))?;
         }
         // the way in for it, and for nobody to list what else is here
-        let path = self.folder.path();
+        let path = self.scene.folder();
         fs::set_permissions(path, fs::Permissions::from_mode(0o711)).map_err(on("open", path))
     }
 
@@ -440,7 +400,7 @@ impl Story {
         let door = format!("root://localhost:{}", ports.root);
         let last = names.last().cloned().unwrap_or_default();
         self.wait("the storage element to know the files", |story| {
-            let mut stat = story.command("xrdfs", &[&door, "stat", &last]);
+            let mut stat = story.scene.command("xrdfs", &[&door, "stat", &last]);
             // the client's own patience with a door that is not open yet is two minutes
             stat.env("XRD_CONNECTIONWINDOW", "1").env("XRD_CONNECTIONRETRY", "1");
             Ok(output(&mut stat)?.status.success())
@@ -449,8 +409,10 @@ impl Story {
 
     /// The storage element knows a file, and does not have it.
     fn is_nearline(&self, door: &str, name: &str) -> Result<(), ChoreError> {
-        let told = self.show(&mut self.command("xrdfs", &[door, "stat", name]))?;
-        if told.contains("Offline") && !self.path("se").join(&name[1..]).exists() {
+        let told = self
+            .scene
+            .show(&mut self.scene.command("xrdfs", &[door, "stat", name]))?;
+        if told.contains("Offline") && !self.scene.path("se").join(&name[1..]).exists() {
             say("    it is known, and not there");
             Ok(())
         } else {
@@ -460,7 +422,7 @@ impl Story {
 
     /// A file that came has nothing of the patient.
     fn sealed(&self, name: &str) -> Result<(), ChoreError> {
-        let bytes = self.read(name)?;
+        let bytes = self.scene.read(name)?;
         let telling = [INVENTED.name, INVENTED.id, INVENTED.institution];
         if let Some(telling) = telling.iter().find(|telling| occurs(&bytes, telling.as_bytes())) {
             return Err(ChoreError::NotAsPromised(format!("`{telling}` shows in `{name}`")));
@@ -471,8 +433,8 @@ impl Story {
 
     /// Opens a file, and holds it against what the modality made.
     fn opened(&self, sealed: &str, opened: &str, original: &str) -> Result<(), ChoreError> {
-        self.show(&mut self.own("eds-decrypt", &[sealed, opened]))?;
-        let (new, old) = (self.read(opened)?, self.read(original)?);
+        self.scene.show(&mut self.scene.own("eds-decrypt", &[sealed, opened]))?;
+        let (new, old) = (self.scene.read(opened)?, self.scene.read(original)?);
         let name = |bytes: &[u8]| occurs(bytes, INVENTED.name.as_bytes()) || occurs(bytes, INVENTED.id.as_bytes());
         if name(&new) || !name(&old) {
             return Err(ChoreError::NotAsPromised(format!("the patient shows in `{opened}`")));
@@ -489,34 +451,16 @@ impl Story {
         Ok(())
     }
 
-    fn refused_to_bob(&self) -> Result<(), ChoreError> {
-        const NOT_ALLOWED: i32 = 77;
-        let mut command = self.own("eds-decrypt", &["first.eds", "bobs.dcm"]);
-        command.env("X509_USER_PROXY", self.grid_variable("BOB_PROXY"));
-        let (output, took) = self.timed(&mut command)?;
-        say(&format!(
-            "    $ X509_USER_PROXY=$BOB_PROXY {}    {}",
-            shown(&command),
-            time(took)
-        ));
-        if output.status.code() != Some(NOT_ALLOWED) || self.path("bobs.dcm").exists() {
-            return Err(ended(&command, &output));
-        }
-        indented(&output.stderr);
-        say(&format!("    refused (exit code {NOT_ALLOWED}), and no file was left"));
-        Ok(())
-    }
-
     /// Nothing that the storage element's administrator can look at has anything of the patient.
     fn names_nobody(&self) -> Result<(), ChoreError> {
         let mut paths = vec![
-            self.path("se"),
-            self.path("place.toml"),
-            self.path("agent.log"),
-            self.path("xrootd.log"),
+            self.scene.path("se"),
+            self.scene.path("place.toml"),
+            self.scene.path("agent.log"),
+            self.scene.path("xrootd.log"),
         ];
         for name in ["place.db", "place.db-wal"] {
-            paths.extend(Some(self.path(name)).filter(|path| path.exists()));
+            paths.extend(Some(self.scene.path(name)).filter(|path| path.exists()));
         }
         let mut looked_at = 0;
         while let Some(path) = paths.pop() {
@@ -538,62 +482,16 @@ impl Story {
         Ok(())
     }
 
-    fn grid_variable(&self, name: &str) -> String {
-        self.environment.get(name).cloned().unwrap_or_default()
-    }
-
-    /// A command in the demo's folder, as Alice.
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .envs(&self.environment);
-        command
-    }
-
-    /// One of ours.
-    fn own(&self, program: &str, arguments: &[&str]) -> Command {
-        self.command(self.grid.join("bin").join(program), arguments)
-    }
-
     /// `dicom-recall` in the hospital.
     fn recall(&self, arguments: &[&str]) -> Command {
-        let mut command = self.own("dicom-recall", arguments);
-        command.env("DICOM_RECALL_CONFIG", self.path("recall.toml"));
+        let mut command = self.scene.own("dicom-recall", arguments);
+        command.env("DICOM_RECALL_CONFIG", self.scene.path("recall.toml"));
         command
-    }
-
-    /// Runs a command that must succeed, and shows it with its output and time.
-    fn show(&self, command: &mut Command) -> Result<String, ChoreError> {
-        let (output, took) = self.timed(command)?;
-        let line = shown(command).replace(&*self.grid.to_string_lossy(), "DIR");
-        say(&format!("    $ {line}    {}", time(took)));
-        if !output.status.success() {
-            return Err(ended(command, &output));
-        }
-        indented(&output.stdout);
-        indented(&output.stderr);
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn timed(&self, command: &mut Command) -> Result<(std::process::Output, Duration), ChoreError> {
-        let start = Instant::now();
-        let output = output(command)?;
-        self.go_on()?;
-        Ok((output, start.elapsed()))
-    }
-
-    fn go_on(&self) -> Result<(), ChoreError> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(ChoreError::Interrupted);
-        }
-        Ok(())
     }
 
     /// Starts a server; what it says goes into a file of its name.
     fn start(&mut self, name: &'static str, command: &mut Command) -> Result<(), ChoreError> {
-        let log = self.path(&format!("{name}.log"));
+        let log = self.scene.path(format!("{name}.log"));
         let out = File::create(&log).map_err(on("write", &log))?;
         let err = out.try_clone().map_err(on("write", &log))?;
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
@@ -613,7 +511,7 @@ impl Story {
     fn wait(&self, what: &str, is_so: impl Fn(&Self) -> Result<bool, ChoreError>) -> Result<(), ChoreError> {
         let end = Instant::now() + PATIENCE;
         while !is_so(self)? {
-            self.go_on()?;
+            self.scene.go_on()?;
             if Instant::now() > end {
                 return Err(ChoreError::NotAsPromised(format!(
                     "waited in vain for {what}\n{}",
@@ -638,7 +536,7 @@ impl Story {
     /// The ends of all logs.
     fn logs(&self) -> String {
         let of = |server: &Server| {
-            let text = fs::read_to_string(self.path(&format!("{}.log", server.name))).unwrap_or_default();
+            let text = fs::read_to_string(self.scene.path(format!("{}.log", server.name))).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(6).collect();
             let lines: Vec<&str> = lines.into_iter().rev().collect();
             format!("{}:\n{}", server.name, lines.join("\n"))

@@ -27,6 +27,13 @@ pub const INVENTED: Patient = Patient {
     institution: "St. Nowhere's Hospital",
 };
 
+/// A study of two series with two slices and one. Its identifier is `2.25.` and the number, and those of series and images
+/// begin with the number, too.
+pub fn ct_study(patient: &Patient, number: u128) -> Vec<Vec<u8>> {
+    let slice = |(series, image)| ct_slice(patient, [number, number * 100 + series, number * 1000 + image, 9]);
+    [(11, 101), (11, 102), (12, 103)].map(slice).to_vec()
+}
+
 /// The bytes of one slice. The numbers make its unique identifiers (study, series, image, frame of reference).
 pub fn ct_slice(patient: &Patient, numbers: [u128; 4]) -> Vec<u8> {
     const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";

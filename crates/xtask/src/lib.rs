@@ -16,6 +16,7 @@ pub mod dicom;
 pub mod dist;
 pub mod names;
 pub mod peers;
+mod scene;
 pub mod suite;
 pub mod verify;
 pub mod workspace;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use hydra_cli::config_file::{self, ConfigError};
 use serde::Deserialize;
 
+use crate::config::Evict;
 use crate::transport::{LineConfig, LineTable, mode};
 
 /// The file as it stands there.
@@ -46,16 +47,6 @@ struct XrootdTable {
 #[derive(Debug, Deserialize)]
 struct MonitorTable {
     listen: String,
-}
-
-/// When files are taken off the disk.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Evict {
-    /// So long after they were used last, in seconds.
-    pub after_s: Option<u64>,
-    /// When there are more bytes than this, those that were not used longest first.
-    pub most_bytes: Option<u64>,
 }
 
 /// What the programs of the storage element may take.

@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eds::failure::Because;
 use hydra_cli::{Code, Failure, output};
-use hydra_service::monitor;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{Answer, Ask, FileStatus, Progress, Refusal, RequestStatus, Wish};
+use crate::config::Evict;
+use crate::door::{self, Ends};
 use crate::errors::chain;
 use crate::line::{Entry, FromPlace, News, Reason};
 use crate::names;
@@ -59,13 +60,13 @@ pub fn place(args: &Place) -> Result<(), Failure> {
 
 async fn serve(config: PlaceConfig) -> Result<(), Failure> {
     let started = |error: std::io::Error| Failure::new(Code::Failed, Because::new("cannot wait for signals", error));
-    let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
+    let mut ends = Ends::watch()?;
     // a limit to the size of files then is a write that fails, not the end of the process
     let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(started)?;
     let agent = Arc::new(Agent::open(config)?);
     if let Some(address) = agent.config.monitor {
-        serve_monitor(address, &agent).await?;
+        let agent = Arc::clone(&agent);
+        door::serve_monitor(address, Arc::new(move || agent.mirror().is_well())).await?;
     }
     let end = line_end::open(&agent.config.line).await?;
     let asks = server::open(&agent.config).await?;
@@ -76,30 +77,12 @@ async fn serve(config: PlaceConfig) -> Result<(), Failure> {
     ];
     tracing::info!(socket = %agent.config.socket.display(), "listening");
     output::print_line(&format!("listening on {}", agent.config.socket.display()))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    ends.come().await;
     tracing::info!("stopping");
     for task in tasks {
         task.abort();
     }
     let _ = std::fs::remove_file(&agent.config.socket);
-    Ok(())
-}
-
-async fn serve_monitor(address: std::net::SocketAddr, agent: &Arc<Agent>) -> Result<(), Failure> {
-    let metrics = monitor::start_metrics().map_err(|error| Failure::new(Code::Failed, error))?;
-    let agent = Arc::clone(agent);
-    let router = monitor::router(metrics, Arc::new(move || agent.mirror().is_well()));
-    let bound = tokio::net::TcpListener::bind(address).await;
-    let listener = bound
-        .map_err(|error| Failure::new(Code::Config, Because::new(format!("cannot listen on {address}"), error)))?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(reason = %error, "the monitor's listener ended");
-        }
-    });
     Ok(())
 }
 
@@ -668,13 +651,7 @@ impl Agent {
 
 /// What is to go of the files that nobody holds, with their last use and length, the longest unused first; `bytes` are
 /// on disk in all. Whoever waited for a file that came just now has yet to open it.
-fn to_evict(
-    free: &[(i64, u64, String)],
-    mut bytes: u64,
-    rules: &config::Evict,
-    now: i64,
-    can_wait: bool,
-) -> Vec<String> {
+fn to_evict(free: &[(i64, u64, String)], mut bytes: u64, rules: &Evict, now: i64, can_wait: bool) -> Vec<String> {
     let after = rules.after_s.map(|after_s| i64::try_from(after_s).unwrap_or(i64::MAX));
     let mut gone = Vec::new();
     for (used, size, name) in free {
@@ -740,8 +717,8 @@ mod tests {
             (200, 5, "/b".to_owned()),
             (390, 5, "/c".to_owned()),
         ];
-        let rules = |after_s, most_bytes| config::Evict { after_s, most_bytes };
-        let gone = |rules: &config::Evict, can_wait| to_evict(&files, 20, rules, 400, can_wait);
+        let rules = |after_s, most_bytes| Evict { after_s, most_bytes };
+        let gone = |rules: &Evict, can_wait| to_evict(&files, 20, rules, 400, can_wait);
         assert!(gone(&rules(None, None), false).is_empty());
         assert_eq!(gone(&rules(Some(200), None), false), ["/a", "/b"]);
         assert!(gone(&rules(Some(200), None), true).is_empty());
