@@ -87,7 +87,7 @@ fn a_file_is_placed_if_it_is_the_one_that_was_registered() {
     assert!(!before.on_disk && before.available && !before.wanted);
     assert_eq!((before.size, before.sha256), (Some(700_000), Some(sha256(&good))));
     // the folders are there for listings
-    assert!(place.file("/eds/2.25.1/2.25.2").is_dir());
+    wait_for("the folder", || place.file("/eds/2.25.1/2.25.2").is_dir());
 
     // one byte less, one byte more, another byte, and another file altogether than was announced
     let mut other = good.clone();
