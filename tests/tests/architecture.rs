@@ -25,12 +25,28 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dicom-net",
             "dicom-deid",
             "grid-identity",
+            "catalog",
         ],
     ),
     ("eds", &["core", "grid-identity", "cli", "storage-url"]),
     ("keystore", &["service", "core", "grid-identity", "cli"]),
     ("testgrid", &["grid-identity", "cli"]),
     ("xtask", &[]),
+    ("catalog", &["core", "cli", "service", "eds", "grid-identity"]),
+    (
+        "mdm",
+        &[
+            "catalog",
+            "core",
+            "cli",
+            "eds",
+            "storage-url",
+            "dicom-net",
+            "dicom-deid",
+            "dicom-recall",
+            "grid-identity",
+        ],
+    ),
 ];
 
 /// Tests may need a grid, wherever they are.

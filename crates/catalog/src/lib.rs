@@ -1,0 +1,9 @@
+//! The catalogue: logical names and replicas of sealed files, and what is known of the images in them, in two halves of
+//! which each has permissions of its own. [`wire`] is what is said, [`query`] the language of searches; the service is
+//! described in `docs/src/operating-catalogue.md`.
+
+pub mod name;
+pub mod query;
+pub mod wire;
+
+pub use name::{LogicalName, NameError};
