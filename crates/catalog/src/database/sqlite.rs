@@ -1,0 +1,275 @@
+//! SQLite behind [`Sql`]: one writer, several readers, WAL, each commit flushed to disk.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, OpenFlags, Statement, ToSql};
+
+use super::{Backend, DatabaseError, Datum, Dialect, Each, Row, Sql, schema};
+
+/// "MdmC" in the file's header, so that no other SQLite database is taken for one of ours.
+const APPLICATION_ID: i64 = 0x4d64_6d43;
+/// How long another process that writes (a backup, a check) is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Readers that are kept open.
+const IDLE_READERS: usize = 16;
+
+/// A SQLite database.
+pub struct Sqlite {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+impl Sqlite {
+    /// Makes the file, for its owner alone, with the schema of this version in it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; a file that is there already is one.
+    pub fn create(path: &Path) -> Result<Self, DatabaseError> {
+        // SQLite gives its other files the permissions of this one.
+        let made = File::options().create_new(true).write(true).mode(0o600).open(path);
+        made.map_err(|source| DatabaseError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        Self::with(path, connection)
+    }
+
+    /// Opens the file, brought to this version's schema.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn open(path: &Path) -> Result<Self, DatabaseError> {
+        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        if application != APPLICATION_ID {
+            return Err(DatabaseError::NotOurs);
+        }
+        Self::with(path, connection)
+    }
+
+    fn with(path: &Path, connection: Connection) -> Result<Self, DatabaseError> {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // What was deleted is overwritten, not only unlinked.
+        connection.pragma_update(None, "secure_delete", true)?;
+        let database = Self {
+            path: path.to_owned(),
+            writer: Mutex::new(connection),
+            readers: Mutex::default(),
+        };
+        let mut migrated = Ok(());
+        database.write(&mut |sql| {
+            migrated = schema::migrate(sql);
+            migrated.is_ok()
+        })?;
+        migrated.map(|()| database)
+    }
+
+    /// Stops it from growing beyond so many bytes.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn limit(&self, max_bytes: u64) -> Result<(), DatabaseError> {
+        let writer = lock(&self.writer);
+        let page: i64 = writer.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let pages = (i64::try_from(max_bytes).unwrap_or(i64::MAX) / page.max(1)).max(1);
+        Ok(writer.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
+    }
+}
+
+fn open(path: &Path, flags: OpenFlags) -> Result<Connection, DatabaseError> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    // Statements keep their plans whatever is bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // LIKE by code points, as PostgreSQL does it.
+    connection.pragma_update(None, "case_sensitive_like", true)?;
+    Ok(connection)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether it says that there is no room.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(failure, _) = error else {
+        return false;
+    };
+    // A quota and a limit to the size of files come as a write that failed.
+    failure.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
+        || matches!(
+            failure.code,
+            rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::TooBig
+        )
+}
+
+impl Backend for Sqlite {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn read(&self, work: &mut dyn FnMut(&dyn Sql)) -> Result<(), DatabaseError> {
+        let idle = lock(&self.readers).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
+        };
+        let moment = connection.unchecked_transaction()?;
+        work(&Statements(&moment));
+        moment.finish()?;
+        let mut readers = lock(&self.readers);
+        if readers.len() < IDLE_READERS {
+            readers.push(connection);
+        }
+        Ok(())
+    }
+
+    fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        if work(&Statements(&transaction)) {
+            transaction.commit()?;
+        } else {
+            transaction.rollback()?;
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.write(&mut |_| false).is_ok()
+    }
+}
+
+/// A connection inside a transaction.
+struct Statements<'a>(&'a Connection);
+
+impl Sql for Statements<'_> {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn execute(&self, sql: &str, data: &[Datum]) -> Result<u64, DatabaseError> {
+        let mut statement = self.0.prepare_cached(sql)?;
+        bind(&mut statement, data)?;
+        Ok(u64::try_from(statement.raw_execute()?).unwrap_or(u64::MAX))
+    }
+
+    fn query(&self, sql: &str, data: &[Datum], each: Each<'_>) -> Result<(), DatabaseError> {
+        let mut statement = self.0.prepare_cached(sql)?;
+        bind(&mut statement, data)?;
+        let columns = statement.column_count();
+        let mut rows = statement.raw_query();
+        while let Some(found) = rows.next()? {
+            let read = |column| Ok::<_, DatabaseError>(datum(found.get_ref(column)?));
+            let row = (0..columns).map(read).collect::<Result<_, _>>()?;
+            if each(Row(row))? == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn define(&self, sql: &str) -> Result<(), DatabaseError> {
+        Ok(self.0.execute_batch(sql)?)
+    }
+}
+
+fn bind(statement: &mut Statement<'_>, data: &[Datum]) -> Result<(), DatabaseError> {
+    for (index, datum) in data.iter().enumerate() {
+        statement.raw_bind_parameter(index + 1, datum)?;
+    }
+    Ok(())
+}
+
+impl ToSql for Datum {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Null => ToSqlOutput::Owned(Value::Null),
+            Self::Integer(number) => ToSqlOutput::Owned(Value::Integer(*number)),
+            Self::Real(number) => ToSqlOutput::Owned(Value::Real(*number)),
+            Self::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Self::Blob(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+            Self::Integers(numbers) => {
+                let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
+                ToSqlOutput::Owned(Value::Text(format!("[{}]", texts.join(","))))
+            }
+        })
+    }
+}
+
+fn datum(value: ValueRef<'_>) -> Datum {
+    match value {
+        ValueRef::Null => Datum::Null,
+        ValueRef::Integer(number) => Datum::Integer(number),
+        ValueRef::Real(number) => Datum::Real(number),
+        // Only what came in as a text is stored as one.
+        ValueRef::Text(text) => Datum::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Datum::Blob(bytes.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Database, attempt, row, rows};
+    use super::*;
+
+    #[test]
+    fn work_that_fails_leaves_nothing_and_a_part_that_fails_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let database = Database::new(Sqlite::create(&path).unwrap());
+        let insert = "INSERT INTO meta(name, value) VALUES (?1, ?2)";
+        let failed: Result<(), DatabaseError> = database.write(|sql| {
+            sql.execute(insert, &["a".into(), "1".into()])?;
+            Err(DatabaseError::NotOurs)
+        });
+        assert!(matches!(failed, Err(DatabaseError::NotOurs)));
+        let done: Result<(), DatabaseError> = database.write(|sql| {
+            sql.execute(insert, &["b".into(), "'; DROP TABLE meta; --".into()])?;
+            let part: Result<(), DatabaseError> = attempt(sql, |sql| {
+                sql.execute(insert, &["c".into(), "1".into()])?;
+                sql.execute(insert, &["b".into(), "again".into()])?;
+                Ok(())
+            });
+            assert!(matches!(part, Err(DatabaseError::Sqlite(_))));
+            Ok(())
+        });
+        done.unwrap();
+        let select = "SELECT name, value FROM meta WHERE name IN ('a', 'b', 'c')";
+        let found: Result<_, DatabaseError> = database.read(|sql| rows(sql, select, &[]));
+        assert_eq!(found.unwrap(), [Row(vec!["b".into(), "'; DROP TABLE meta; --".into()])]);
+        // found again by whoever opens it
+        drop(database);
+        let database = Database::new(Sqlite::open(&path).unwrap());
+        let one_of = format!("SELECT ?2 WHERE {}", Dialect::Sqlite.is_one_of("?3", 1));
+        let data = [Datum::Integers(vec![3, 5]), Datum::Real(0.5), 5.into()];
+        let found: Result<_, DatabaseError> = database.read(|sql| row(sql, &one_of, &data));
+        assert_eq!(found.unwrap(), Some(Row(vec![Datum::Real(0.5)])));
+        assert!(database.is_ready());
+    }
+
+    #[test]
+    fn another_database_is_not_taken_for_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("other.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("CREATE TABLE x(y)")
+            .unwrap();
+        assert!(matches!(Sqlite::open(&path), Err(DatabaseError::NotOurs)));
+        assert!(matches!(Sqlite::create(&path), Err(DatabaseError::Open { .. })));
+    }
+}
