@@ -15,7 +15,7 @@ mod tests;
 
 pub use cursor::Position;
 pub use parser::{MAX_DEPTH, MAX_QUERY_BYTES, MAX_TESTS, MAX_VALUES, ParseError, parse};
-pub use resolve::{Attributes, Column, Field, Known, Resolved, ResolveError, resolve};
+pub use resolve::{Attributes, Column, Field, Known, ResolveError, Resolved, resolve};
 pub use sql::{Scope, Tokens};
 pub use tree::{Check, Comparison, Condition, Literal, Name, Order, Query, Test};
 

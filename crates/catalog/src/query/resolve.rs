@@ -302,7 +302,9 @@ pub enum ResolveError {
         name: String,
     },
     /// A person's name is found by the beginning of a part of it.
-    #[error("`{name}` is sealed: LIKE finds the beginning of one of its parts, as in `'mill%'`, of {MIN_NAME_PART} letters or more")]
+    #[error(
+        "`{name}` is sealed: LIKE finds the beginning of one of its parts, as in `'mill%'`, of {MIN_NAME_PART} letters or more"
+    )]
     SealedName {
         /// The attribute.
         name: String,
@@ -543,9 +545,9 @@ impl Resolver<'_> {
                 Column::Anonymous { kind: Type::List, .. } => return Err(refused("a list")),
                 Column::Anonymous { .. } | Column::Field(_) => {}
             }
-            let is_decided = orders.iter().any(|before| {
-                before.column == known.column || matches!(before.column, Column::Field(Field::Name))
-            });
+            let is_decided = orders
+                .iter()
+                .any(|before| before.column == known.column || matches!(before.column, Column::Field(Field::Name)));
             if !is_decided {
                 orders.push(Ordering {
                     column: known.column,

@@ -1,0 +1,1 @@
+//! The language as a whole: what it reads and refuses.
