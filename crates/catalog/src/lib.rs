@@ -2,9 +2,11 @@
 //! which each has permissions of its own. [`wire`] is what is said, [`query`] the language of searches; the service is
 //! described in `docs/src/operating-catalogue.md`.
 
+pub mod client;
 pub mod database;
 pub mod name;
 pub mod query;
 pub mod wire;
 
+pub use client::{CatalogClient, CatalogError};
 pub use name::{LogicalName, NameError};

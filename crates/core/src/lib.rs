@@ -12,6 +12,8 @@ pub mod shamir;
 
 #[cfg(feature = "client")]
 pub mod config;
+#[cfg(feature = "client")]
+pub mod https;
 #[cfg(feature = "protocol")]
 pub mod keystore;
 #[cfg(feature = "protocol")]

@@ -34,6 +34,10 @@ pub struct Layer {
     pub timeouts: PartialTimeouts,
     /// What new keys get.
     pub defaults: Option<Defaults>,
+    /// The address of the catalogue.
+    pub catalog: Option<String>,
+    /// Where files are put, the first by default; none stated where it is empty.
+    pub storage: Vec<String>,
 }
 
 /// The deadlines that a source states.
@@ -124,10 +128,12 @@ impl Reader<'_> {
                 "trust" => self.trust(value, &mut layer),
                 "timeouts" => self.timeouts(value, &mut layer.timeouts),
                 "defaults" => layer.defaults = self.defaults(value),
+                "catalog" => layer.catalog = self.url(name, value),
+                "storage" => layer.storage = self.storage(value),
                 _ => self.unknown(
                     &key.span(),
                     name,
-                    "threshold, min_threshold, store, trust, timeouts, defaults",
+                    "threshold, min_threshold, store, trust, timeouts, defaults, catalog, storage",
                 ),
             }
         }
@@ -208,7 +214,7 @@ impl Reader<'_> {
         let (mut url, mut label, mut id) = (None, None, None);
         for (key, value) in table {
             match key.get_ref().as_ref() {
-                "url" => url = Some(self.url(value)),
+                "url" => url = Some(self.url("url", value)),
                 "name" => label = self.string("name", value).map(str::to_owned),
                 "id" => id = self.store_id(value),
                 other => self.unknown(&key.span(), other, "url, name, id"),
@@ -225,8 +231,17 @@ impl Reader<'_> {
         })
     }
 
-    fn url(&mut self, value: &Spanned<DeValue<'_>>) -> Option<String> {
-        let written = self.string("url", value)?;
+    /// URLs of folders; what they can be is known where files are put.
+    fn storage(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<String> {
+        let Some(list) = value.get_ref().as_array() else {
+            return self.string("storage", value).map(str::to_owned).into_iter().collect();
+        };
+        let urls = list.iter().filter_map(|item| self.string("storage", item));
+        urls.map(str::to_owned).collect()
+    }
+
+    fn url(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
+        let written = self.string(name, value)?;
         let normal = endpoint::normalise(written);
         normal
             .map_err(|error| self.fault(Some(&value.span()), error.to_string()))
@@ -412,7 +427,8 @@ acl = []
             faults(text),
             [
                 "line 1: `threshold` must be a whole number from 1 to 255",
-                "line 2: unknown key `colour` (known: threshold, min_threshold, store, trust, timeouts, defaults)",
+                "line 2: unknown key `colour` (known: threshold, min_threshold, store, trust, timeouts, defaults, catalog, \
+                 storage)",
                 "line 3: a store has no `url`",
                 "line 6: `http://h` does not begin with `https://` (or the original's `httpg://`)",
                 "line 7: unknown key `port` (known: url, name, id)",

@@ -115,6 +115,15 @@ pub enum ConfigError {
         /// The address.
         url: String,
     },
+    /// A variable that is no address.
+    #[error("{variable} names no service")]
+    Variable {
+        /// Which.
+        variable: String,
+        /// What is wrong with it.
+        #[source]
+        source: EndpointError,
+    },
     /// No source names a store.
     #[error("no key stores are configured (looked at {})", looked_at.join(", "))]
     NoStores {
@@ -168,23 +177,80 @@ pub fn load(overrides: &Overrides, around: &Surroundings) -> Result<ClientConfig
         layers.services(around)?;
     }
     layers.options(overrides)?;
-    match around.variable("EDS_CONFIG").map(PathBuf::from) {
-        Some(path) => layers.file(&path, &format!("EDS_CONFIG {}", path.display()), true)?,
-        None => layers.looked_at.push("EDS_CONFIG".into()),
-    }
+    layers.named_file(around)?;
     if !overrides.services_first {
         layers.services(around)?;
     }
-    if let Some(home) = around.home() {
-        let path = home.join(".config/eds/config.toml");
-        layers.file(&path, &path.display().to_string(), false)?;
-    }
-    layers.file(
-        &around.system_config,
-        &around.system_config.display().to_string(),
-        false,
-    )?;
+    layers.usual_files(around)?;
     layers.merge(around)
+}
+
+/// What a client of services other than the key stores knows: whom it trusts, how long it waits, where they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Services {
+    /// The catalogue, and which source named it.
+    pub catalog: Option<(String, String)>,
+    /// Where files are put, the first by default.
+    pub storage: Vec<String>,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// Where it was looked, in order.
+    pub looked_at: Vec<String>,
+}
+
+/// The port of a catalogue where only its host is known.
+pub const CATALOG_PORT: u16 = 8446;
+
+/// Reads the configuration files for what is needed beside key stores. The catalogue is `MDM_CATALOG`, else that of the
+/// files, else the host that `LFC_HOST` names.
+///
+/// # Errors
+/// What is wrong, naming the source.
+pub fn services(around: &Surroundings) -> Result<Services, ConfigError> {
+    let mut layers = Layers::default();
+    layers.files(around)?;
+    let named = |variable: &'static str| Some((around.variable(variable)?.to_string_lossy().into_owned(), variable));
+    let url = |(written, variable): (String, &str)| {
+        let url = endpoint::normalise(&written);
+        let url = url.map_err(|source| ConfigError::Variable {
+            variable: variable.to_owned(),
+            source,
+        })?;
+        Ok::<_, ConfigError>((url, variable.to_owned()))
+    };
+    let of_host = |(host, variable): (String, &'static str)| {
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let port = if has_port {
+            String::new()
+        } else {
+            format!(":{CATALOG_PORT}")
+        };
+        (format!("https://{host}{port}"), variable)
+    };
+    let in_files = || {
+        let (catalog, source) = layers.first(|layer| layer.catalog.clone())?;
+        Some((catalog, source.to_owned()))
+    };
+    let catalog = match named("MDM_CATALOG") {
+        Some(named) => Some(url(named)?),
+        None => match in_files() {
+            Some(found) => Some(found),
+            None => named("LFC_HOST").map(of_host).map(url).transpose()?,
+        },
+    };
+    let storage = layers.first(|layer| (!layer.storage.is_empty()).then(|| layer.storage.clone()));
+    let mut looked_at = vec!["MDM_CATALOG".to_owned()];
+    looked_at.extend(layers.looked_at.iter().cloned());
+    looked_at.push("LFC_HOST".to_owned());
+    Ok(Services {
+        catalog,
+        storage: storage.map(|(urls, _)| urls).unwrap_or_default(),
+        trust: layers.trust(around).0,
+        timeouts: layers.timeouts(),
+        looked_at,
+    })
 }
 
 /// The original's rule: floor(log2 n) + 1.
@@ -243,6 +309,31 @@ impl Layers {
         })?;
         self.push(source, layer);
         Ok(())
+    }
+
+    /// The file that `EDS_CONFIG` names.
+    fn named_file(&mut self, around: &Surroundings) -> Result<(), ConfigError> {
+        match around.variable("EDS_CONFIG").map(PathBuf::from) {
+            Some(path) => self.file(&path, &format!("EDS_CONFIG {}", path.display()), true),
+            None => {
+                self.looked_at.push("EDS_CONFIG".into());
+                Ok(())
+            }
+        }
+    }
+
+    /// The user's file, and the machine's.
+    fn usual_files(&mut self, around: &Surroundings) -> Result<(), ConfigError> {
+        let own = around.home().map(|home| home.join(".config/eds/config.toml"));
+        for path in own.iter().chain([&around.system_config]) {
+            self.file(path, &path.display().to_string(), false)?;
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, around: &Surroundings) -> Result<(), ConfigError> {
+        self.named_file(around)?;
+        self.usual_files(around)
     }
 
     /// `services.xml` states stores and nothing else, so it is not even opened where they are known.
@@ -629,5 +720,40 @@ mod tests {
             ..Overrides::default()
         };
         assert!(matches!(Place::new().load(&twice), Err(ConfigError::StoreTwice { .. })));
+    }
+
+    #[test]
+    fn the_catalogue_is_found_without_key_stores() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("eds.toml");
+        fs::write(&config, "catalog = \"https://b:1/\"\nstorage = \"https://se/data\"\n").unwrap();
+        let found = |variables: &[(&str, &str)]| {
+            let variables: HashMap<String, OsString> = variables
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.into()))
+                .collect();
+            let mut around = Surroundings::with_variables(move |name| variables.get(name).cloned());
+            around.system_config = folder.path().join("none");
+            services(&around)
+        };
+        let catalog = |variables: &[(&str, &str)]| found(variables).unwrap().catalog.map(|(url, _)| url);
+        let file = ("EDS_CONFIG", config.to_str().unwrap());
+        assert_eq!(catalog(&[]), None);
+        assert_eq!(
+            catalog(&[("LFC_HOST", "lfc.example.org")]).as_deref(),
+            Some("https://lfc.example.org:8446")
+        );
+        assert_eq!(catalog(&[("LFC_HOST", "[::1]:7")]).as_deref(), Some("https://[::1]:7"));
+        assert_eq!(catalog(&[("LFC_HOST", "[::1]")]).as_deref(), Some("https://[::1]:8446"));
+        assert_eq!(catalog(&[("LFC_HOST", "lfc"), file]).as_deref(), Some("https://b:1"));
+        assert_eq!(
+            catalog(&[("MDM_CATALOG", "https://a"), file]).as_deref(),
+            Some("https://a")
+        );
+        assert_eq!(found(&[file]).unwrap().storage, ["https://se/data"]);
+        assert!(matches!(
+            found(&[("MDM_CATALOG", "a")]),
+            Err(ConfigError::Variable { .. })
+        ));
     }
 }

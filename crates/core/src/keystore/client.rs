@@ -3,17 +3,14 @@
 //! The wire format is `docs/src/formats/protocol.md`. Whatever a store sends, be it garbage, is at most that store's
 //! fault; answers are bounded in size and time.
 
-use std::error::Error;
-use std::io;
-use std::time::Duration;
-
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use crate::config::{StoreEndpoint, Timeouts};
+use crate::https;
 use crate::key_id::KeyId;
 use crate::keystore::outcome::LocalError;
 use crate::keystore::quorum::{Heard, Message, Said, Silence, describe_problem};
@@ -39,16 +36,7 @@ pub fn clients(
     timeouts: Timeouts,
     tls: rustls::ClientConfig,
 ) -> Result<Vec<StoreClient>, LocalError> {
-    let http = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .https_only(true)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("hydra-eds/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(timeouts.connect)
-        .timeout(timeouts.request)
-        .build()
-        .map_err(|error| LocalError::Config(format!("no HTTPS client can be made: {}", innermost(&error))))?;
+    let http = https::client(timeouts, tls)?;
     let client = |store: &StoreEndpoint| StoreClient {
         http: http.clone(),
         base: store.url.trim_end_matches('/').to_owned(),
@@ -153,7 +141,7 @@ impl StoreClient {
     async fn call<A: DeserializeOwned>(&self, request: RequestBuilder) -> Result<A, Silence> {
         let response = request.send().await.map_err(|error| self.failure(&error))?;
         let status = response.status();
-        let is_json = response.headers().get(CONTENT_TYPE).is_some_and(is_json);
+        let is_json = response.headers().get(CONTENT_TYPE).is_some_and(https::is_json);
         let kind = response.headers().get(CONTENT_TYPE).cloned();
         let body = self.body(response).await?;
         if status != StatusCode::OK {
@@ -193,137 +181,12 @@ impl StoreClient {
 
     fn failure(&self, error: &reqwest::Error) -> Silence {
         Silence {
-            reason: describe_failure(error, self.timeouts),
-            credential_refused: causes(error).filter_map(tls_error).any(refuses_credential),
+            reason: https::describe_failure(error, self.timeouts),
+            credential_refused: https::credential_refused(error),
         }
     }
 }
 
 fn silence(reason: impl Into<String>) -> Silence {
     Silence::new(reason)
-}
-
-/// Of what TLS says, an alert comes from the other side, and after its certificate was found good it is about ours.
-fn refuses_credential(error: &rustls::Error) -> bool {
-    matches!(error, rustls::Error::AlertReceived(_))
-}
-
-/// `application/json` or `application/problem+json`, with or without parameters.
-fn is_json(kind: &HeaderValue) -> bool {
-    let kind = kind.to_str().unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    matches!(kind.as_str(), "application/json" | "application/problem+json")
-}
-
-/// A failure of the network as a predicate of the store.
-fn describe_failure(error: &reqwest::Error, timeouts: Timeouts) -> String {
-    for cause in causes(error) {
-        if let Some(tls) = tls_error(cause) {
-            return describe_tls(tls);
-        }
-    }
-    if error.is_timeout() {
-        return match error.is_connect() {
-            true => format!("made no connection in {}", seconds(timeouts.connect)),
-            false => format!("gave no answer in {}", seconds(timeouts.request)),
-        };
-    }
-    let kinds: Vec<io::ErrorKind> = causes(error)
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .map(io::Error::kind)
-        .collect();
-    if kinds.contains(&io::ErrorKind::ConnectionRefused) {
-        return "refused the connection".to_owned();
-    }
-    if error.is_connect() {
-        return format!("cannot be reached: {}", innermost(error));
-    }
-    if error.is_decode() || error.is_body() {
-        return "broke off in the middle of its answer".to_owned();
-    }
-    let text = innermost(error);
-    let broken = [
-        io::ErrorKind::ConnectionReset,
-        io::ErrorKind::BrokenPipe,
-        io::ErrorKind::UnexpectedEof,
-    ];
-    if kinds.iter().any(|kind| broken.contains(kind)) || text.contains("connection closed") {
-        return "closed the connection".to_owned();
-    }
-    format!("gave no answer: {text}")
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
-}
-
-/// The last cause in the chain, which is the one that says something.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let last = causes(error).last().map(ToString::to_string);
-    last.unwrap_or_default()
-}
-
-/// An error of TLS travels inside an I/O error, and that inside another one, which `source` passes over.
-fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut inside = cause;
-    while let Some(outer) = inside.downcast_ref::<io::Error>() {
-        inside = outer.get_ref()?;
-    }
-    inside.downcast_ref()
-}
-
-fn describe_tls(error: &rustls::Error) -> String {
-    if let Some(refusal) = grid_identity::tls::refusal(error) {
-        return format!("has a certificate that cannot be trusted: {refusal}");
-    }
-    match error {
-        rustls::Error::InvalidCertificate(why) => format!("has a certificate that cannot be trusted: {why}"),
-        rustls::Error::AlertReceived(alert) => format!("refused the credential (TLS alert {alert:?})"),
-        other => format!("does not speak TLS as it should: {other}"),
-    }
-}
-
-fn seconds(time: Duration) -> String {
-    match time.subsec_millis() {
-        0 => format!("{} s", time.as_secs()),
-        _ => format!("{} ms", time.as_millis()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_is_known_by_its_type() {
-        for (kind, expected) in [
-            ("application/json", true),
-            ("Application/JSON; charset=utf-8", true),
-            ("application/problem+json", true),
-            ("text/html", false),
-            ("application/jsonp", false),
-            ("", false),
-        ] {
-            assert_eq!(is_json(&HeaderValue::from_static(kind)), expected, "{kind}");
-        }
-    }
-
-    #[test]
-    fn an_error_of_tls_is_found_however_deep_it_is_wrapped() {
-        let tls = || rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
-        let once = io::Error::new(io::ErrorKind::InvalidData, tls());
-        let twice = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls()));
-        for error in [once, twice] {
-            let text = tls_error(&error).map(describe_tls);
-            assert_eq!(text.as_deref(), Some("refused the credential (TLS alert UnknownCA)"));
-        }
-        assert!(tls_error(&io::Error::from(io::ErrorKind::ConnectionRefused)).is_none());
-        assert!(tls_error(&io::Error::other("no error of TLS")).is_none());
-    }
-
-    #[test]
-    fn times_are_told_in_seconds_where_they_are_whole() {
-        assert_eq!(seconds(Duration::from_secs(5)), "5 s");
-        assert_eq!(seconds(Duration::from_millis(1500)), "1500 ms");
-    }
 }

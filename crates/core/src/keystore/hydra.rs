@@ -6,13 +6,14 @@
 mod permissions;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use grid_identity::{Credential, Policy, TrustStore, tls};
+use grid_identity::Credential;
 
-use crate::config::{ClientConfig, CrlPolicy, TrustAnchors};
+use crate::config::ClientConfig;
+use crate::https;
 use crate::ids::{ChangeId, IdError, RegistrationId, StoreId};
 use crate::key_id::KeyId;
 use crate::keystore::client::{self, StoreClient};
@@ -85,13 +86,7 @@ impl Hydra {
     /// # Errors
     /// A configuration or a credential that cannot work.
     pub fn new(config: ClientConfig, credential: &Credential) -> Result<Self, LocalError> {
-        let policy = Policy::client(config.trust.crl == CrlPolicy::Require);
-        let trust = match &config.trust.anchors {
-            TrustAnchors::Directory(path) => TrustStore::directory(path, policy),
-            TrustAnchors::File(path) => TrustStore::file(path, policy),
-        };
-        let trust = Arc::new(trust.map_err(|error| LocalError::Trust(Box::new(error)))?);
-        let tls = tls::client_config(credential, trust).map_err(|error| LocalError::Tls(Box::new(error)))?;
+        let tls = https::tls_of(credential, &config.trust)?;
         let caller = CallerNames {
             dn: credential.dn().to_owned(),
             fqan: credential.fqans().first().cloned(),

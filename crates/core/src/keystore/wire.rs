@@ -218,6 +218,9 @@ pub enum ProblemKind {
     /// A restored entry that its owner's repair has not confirmed yet (503).
     #[serde(rename = "urn:hydra-eds:problem:restored")]
     Restored,
+    /// There is something else already, or it was changed meanwhile (409).
+    #[serde(rename = "urn:hydra-eds:problem:conflict")]
+    Conflict,
     /// Too large (413).
     #[serde(rename = "urn:hydra-eds:problem:too-large")]
     TooLarge,
@@ -250,6 +253,7 @@ impl ProblemKind {
             Self::Invalid => 400,
             Self::Credential => 401,
             Self::Restored | Self::Busy => 503,
+            Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::Limit => 429,
             Self::StorageFull => 507,
@@ -265,6 +269,7 @@ impl ProblemKind {
             Self::Invalid => "the request breaks the rules of its format",
             Self::Credential => "the credential of this connection is no longer valid",
             Self::Restored => "restored from a backup and not confirmed since",
+            Self::Conflict => "there is something else already, or it was changed meanwhile",
             Self::TooLarge => "too large",
             Self::Limit => "a limit for your identity is reached",
             Self::Busy => "the store is stopping or has too much to do",

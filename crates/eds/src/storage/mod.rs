@@ -14,13 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use grid_identity::{Policy, TrustStore, tls};
 use hydra_cli::signals::{OnSignal, on_signal};
 use hydra_cli::{Code, Failure};
 use hydra_core::config::credential::CredentialKind;
 use hydra_core::config::load::{self, Overrides, Surroundings};
-use hydra_core::config::{ClientConfig, CrlPolicy, TrustAnchors};
-use hydra_core::keystore::hydra::LocalError;
+use hydra_core::config::{Trust, TrustAnchors};
+use hydra_core::https;
 use storage_url::{Access, Download, Storage, StorageError, StorageUrl};
 use tokio::sync::Notify;
 
@@ -46,7 +45,7 @@ impl Remote {
         let around = Surroundings::of_process();
         let config = load::load(overrides, &around)?;
         let found = find_credential(&around)?;
-        let storage = Storage::new(access(&config, &found, idle)?);
+        let storage = Storage::new(access(&config.trust, &found, idle)?);
         let session = Session::from_parts(config, &found.credential)?;
         Ok(Self {
             session,
@@ -56,16 +55,12 @@ impl Remote {
     }
 }
 
-/// Storage elements are believed by the same trust anchors as key stores.
-fn access(config: &ClientConfig, found: &Found, idle: Duration) -> Result<Access, SessionError> {
-    let policy = Policy::client(config.trust.crl == CrlPolicy::Require);
-    let trust = match &config.trust.anchors {
-        TrustAnchors::Directory(path) => TrustStore::directory(path, policy),
-        TrustAnchors::File(path) => TrustStore::file(path, policy),
-    };
-    let trust = trust.map_err(|error| LocalError::Trust(Box::new(error)))?;
-    let tls = tls::client_config(&found.credential, Arc::new(trust));
-    let mut tls = tls.map_err(|error| LocalError::Tls(Box::new(error)))?;
+/// What it takes to reach storage elements, which are believed by the same trust anchors as key stores.
+///
+/// # Errors
+/// Trust anchors or a credential that cannot work.
+pub fn access(trust: &Trust, found: &Found, idle: Duration) -> Result<Access, SessionError> {
+    let mut tls = https::tls_of(&found.credential, trust)?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut environment = match &found.files.kind {
         CredentialKind::Proxy(path) => vec![("X509_USER_PROXY", path.clone())],
@@ -73,7 +68,7 @@ fn access(config: &ClientConfig, found: &Found, idle: Duration) -> Result<Access
             vec![("X509_USER_CERT", cert.clone()), ("X509_USER_KEY", key.clone())]
         }
     };
-    if let TrustAnchors::Directory(path) = &config.trust.anchors {
+    if let TrustAnchors::Directory(path) = &trust.anchors {
         environment.push(("X509_CERT_DIR", path.clone()));
     }
     Ok(Access {
