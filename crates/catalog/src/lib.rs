@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod database;
+pub mod image;
 pub mod name;
 pub mod query;
 pub mod wire;

@@ -154,6 +154,11 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// What it knows of the patient.
+    pub(crate) fn into_needles(self) -> Needles {
+        self.needles
+    }
+
     /// What is left of the elements of the data set or of an item.
     pub(crate) fn elements(&mut self, elements: Vec<Element>, place: Place) -> Result<Vec<Element>, Refusal> {
         let place = Place {

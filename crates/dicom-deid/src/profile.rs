@@ -8,6 +8,7 @@ use flate2::write::DeflateEncoder;
 
 use crate::element::{Coding, Element, Tag, Vr, ascii, find, put};
 use crate::engine::{Engine, Event, METHOD, METHOD_CODES, PATIENT_IDENTITY_REMOVED, Place, TEMPORAL};
+use crate::header::Header;
 use crate::iod::Iod;
 use crate::meta;
 use crate::needles::PATIENT_ID;
@@ -170,16 +171,28 @@ impl Profile {
     ) -> Result<Prepared<'_>, Refusal> {
         let mut budget = Budget::new(self.options.limits);
         let (elements, pixels) = read_header(source, syntax.coding, &mut budget)?;
+        if pixels.is_none() && has_pixels(&elements) {
+            return Err(Refusal::Missing { keyword: "PixelData" });
+        }
+        self.prepare_elements(syntax, elements, pixels, budget, explain)
+    }
+
+    /// Applies the profile to everything before the pixels.
+    fn prepare_elements(
+        &self,
+        syntax: &Syntax,
+        elements: Vec<Element>,
+        pixels: Option<Head>,
+        budget: Budget,
+        explain: bool,
+    ) -> Result<Prepared<'_>, Refusal> {
         let sop_class = ascii(&elements, SOP_CLASS).ok_or(Refusal::Missing { keyword: "SOPClassUID" })?;
         let sop = ascii(&elements, SOP).ok_or(Refusal::Missing {
             keyword: "SOPInstanceUID",
         })?;
         let iod = Iod::of(&sop_class);
-        if pixels.is_none() && (iod.is_image() || find(&elements, ROWS).is_some()) {
-            return Err(Refusal::Missing { keyword: "PixelData" });
-        }
         let described_bytes = pixels::described_bytes(&elements, syntax.coding);
-        let flags = self.review(&elements, &sop_class, syntax, pixels.is_some())?;
+        let flags = self.review(&elements, &sop_class, syntax, has_pixels(&elements) || pixels.is_some())?;
         let original = Ids {
             study: ascii(&elements, STUDY),
             series: ascii(&elements, SERIES),
@@ -216,6 +229,39 @@ impl Profile {
             modality,
             budget,
         })
+    }
+
+    /// Both sides of what stands before the pixels, of a file of PS3.10, of which no more is read.
+    ///
+    /// # Errors
+    /// As [`Profile::deidentify`], as far as it can be told without the pixels.
+    pub fn header(&self, mut reader: impl Read) -> Result<Header, Refusal> {
+        let mut source = Source::new(&mut reader, 0);
+        let syntax = read_meta(&mut source, &self.options)?;
+        inflated(&syntax, source, |source| self.sides(&syntax, source))
+    }
+
+    /// [`Profile::header`] of a data set without preamble and group 0002, which may lack the pixels: what a PACS tells
+    /// of an instance without sending it.
+    ///
+    /// # Errors
+    /// As [`Profile::header`].
+    pub fn header_of_data_set(&self, transfer_syntax: &str, mut reader: impl Read) -> Result<Header, Refusal> {
+        let syntax = syntax_of(transfer_syntax)?;
+        self.sides(&syntax, &mut Source::new(&mut reader, 0))
+    }
+
+    fn sides(&self, syntax: &Syntax, source: &mut Source<'_>) -> Result<Header, Refusal> {
+        let mut budget = Budget::new(self.options.limits);
+        let (elements, pixels) = read_header(source, syntax.coding, &mut budget)?;
+        let before = elements.clone();
+        let prepared = self.prepare_elements(syntax, elements, pixels, budget, false)?;
+        Ok(Header::new(
+            before,
+            prepared.elements,
+            prepared.engine.into_needles(),
+            syntax.coding,
+        ))
     }
 
     /// [`Profile::prepare`] for any transfer syntax, with an account of every attribute.
@@ -318,6 +364,12 @@ pub(crate) fn read_header(
         elements.push(parser.element(head)?);
     }
     Ok((elements, None))
+}
+
+/// Whether an object with these elements is one with pixels.
+fn has_pixels(elements: &[Element]) -> bool {
+    let is_image = ascii(elements, SOP_CLASS).is_some_and(|class| Iod::of(&class).is_image());
+    is_image || find(elements, ROWS).is_some()
 }
 
 fn patient_id(elements: &[Element]) -> Option<String> {

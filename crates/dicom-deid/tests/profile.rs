@@ -781,3 +781,44 @@ fn explain_names_the_rule_and_never_a_value() {
     assert_eq!(line("(0018,0060)").outcome.name(), "kept");
     assert!(!format!("{lines:?}").contains("Feldmann"));
 }
+
+#[test]
+fn both_sides_of_a_header_are_told_without_the_pixels() {
+    use dicom_deid::Tag;
+    for syntax in [EXPLICIT, IMPLICIT, BIG] {
+        let mut elements = ct();
+        elements.push(el(
+            0x18,
+            0x9087,
+            "FD",
+            match syntax {
+                BIG => 1000_f64.to_be_bytes(),
+                _ => 1000_f64.to_le_bytes(),
+            },
+        ));
+        let rows = if syntax == BIG { [2, 0] } else { [0, 2] };
+        let elements = with(elements, el(0x28, 0x10, "US", rows));
+        let whole = file(syntax, elements);
+        let end = whole.len() - 20;
+        let mut header = profile(&[]).header(&whole[..end]).unwrap();
+        let (before, after) = (header.before(), header.after());
+        assert_eq!(before.text(Tag(0x10, 0x10)).as_deref(), Some("Feldmann^Rosalind"));
+        assert_eq!(after.text(Tag(0x10, 0x10)), None);
+        assert_eq!(after.integer(Tag(0x28, 0x10)), Some(512));
+        assert_eq!(after.integer(Tag(0x20, 0x13)), Some(17));
+        assert_eq!(after.float(Tag(0x18, 0x50)), Some(1.5));
+        assert_eq!(after.float(Tag(0x18, 0x9087)), Some(1000.0));
+        assert_eq!(after.text(Tag(0x20, 0x0d)), Some(profile(&[]).uid(STUDY)));
+        assert!(header.is_kept(Tag(8, 0x60)) && !header.is_kept(Tag(0x10, 0x20)) && !header.is_kept(Tag(0x20, 0x0d)));
+        let references = before.items(Tag(8, 0x1140));
+        assert_eq!(references[0].text(Tag(8, 0x1150)).as_deref(), Some(CT));
+        assert!(header.names_patient("for Mrs Feldmann") && !header.names_patient("Thorax"));
+        let data = whole[whole.len() - 20..].to_vec();
+        assert!(profile(&[]).header_of_data_set(syntax, &data[..]).is_err());
+    }
+    let burnt = with(ct(), el(0x28, 0x301, "CS", "YES"));
+    assert!(matches!(
+        profile(&[]).header(&file(EXPLICIT, burnt)[..]),
+        Err(Refusal::Review(_))
+    ));
+}

@@ -31,6 +31,7 @@ pub mod contexts;
 pub mod dataset;
 mod error;
 mod intake;
+pub mod json;
 pub mod multipart;
 mod pacs;
 pub mod pdu;

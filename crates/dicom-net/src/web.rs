@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::association::Slots;
-use crate::dataset::{DataError, tag};
+use crate::dataset::{DataError, Tag, tag};
 use crate::error::Peer;
 use crate::intake::{Intake, Retrieved, Sink, Taken, Wanted};
 use crate::multipart::{self, MultipartError, Parts};
@@ -27,6 +27,8 @@ use crate::wire::Deadlines;
 const PAGE: usize = 500;
 /// What an answer to a query may have.
 const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+/// What the metadata of a series may have: some ten thousand bytes for each instance.
+const LONGEST_METADATA: usize = 512 * 1024 * 1024;
 /// Parts as they are stored, in whatever transfer syntax (PS3.18, 8.7.3.5.2).
 const AS_STORED: &str = "multipart/related; type=\"application/dicom\"; transfer-syntax=*";
 /// The boundary of what we send; a part that has it cannot be sent.
@@ -246,6 +248,37 @@ impl Dicomweb {
         Ok(found)
     }
 
+    /// QIDO-RS: what it says of studies that match all of these attributes; `*` in a value stands for anything.
+    ///
+    /// # Errors
+    /// Where it cannot answer.
+    pub fn studies(&self, matching: &[(Tag, String)]) -> Result<Vec<Value>, WebError> {
+        let mut studies: Vec<Value> = Vec::new();
+        let mut filters = String::new();
+        for (Tag(group, element), value) in matching {
+            filters.push_str(&format!("&{group:04X}{element:04X}={}", escaped(value)));
+        }
+        loop {
+            let offset = studies.len();
+            let page = self.query(&format!("/studies?limit={PAGE}&offset={offset}{filters}"))?;
+            let count = page.len();
+            // a service that does not go by offsets sends the same again
+            studies.extend(page);
+            if count < PAGE || studies[..offset].last() == studies.last() {
+                break;
+            }
+        }
+        Ok(studies)
+    }
+
+    /// WADO-RS: what stands before the pixels of the instances of a series, as JSON that [`crate::json`] reads.
+    ///
+    /// # Errors
+    /// Where it cannot answer.
+    pub fn metadata(&self, study: &Uid, series: &Uid) -> Result<Vec<Value>, WebError> {
+        self.json(&format!("/studies/{study}/series/{series}/metadata"), LONGEST_METADATA)
+    }
+
     fn found(&self, one: &Value, wanted: &Wanted) -> Result<Found, WebError> {
         let value = |tag: crate::dataset::Tag| {
             let name = format!("{:04X}{:04X}", tag.0, tag.1);
@@ -271,6 +304,10 @@ impl Dicomweb {
     }
 
     fn query(&self, path: &str) -> Result<Vec<Value>, WebError> {
+        self.json(path, LONGEST_ANSWER)
+    }
+
+    fn json(&self, path: &str, longest: usize) -> Result<Vec<Value>, WebError> {
         let until = Instant::now() + self.deadlines.unit;
         let request = self.request(self.client.get(format!("{}{path}", self.base)));
         let response = self.send(request.header(ACCEPT, "application/dicom+json"), until)?;
@@ -281,7 +318,7 @@ impl Dicomweb {
         let response = self.judge("query", response)?;
         let mut bytes = Vec::new();
         let body = Body::new(self, response, until);
-        let read = body.take(LONGEST_ANSWER as u64 + 1).read_to_end(&mut bytes);
+        let read = body.take(longest as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|error| self.broken(error))?;
         let answer = serde_json::from_slice(&bytes).ok();
         answer.ok_or_else(|| WebError::Answer {
@@ -505,6 +542,19 @@ fn no_tls() -> Result<ClientConfig, rustls::Error> {
     Ok(builder
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth())
+}
+
+/// A value as it stands in a query of a URL.
+fn escaped(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~*".contains(&byte);
+    let escape = |byte: u8| {
+        if plain(byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    value.bytes().map(escape).collect()
 }
 
 /// A URL without what may be secret in it.
