@@ -22,14 +22,8 @@ const OLDEST: i64 = 90;
 /// The longest text of the anonymous half: what is longer is no name of a device or of a part of the body.
 const LONGEST: usize = 256;
 
-const CODES: [(&str, Tag); 2] = [
-    ("modality", Tag(0x0008, 0x0060)),
-    ("body_part", Tag(0x0018, 0x0015)),
-];
-const TEXTS: [(&str, Tag); 2] = [
-    ("manufacturer", Tag(0x0008, 0x0070)),
-    ("model", Tag(0x0008, 0x1090)),
-];
+const CODES: [(&str, Tag); 2] = [("modality", Tag(0x0008, 0x0060)), ("body_part", Tag(0x0018, 0x0015))];
+const TEXTS: [(&str, Tag); 2] = [("manufacturer", Tag(0x0008, 0x0070)), ("model", Tag(0x0008, 0x1090))];
 const UIDS: [(&str, Tag); 4] = [
     ("study_uid", Tag(0x0020, 0x000d)),
     ("series_uid", Tag(0x0020, 0x000e)),
@@ -118,7 +112,10 @@ fn anonymous(header: &mut Header) -> Attributes {
     };
     for (name, tag) in CODES {
         let text = kept(header, tag);
-        put(name, text.filter(|text| !header.code_names_patient(text)).map(Value::Text));
+        put(
+            name,
+            text.filter(|text| !header.code_names_patient(text)).map(Value::Text),
+        );
     }
     for (name, tag) in TEXTS {
         let text = kept(header, tag);
@@ -139,7 +136,10 @@ fn anonymous(header: &mut Header) -> Attributes {
     let sex = before.text(SEX).filter(|sex| matches!(sex.as_str(), "M" | "F" | "O"));
     put("patient_sex", sex.map(Value::Text));
     put("age_group", age(before).map(|age| Value::Text(age_group(age))));
-    let year = before.text(STUDY_DATE).and_then(|text| date(&text)).map(|(year, ..)| year);
+    let year = before
+        .text(STUDY_DATE)
+        .and_then(|text| date(&text))
+        .map(|(year, ..)| year);
     put("study_year", year.map(Value::Integer));
     for (name, tag) in MEANINGS {
         put(name, code(header, tag).map(Value::Text));
@@ -190,7 +190,10 @@ fn identifying(before: &Side) -> Attributes {
     });
     let dates = DATES.iter().filter_map(|(name, tag)| {
         let (year, month, day) = date(&before.text(*tag)?)?;
-        Some(((*name).to_owned(), Value::Text(format!("{year:04}-{month:02}-{day:02}"))))
+        Some((
+            (*name).to_owned(),
+            Value::Text(format!("{year:04}-{month:02}-{day:02}")),
+        ))
     });
     texts.chain(dates).collect()
 }
@@ -267,7 +270,16 @@ mod tests {
         assert_eq!(date("19610228"), Some((1961, 2, 28)));
         assert_eq!(date("1961.02.28"), Some((1961, 2, 28)));
         assert_eq!(date("20000229"), Some((2000, 2, 29)));
-        for none in ["", "19000229", "19611301", "19610001", "1961", "Feldmann", "1961０２28", "17991231"] {
+        for none in [
+            "",
+            "19000229",
+            "19611301",
+            "19610001",
+            "1961",
+            "Feldmann",
+            "1961０２28",
+            "17991231",
+        ] {
             assert_eq!(date(none), None, "{none}");
         }
     }
@@ -276,11 +288,27 @@ mod tests {
     fn every_attribute_is_of_the_half_that_the_schema_says() {
         use mdm_catalog::image::half;
         use mdm_catalog::wire::Part;
-        let anonymous = CODES.iter().chain(&TEXTS).chain(&UIDS).chain(&INTEGERS).chain(&MEANINGS);
+        let anonymous = CODES
+            .iter()
+            .chain(&TEXTS)
+            .chain(&UIDS)
+            .chain(&INTEGERS)
+            .chain(&MEANINGS);
         assert!(anonymous.clone().all(|(name, _)| half(name) == Some(Part::Anonymous)));
         let identifying = IDENTIFYING.iter().chain(&DATES);
-        assert!(identifying.clone().all(|(name, _)| half(name) == Some(Part::Identifying)));
-        let others = ["slice_thickness", "field_strength", "patient_sex", "age_group", "study_year", "transfer_syntax"];
+        assert!(
+            identifying
+                .clone()
+                .all(|(name, _)| half(name) == Some(Part::Identifying))
+        );
+        let others = [
+            "slice_thickness",
+            "field_strength",
+            "patient_sex",
+            "age_group",
+            "study_year",
+            "transfer_syntax",
+        ];
         assert!(others.iter().all(|name| half(name) == Some(Part::Anonymous)));
         let told = anonymous.count() + identifying.count() + others.len();
         assert_eq!(told, mdm_catalog::image::schema().len());
