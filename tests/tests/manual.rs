@@ -174,6 +174,7 @@ fn the_other_names_and_the_programs_are_the_same_everywhere() {
     let set = |names: &[(&'static str, &'static str)]| names.iter().copied().collect::<BTreeSet<_>>();
     let mut own = set(ssss::GLITE_NAMES);
     own.extend(set(eds::GLITE_NAMES));
+    own.extend(mdm::names().map(|name| (name, "mdm")));
     assert_eq!(
         set(ALIASES),
         own,

@@ -43,6 +43,8 @@ impl Verbosity {
             "grid_identity",
             "storage_url",
             "eds",
+            "mdm",
+            "mdm_catalog",
             "dicom_net",
             "dicom_recall",
             "testgrid",

@@ -23,6 +23,14 @@ impl Because {
         }
     }
 
+    /// `text`, and nothing behind it.
+    pub fn alone(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            cause: None,
+        }
+    }
+
     /// `text`, with a cause for each store that was no help, in order.
     pub fn faults(text: impl Into<String>, faults: &[StoreFault]) -> Self {
         let chain = faults.iter().rev().fold(None, |cause: Option<Box<Self>>, fault| {

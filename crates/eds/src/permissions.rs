@@ -24,18 +24,23 @@ use crate::session::Session;
 use crate::voice::Voice;
 
 /// Key ids that are asked about at once: their requests share connections, and the stores write them to disk together.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
 /// The longest list of principals that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 16 << 20;
 
 /// A key id as it was typed, and the ones that may be meant by it.
-pub(crate) struct Meant {
-    pub(crate) typed: String,
+pub struct Meant {
+    /// As it was typed.
+    pub typed: String,
     key_ids: Vec<KeyId>,
 }
 
 impl Meant {
-    pub(crate) fn new(typed: &str) -> Result<Self, KeyIdError> {
+    /// Reads what was typed.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn new(typed: &str) -> Result<Self, KeyIdError> {
         Ok(Self {
             typed: typed.to_owned(),
             key_ids: meant_key_ids(typed)?,
@@ -44,7 +49,7 @@ impl Meant {
 }
 
 /// Runs `verb` for all of them, several at a time; answers in their order.
-pub(crate) async fn for_each<T>(all: &[Meant], at_once: usize, verb: impl AsyncFn(&Meant) -> T) -> Vec<T> {
+pub async fn for_each<T>(all: &[Meant], at_once: usize, verb: impl AsyncFn(&Meant) -> T) -> Vec<T> {
     let verb = &verb;
     let futures: Vec<_> = all.iter().map(|one| async move { verb(one).await }).collect();
     stream::iter(futures)
@@ -54,7 +59,10 @@ pub(crate) async fn for_each<T>(all: &[Meant], at_once: usize, verb: impl AsyncF
 }
 
 /// The permissions of the first of the key ids that the stores show: what was typed, else its canonical form.
-pub(crate) async fn report_first(hydra: &Hydra, meant: &Meant) -> Result<PermissionsReport, LocalError> {
+///
+/// # Errors
+/// As the client's `permissions`.
+pub async fn report_first(hydra: &Hydra, meant: &Meant) -> Result<PermissionsReport, LocalError> {
     let mut first = None;
     for key_id in &meant.key_ids {
         let report = hydra.permissions(key_id).await?;
@@ -67,7 +75,10 @@ pub(crate) async fn report_first(hydra: &Hydra, meant: &Meant) -> Result<Permiss
 }
 
 /// Changes the permissions of the first of the key ids that the stores show.
-pub(crate) async fn change_first(
+///
+/// # Errors
+/// As the client's `change_permissions`, for the first of them.
+pub async fn change_first(
     hydra: &Hydra,
     meant: &Meant,
     edit: impl Fn(&PermissionRecord) -> PermissionRecord,
@@ -183,7 +194,8 @@ fn listings(typed: &str, report: &PermissionsReport, each_store: bool) -> Vec<St
     held.collect()
 }
 
-fn disagreement(report: &PermissionsReport) -> Failure {
+/// What is wrong where not every store holds what holds.
+pub fn disagreement(report: &PermissionsReport) -> Failure {
     let key_id = &report.key_id;
     let quoted_id = quoted(key_id.as_str());
     let faults: Vec<StoreFault> = report
@@ -242,7 +254,8 @@ fn agreement_word(agreement: Agreement) -> &'static str {
     }
 }
 
-fn record_json(record: &PermissionRecord) -> Value {
+/// A record as commands print it.
+pub fn record_json(record: &PermissionRecord) -> Value {
     let line = |line: &AclEntry| json!({ "principal": line.principal, "permissions": line.permissions.to_string() });
     json!({
         "owner": record.owner,

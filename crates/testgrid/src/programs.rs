@@ -28,12 +28,13 @@ pub const PROGRAMS: &[&str] = &[
     "eds-rm",
     "eds-whoami",
     "hydra-keystore",
+    "mdm",
     "ssss-join",
     "ssss-split",
     "testgrid",
 ];
 
-/// Names of the original, each with the program that answers to it.
+/// Other names, those of the original among them, each with the program that answers to it.
 pub const ALIASES: &[(&str, &str)] = &[
     ("glite-eds-chmod", "eds-chmod"),
     ("glite-eds-decrypt", "eds-decrypt"),
@@ -50,6 +51,15 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("glite-ssss-join-passwd", "ssss-join"),
     ("glite-ssss-split-key", "ssss-split"),
     ("glite-ssss-split-passwd", "ssss-split"),
+    ("mdm-find", "mdm"),
+    ("mdm-getacl", "mdm"),
+    ("mdm-ls", "mdm"),
+    ("mdm-mkdir", "mdm"),
+    ("mdm-rm", "mdm"),
+    ("mdm-schema", "mdm"),
+    ("mdm-set", "mdm"),
+    ("mdm-setacl", "mdm"),
+    ("mdm-show", "mdm"),
 ];
 
 /// The folder of the programs: that of the running one; of a test, the one above.

@@ -50,7 +50,13 @@ pub fn run(workspace: &Workspace, dir: &Path, copies: bool) -> Result<(), ChoreE
     for (alias, name) in ALIASES {
         let program = programs.iter().find(|program| program.name == *name);
         link(alias, program.map_or(name, |program| program.by.as_str()), dir, copies)?;
-        generate(alias, &GENERATED[..1], dir)?;
+        // names that keep the arguments of an original have no completions
+        let texts = if alias.starts_with("mdm-") {
+            GENERATED
+        } else {
+            &GENERATED[..1]
+        };
+        generate(alias, texts, dir)?;
     }
     install_documents(workspace, dir)?;
     println!(

@@ -1,6 +1,6 @@
-//! The other names of our programs: the original's, told apart by `argv[0]`. A test compares them with the programs' own.
+//! The other names of our programs, the original's among them, told apart by `argv[0]`. A test compares them with the programs' own.
 
-/// Name of the original, and the program that answers to it.
+/// A name, and the program that answers to it.
 pub const ALIASES: &[(&str, &str)] = &[
     ("glite-ssss-split-passwd", "ssss-split"),
     ("glite-ssss-split-key", "ssss-split"),
@@ -17,6 +17,15 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("glite-eds-getacl", "eds-getacl"),
     ("glite-eds-setacl", "eds-setacl"),
     ("glite-eds-chmod", "eds-chmod"),
+    ("mdm-find", "mdm"),
+    ("mdm-getacl", "mdm"),
+    ("mdm-ls", "mdm"),
+    ("mdm-mkdir", "mdm"),
+    ("mdm-rm", "mdm"),
+    ("mdm-schema", "mdm"),
+    ("mdm-set", "mdm"),
+    ("mdm-setacl", "mdm"),
+    ("mdm-show", "mdm"),
 ];
 
 /// Packages whose programs are one program by several names: each of them does what it is called by.
