@@ -192,7 +192,7 @@ impl Checker {
             Kind::Number => String::from_utf8_lossy(bytes)
                 .split('\\')
                 .any(|text| self.needles.is_number(text)),
-            _ => matches!(vr, Vr::OB | Vr::UN) && self.needles.are_in_bytes(bytes),
+            _ => self.needles.are_in_bytes(bytes),
         };
         found.then_some("has a value of the patient")
     }

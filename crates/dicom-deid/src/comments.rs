@@ -33,8 +33,10 @@ enum State {
     TilePart { seen: u8, bytes: [u8; 8] },
     /// Coded data of JPEG: whether an FF was seen.
     Scan { half: bool },
-    /// Coded data of a tile part: how many bytes are left; none until the end of the fragment.
-    Tile { left: Option<u64> },
+    /// Coded data of a tile part: how many bytes are left.
+    Tile { left: u64 },
+    /// Coded data of the last tile part, which has no length: until the end of the image; whether an FF was seen.
+    LastTile { half: bool },
     /// After the end of an image.
     Ended { half: bool },
 }
@@ -60,7 +62,7 @@ impl Scrubber {
 
     /// A new fragment begins.
     pub(crate) fn begin_fragment(&mut self) {
-        if matches!(self.state, State::Ended { .. } | State::Tile { left: None }) {
+        if matches!(self.state, State::Ended { .. } | State::LastTile { .. }) {
             self.state = State::Start;
         }
     }
@@ -76,7 +78,8 @@ impl Scrubber {
     /// Whether the element may end here.
     pub(crate) fn end(&self) -> Result<(), Broken> {
         match self.state {
-            State::Start | State::Ended { .. } | State::Scan { .. } | State::Tile { .. } => Ok(()),
+            State::Start | State::Ended { .. } | State::Scan { .. } => Ok(()),
+            State::Tile { .. } | State::LastTile { .. } => Ok(()),
             // a frame that ends between its segments shows nothing, and hides nothing
             State::Marker { .. } => Ok(()),
             _ => Err(Broken("the last image is cut off")),
@@ -203,17 +206,24 @@ impl Scrubber {
             State::Scan { half: true } if first == 0xff => self.pass(first, State::Scan { half: true }, out),
             State::Scan { half: true } => self.marker(first, out)?,
             State::Tile { left } => {
-                let used = match left {
-                    Some(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len()),
-                    None => bytes.len(),
-                };
+                let used = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 out.extend_from_slice(&bytes[..used]);
-                if let Some(left) = left {
-                    *left -= used as u64;
-                    if *left == 0 {
-                        self.state = State::Marker { half: false };
-                    }
+                *left -= used as u64;
+                if *left == 0 {
+                    self.state = State::Marker { half: false };
                 }
+                return Ok(used);
+            }
+            // coded data never have FF before anything over 8F but markers (ISO 15444-1, B.10.1 and C.2)
+            State::LastTile { half: true } if first == 0xd9 => self.pass(first, State::Ended { half: false }, out),
+            State::LastTile { half: true } if first != 0xff => {
+                self.pass(first, State::LastTile { half: false }, out);
+            }
+            State::LastTile { .. } => {
+                let used = memchr::memchr(0xff, bytes).map_or(bytes.len(), |at| at + 1);
+                out.extend_from_slice(&bytes[..used]);
+                let half = bytes[used - 1] == 0xff;
+                self.state = State::LastTile { half };
                 return Ok(used);
             }
         }
@@ -264,8 +274,9 @@ impl Scrubber {
                 let left = self.tile_left.take().map(|left| left.saturating_sub(1));
                 out.push(marker);
                 self.state = match left {
+                    None => State::LastTile { half: false },
                     Some(0) => State::Marker { half: false },
-                    left => State::Tile { left },
+                    Some(left) => State::Tile { left },
                 };
                 return Ok(());
             }
@@ -378,6 +389,15 @@ mod tests {
         let text = String::from_utf8_lossy(&clean);
         assert!(!text.contains("Feldmann") && !text.contains("Rosalind"));
         assert!(clean.ends_with(b"\xff\x93\xff\x64\x00\x05datadat\xff\xd9"));
+    }
+
+    #[test]
+    fn what_follows_a_last_tile_part_without_a_length_is_blanked() {
+        let tile = b"\xff\x90\x00\x0a\0\0\0\0\0\0\0\x01\xff\x93da\xff\x8fta\xff\xd9";
+        let stream = [&b"\xff\x4f\xff\x51\x00\x04ab"[..], tile, b"Feldmann"].concat();
+        let clean = scrub(Format::Jpeg2000, &stream).unwrap();
+        assert!(clean.ends_with(&[&tile[..], &[0; 8]].concat()));
+        assert!(scrub(Format::Jpeg2000, &stream[..stream.len() - 11]).is_ok());
     }
 
     #[test]

@@ -16,6 +16,8 @@ const VALUE_TYPE: Tag = Tag(0x0040, 0xa040);
 const REFERENCED_ITEM: Tag = Tag(0x0040, 0xdb73);
 const CODE_VALUES: [Tag; 3] = [Tag(0x0008, 0x0100), Tag(0x0008, 0x0119), Tag(0x0008, 0x0120)];
 const SCHEME: Tag = Tag(0x0008, 0x0102);
+const CONCEPT_CODE: Tag = Tag(0x0040, 0xa168);
+const MEASURED_VALUE: Tag = Tag(0x0040, 0xa300);
 
 /// The attribute that has the value of an item of each value type, and its representation.
 const VALUES: &[(&str, Tag, Vr)] = &[
@@ -113,6 +115,9 @@ pub(crate) fn item(
         return Ok(None);
     }
     let value_of = VALUES.iter().find(|(name, ..)| *name == value_type);
+    if action == Action::Dummy && value_of.is_none() {
+        elements = without_value(engine, elements, place, &rule)?;
+    }
     let value = value_of.and_then(|(_, tag, vr)| {
         let position = elements.iter().position(|element| element.tag == *tag)?;
         Some((elements.remove(position), *vr))
@@ -125,6 +130,28 @@ pub(crate) fn item(
     // a container of which everything went has no content sequence
     left.retain(|element| element.tag != Tag(0x0040, 0xa730) || !element.is_empty());
     Ok(Some(left))
+}
+
+/// A code or a measurement that has to stay as an item, because others are referred to by their position behind it.
+fn without_value(
+    engine: &mut Engine<'_>,
+    elements: Vec<Element>,
+    place: Place,
+    rule: &Rule,
+) -> Result<Vec<Element>, Refusal> {
+    let replaced = elements.into_iter().map(|mut element| match element.tag {
+        CONCEPT_CODE => engine.dummy(element, place, rule.clone()),
+        // may be empty (PS3.3, C.18.1)
+        MEASURED_VALUE => {
+            engine.note(&element, place, rule.clone(), Outcome::Emptied);
+            if let Value::Items(items) = &mut element.value {
+                items.items.clear();
+            }
+            Ok(element)
+        }
+        _ => Ok(element),
+    });
+    replaced.collect()
 }
 
 fn decide(options: &Options, elements: &[Element], value_type: &str) -> (Action, Rule) {
@@ -162,11 +189,11 @@ fn value(
         return engine.dummy(element, place, rule);
     };
     match (action, vr) {
-        (Action::Keep, Vr::DA | Vr::DT | Vr::TM | Vr::UI) => {
-            engine.note(&element, place, rule, Outcome::Kept);
-            Ok(element)
+        // whole days leave the time as it is
+        (Action::Keep, Vr::DA | Vr::DT | Vr::TM | Vr::UI) | (Action::Clean, Vr::TM) => {
+            engine.keep(element, place, rule)
         }
-        (Action::Clean, Vr::DA | Vr::DT | Vr::TM) => {
+        (Action::Clean, Vr::DA | Vr::DT) => {
             let text = String::from_utf8_lossy(bytes).into_owned();
             match engine.moved(vr, &text) {
                 Some(moved) => {

@@ -38,7 +38,7 @@ impl Tag {
 
     /// The elements whose values are pixels and are streamed (PS3.3, C.7.6.3 and C.7.6.24).
     pub(crate) fn is_pixels(self) -> bool {
-        matches!(self, Self(0x7fe0, 0x0008..=0x0010)) && self.1 != 0x000a
+        matches!(self, Self(0x7fe0, 0x0008 | 0x0009 | 0x0010))
     }
 
     fn entry(self) -> Option<&'static DataDictionaryEntryRef<'static>> {
@@ -226,12 +226,17 @@ impl Coding {
         if !self.explicit {
             return self.put_u32(out, length);
         }
+        // PS3.5, section 6.2.2: a value that is too long for two bytes of length is of unknown representation
+        let wire = if !wire.is_long() && length > 0xfffe {
+            Vr::UN
+        } else {
+            wire
+        };
         out.extend(wire.bytes());
         if wire.is_long() {
             out.extend([0, 0]);
             self.put_u32(out, length);
         } else {
-            // every value of these is shorter: they came with two bytes of length, and ours are a few words
             self.put_u16(out, u16::try_from(length).unwrap_or(u16::MAX));
         }
     }

@@ -125,7 +125,7 @@ pub(crate) struct Engine<'a> {
     keyed: &'a Keyed,
     iod: Iod,
     shift: i64,
-    needles: Needles,
+    pub(crate) needles: Needles,
     /// Content items are referred to by their position, so none may go.
     pub(crate) by_reference: bool,
     path: Vec<(Tag, usize)>,
@@ -348,7 +348,7 @@ impl<'a> Engine<'a> {
 
     /// The UID that goes out for one that came in.
     pub(crate) fn uid(&self, tag: Tag, uid: &str) -> String {
-        let well_known = uid.starts_with(WELL_KNOWN) && !MODALITY_ISSUED.contains(&tag);
+        let well_known = uid.starts_with(WELL_KNOWN) && is_uid(uid.as_bytes()) && !MODALITY_ISSUED.contains(&tag);
         if uid.is_empty() || well_known {
             uid.to_owned()
         } else {
@@ -364,7 +364,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Kept, but only after a look at it.
-    fn keep(&mut self, element: Element, place: Place, rule: Rule) -> Result<Element, Refusal> {
+    pub(crate) fn keep(&mut self, element: Element, place: Place, rule: Rule) -> Result<Element, Refusal> {
         let Some(bytes) = element.bytes() else {
             return self.enter(element, place, rule);
         };
@@ -386,7 +386,7 @@ impl<'a> Engine<'a> {
                 (!is_numbers(&text) || text.split('\\').any(|text| self.needles.is_number(text)))
                     .then_some(Rule::NoNumber)
             }
-            _ if matches!(vr, Vr::OB | Vr::UN) && self.needles.are_in_bytes(bytes) => {
+            _ if self.needles.are_in_bytes(bytes) => {
                 return Err(Refusal::PatientInBinary { tag: element.tag });
             }
             _ => None,
@@ -470,8 +470,7 @@ impl<'a> Engine<'a> {
         if matches!(vr, Vr::DA | Vr::DT | Vr::TM) || option == Some(ProfileOption::RetainModifiedDates) {
             return self.move_date(element, vr, place, rule);
         }
-        let text = place.charset.decode(element.bytes().unwrap_or_default());
-        if vr.kind() == Kind::Text && !self.needles.are_in(&text) && !needles::is_suspicious(&text) {
+        if vr.kind() == Kind::Text && self.is_clean(element.bytes().unwrap_or_default(), place) {
             self.note(&element, place, rule, Outcome::Cleaned);
             return Ok(Some(element));
         }
@@ -509,15 +508,13 @@ impl<'a> Engine<'a> {
         match vr {
             Vr::DA => dates::shift_dates(text, self.shift),
             Vr::DT => dates::shift_date_times(text, self.shift),
-            Vr::TM => Some(text.to_owned()),
             _ => None,
         }
     }
 
     /// Whether free text may stay.
     pub(crate) fn is_clean(&mut self, bytes: &[u8], place: Place) -> bool {
-        let text = place.charset.decode(bytes);
-        !self.needles.are_in(&text) && !needles::is_suspicious(&text)
+        !self.patient_in_text(bytes, Vr::LT, place) && !needles::is_suspicious(&place.charset.decode(bytes))
     }
 
     /// Applies the profile to every item of a sequence.
@@ -575,7 +572,8 @@ impl<'a> Engine<'a> {
             element.vr = vrs.first().copied().unwrap_or(Vr::UN);
             if let (Vr::SQ, Value::Bytes(bytes)) = (element.vr, &element.value) {
                 let mut budget = Budget::new(self.options.limits);
-                if let Ok(items) = parse_items(bytes, Coding::IMPLICIT, &mut budget, 0) {
+                let depth = u32::try_from(self.path.len()).unwrap_or(u32::MAX);
+                if let Ok(items) = parse_items(bytes, Coding::IMPLICIT, &mut budget, depth) {
                     element.value = Value::Items(items);
                 }
             }
@@ -672,9 +670,15 @@ fn is_replaced_in_dummies(vr: Vr) -> bool {
 
 /// Whether a value is UIDs at all: what is none could be anything.
 fn is_uids(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'\\' | b' ' | 0))
+    bytes.split(|byte| *byte == b'\\').all(|uid| {
+        let padding = uid.iter().rev().take_while(|byte| matches!(byte, b' ' | 0)).count();
+        is_uid(&uid[..uid.len() - padding])
+    })
+}
+
+/// Digits and points, 64 at most (PS3.5, section 9.1).
+fn is_uid(uid: &[u8]) -> bool {
+    uid.len() <= 64 && uid.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
 }
 
 fn is_numbers(text: &str) -> bool {

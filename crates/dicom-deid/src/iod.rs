@@ -78,6 +78,11 @@ const WITHOUT_PIXELS: &[&str] = &[
 pub(crate) struct Iod(Option<&'static str>);
 
 impl Iod {
+    /// Whether it is known to be one of these.
+    pub(crate) fn is_any(self, names: &[&str]) -> bool {
+        self.0.is_some_and(|own| names.contains(&own))
+    }
+
     /// By the SOP class.
     pub(crate) fn of(sop_class: &str) -> Self {
         Self(SOP_CLASSES.get(sop_class).map(String::as_str))

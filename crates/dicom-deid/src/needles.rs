@@ -8,6 +8,7 @@ use memchr::memmem;
 use crate::dates;
 use crate::element::{Element, Tag, Value, Vr};
 use crate::options::{Options, ProfileOption};
+use crate::refusal::Refusal;
 use crate::text::{Charset, alphanumeric, fold, words};
 
 const PATIENT_GROUP: u16 = 0x0010;
@@ -464,12 +465,18 @@ pub(crate) struct Needles {
     /// Lower-case ASCII, for values that are no text.
     raw: BTreeSet<Vec<u8>>,
     known: HashMap<String, bool>,
+    /// What searching has cost: bytes searched times what was searched for.
+    work: u64,
+    most_work: u64,
 }
 
 impl Needles {
     /// Collects the values of a whole data set.
     pub(crate) fn of(elements: &[Element], options: &Options) -> Self {
-        let mut needles = Self::default();
+        let mut needles = Self {
+            most_work: options.limits.search,
+            ..Self::default()
+        };
         needles.collect(elements, Charset::default(), options);
         needles
     }
@@ -490,6 +497,11 @@ impl Needles {
             let tag = element.tag;
             if tag.dictionary_vr() == Some(Vr::PN) || element.vr == Vr::PN {
                 self.add_names(&charset.decode(bytes), tag.0 == PATIENT_GROUP);
+                // many say another character set than they write, or none
+                if let (false, Ok(text)) = (bytes.is_ascii(), std::str::from_utf8(bytes)) {
+                    self.add_names(text, tag.0 == PATIENT_GROUP);
+                }
+                self.add_raw(bytes);
             } else if IDENTIFIERS.contains(&tag)
                 || INSTITUTION.contains(&tag) && !options.has(ProfileOption::RetainInstitutionIdentity)
                 || UIDS.contains(&tag) && !options.has(ProfileOption::RetainUids)
@@ -555,6 +567,18 @@ impl Needles {
         self.names.insert(name);
     }
 
+    /// The parts of a name as they stand in the file, for values that are no text.
+    fn add_raw(&mut self, bytes: &[u8]) {
+        let between = |byte: &u8| matches!(byte, b'^' | b'=' | b'\\' | b' ' | b',' | b'-' | 0);
+        for part in bytes.split(between) {
+            let plain = part.to_ascii_lowercase();
+            let is_nobody = NOBODY.iter().any(|word| word.as_bytes() == plain.as_slice());
+            if plain.len() >= 5 && !is_nobody {
+                self.raw.insert(plain);
+            }
+        }
+    }
+
     fn add_identifier(&mut self, value: &str) {
         let folded = alphanumeric(&fold(value));
         if folded.chars().count() < 4 || NOBODY.contains(&folded.as_str()) || folded.chars().all(|c| c == '0') {
@@ -580,6 +604,9 @@ impl Needles {
         const MEMORY: usize = 100_000;
         if let Some(known) = self.known.get(text) {
             return *known;
+        }
+        if !self.may_search(text.len(), self.names.len() + self.identifiers.len() + self.dates.len()) {
+            return true;
         }
         let found = self.search(text);
         if self.known.len() < MEMORY {
@@ -654,10 +681,32 @@ impl Needles {
                 || dates::parse(plain).is_some_and(|day| !plain.contains('.') && self.dates.contains(&day)))
     }
 
+    /// Counts the work of a search; whether it may be done.
+    fn may_search(&mut self, bytes: usize, needles: usize) -> bool {
+        const ONE_SEARCH: u64 = 50;
+        let work = (bytes as u64 + ONE_SEARCH).saturating_mul(needles as u64);
+        self.work = self.work.saturating_add(work);
+        self.work <= self.most_work
+    }
+
+    /// Refuses an object in which not everything was searched.
+    pub(crate) fn were_searched(&self) -> Result<(), Refusal> {
+        if self.work <= self.most_work {
+            return Ok(());
+        }
+        Err(Refusal::TooLarge {
+            what: "names and identifiers, times the text to be searched for them",
+            limit: self.most_work,
+        })
+    }
+
     /// Whether bytes that are no text have one of them.
-    pub(crate) fn are_in_bytes(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn are_in_bytes(&mut self, bytes: &[u8]) -> bool {
         if self.raw.is_empty() || bytes.len() < 5 {
             return false;
+        }
+        if !self.may_search(bytes.len(), self.raw.len()) {
+            return true;
         }
         let lower = bytes.to_ascii_lowercase();
         self.raw.iter().any(|needle| memmem::find(&lower, needle).is_some())
@@ -840,7 +889,7 @@ mod tests {
 
     #[test]
     fn bytes_are_searched_without_regard_to_case() {
-        let needles = needles(&[(NAME, Vr::PN, "Feldmann^Rosalind")]);
+        let mut needles = needles(&[(NAME, Vr::PN, "Feldmann^Rosalind")]);
         assert!(needles.are_in_bytes(b"\x01\x02FELDMANN\xff"));
         assert!(!needles.are_in_bytes(b"\x01\x02FELD\xff"));
     }

@@ -11,6 +11,9 @@ use crate::syntax::Pixels;
 
 const PIECE: usize = 256 << 10;
 
+const NO_TABLE: Broken = Broken("no table of offsets where one should be");
+
+const PIXEL_DATA: Tag = Tag(0x7fe0, 0x0010);
 const SAMPLES: Tag = Tag(0x0028, 0x0002);
 const FRAMES: Tag = Tag(0x0028, 0x0008);
 const ROWS: Tag = Tag(0x0028, 0x0010);
@@ -34,7 +37,8 @@ pub(crate) fn described_bytes(elements: &[Element], coding: Coding) -> Option<u6
     Some(bits.div_ceil(8))
 }
 
-/// Writes the pixel element whose head was read. Where it is not compressed, `described` is how long it should be: what
+/// Writes the pixel element whose head was read, if it is as its transfer syntax has it: native pixels with a length,
+/// all others in fragments behind a table of their offsets (PS3.5, sections 8.2 and A.4). Where it is not compressed, `described` is how long it should be: what
 /// stands behind that belongs to no image, and only padding may.
 pub(crate) fn pass(
     head: Head,
@@ -44,6 +48,14 @@ pub(crate) fn pass(
     pixels: Pixels,
     out: &mut dyn Write,
 ) -> Result<(), Refusal> {
+    // floats are never compressed
+    let native = pixels == Pixels::Native || head.tag != PIXEL_DATA;
+    if native == (head.length == UNDEFINED) {
+        return Err(broken(
+            source,
+            Broken("pixels that are not as their transfer syntax has them"),
+        ));
+    }
     let mut bytes = Vec::new();
     coding.put_head(&mut bytes, head.tag, head.wire, head.length);
     out.write_all(&bytes).map_err(Refusal::Write)?;
@@ -56,7 +68,7 @@ pub(crate) fn pass(
     }
     let mut scrubber = match pixels {
         Pixels::Stream(format) => Some(Scrubber::new(format)),
-        Pixels::Plain | Pixels::Video => None,
+        Pixels::Native | Pixels::Plain | Pixels::Video => None,
     };
     // the first item is the table of offsets, which no blanking moves
     let mut is_table = true;
@@ -67,7 +79,7 @@ pub(crate) fn pass(
         out.write_all(&item).map_err(Refusal::Write)?;
         match tag_of(coding, [a, b, c, d]) {
             ITEM if length == UNDEFINED => return Err(broken(source, Broken("a fragment without a length"))),
-            ITEM if is_table => copy(source, length, None, out)?,
+            ITEM if is_table => table(source, length, coding, out)?,
             ITEM => copy(source, length, scrubber.as_mut(), out)?,
             SEQUENCE_END if length == 0 => break,
             _ => return Err(broken(source, Broken("something else where a fragment should be"))),
@@ -77,6 +89,26 @@ pub(crate) fn pass(
     match scrubber.map(|scrubber| scrubber.end()) {
         Some(Err(what)) => Err(broken(source, what)),
         _ => Ok(()),
+    }
+}
+
+/// The table of offsets: empty, or 32 bits for each frame, ascending from 0.
+fn table(source: &mut Source<'_>, length: u32, coding: Coding, out: &mut dyn Write) -> Result<(), Refusal> {
+    let mut last = None;
+    let fits = |offset: u32, last: Option<u32>| last.map_or(offset == 0, |last| last < offset);
+    for _ in 0..length / 4 {
+        let bytes = source.exact()?;
+        let offset = coding.u32(bytes);
+        if !fits(offset, last) {
+            return Err(broken(source, NO_TABLE));
+        }
+        last = Some(offset);
+        out.write_all(&bytes).map_err(Refusal::Write)?;
+    }
+    if length.is_multiple_of(4) {
+        Ok(())
+    } else {
+        Err(broken(source, NO_TABLE))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::meta;
 use crate::needles::PATIENT_ID;
 use crate::options::{Options, ProfileOption};
 use crate::pixels;
-use crate::read::{Budget, Head, Parser, Source};
+use crate::read::{Budget, Head, Parser, Source, are_unique};
 use crate::refusal::{Flag, Refusal};
 use crate::report::{Counts, Ids, PrivateHalf, Report};
 use crate::review;
@@ -25,7 +25,7 @@ use crate::text::Charset;
 
 /// The version of what this crate makes of an object: the same input, options and secret give the same bytes for as long
 /// as this stays the same.
-pub const PROFILE_VERSION: u32 = 1;
+pub const PROFILE_VERSION: u32 = 2;
 
 const SOP_CLASS: Tag = Tag(0x0008, 0x0016);
 const SOP: Tag = Tag(0x0008, 0x0018);
@@ -205,7 +205,8 @@ impl Profile {
         let mut engine = Engine::new(&self.options, &self.keyed, iod, &elements, &patient);
         engine.events = explain.then(Vec::new);
         let mut elements = engine.elements(elements, Place::top())?;
-        self.mark(&mut elements, syntax.coding);
+        engine.needles.were_searched()?;
+        self.mark(&mut elements, &flags, syntax.coding);
         // what everybody may see is what goes out
         let modality = ascii(&elements, MODALITY);
         let sop_class = ascii(&elements, SOP_CLASS).unwrap_or_default();
@@ -290,7 +291,7 @@ impl Profile {
     }
 
     /// Says what was done (PS3.15, E.1.1; PS3.16, CID 7050).
-    fn mark(&self, elements: &mut Vec<Element>, coding: Coding) {
+    fn mark(&self, elements: &mut Vec<Element>, flags: &[Flag], coding: Coding) {
         let code = |code: &str, meaning: &str| {
             vec![
                 Element::new(Tag(0x0008, 0x0100), Vr::SH, code),
@@ -299,7 +300,14 @@ impl Profile {
             ]
         };
         let mut codes = vec![code("113100", "Basic Application Confidentiality Profile")];
-        codes.extend(self.options.iter().map(|option| code(option.code(), option.meaning())));
+        // what only a person can say of the pixels is not claimed
+        let is_done = |option: &ProfileOption| match option {
+            ProfileOption::CleanPixelData => flags.iter().all(|flag| *flag == Flag::RecognizableFeatures),
+            ProfileOption::CleanRecognizableVisualFeatures => !flags.contains(&Flag::RecognizableFeatures),
+            _ => true,
+        };
+        let done = self.options.iter().filter(is_done);
+        codes.extend(done.map(|option| code(option.code(), option.meaning())));
         let temporal = if self.options.has(ProfileOption::RetainFullDates) {
             "UNMODIFIED"
         } else if self.options.has(ProfileOption::RetainModifiedDates) {
@@ -356,14 +364,17 @@ pub(crate) fn read_header(
     budget: &mut Budget,
 ) -> Result<(Vec<Element>, Option<Head>), Refusal> {
     let mut elements = Vec::new();
+    let mut pixels = None;
     let mut parser = Parser::new(source, coding, budget);
     while let Some(head) = parser.head()? {
         if head.tag.is_pixels() {
-            return Ok((elements, Some(head)));
+            pixels = Some(head);
+            break;
         }
         elements.push(parser.element(head)?);
     }
-    Ok((elements, None))
+    are_unique(&elements, source.at())?;
+    Ok((elements, pixels))
 }
 
 /// Whether an object with these elements is one with pixels.
@@ -414,6 +425,7 @@ impl Prepared<'_> {
             for element in self.engine.elements(vec![element], Place::top())? {
                 element.write(&mut bytes, syntax.coding);
             }
+            self.engine.needles.were_searched()?;
             out.write_all(&bytes).map_err(Refusal::Write)?;
         }
         Ok(())

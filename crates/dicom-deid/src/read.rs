@@ -17,6 +17,9 @@ pub struct Limits {
     pub elements: u64,
     /// Sequences inside sequences.
     pub depth: u32,
+    /// Work of searching: bytes of text times the names and identifiers that they are searched for. The default is some
+    /// ten seconds of a processor.
+    pub search: u64,
 }
 
 impl Default for Limits {
@@ -25,6 +28,7 @@ impl Default for Limits {
             header_bytes: 256 << 20,
             elements: 4_000_000,
             depth: 128,
+            search: 20_000_000_000,
         }
     }
 }
@@ -348,6 +352,7 @@ impl<'a, 's> Parser<'a, 's> {
             }
             elements.push(self.value(head, coding, end, depth + 1)?);
         }
+        are_unique(&elements, self.source.at)?;
         Ok(Item {
             undefined: length == UNDEFINED,
             elements,
@@ -379,6 +384,20 @@ impl<'a, 's> Parser<'a, 's> {
             what,
         }
     }
+}
+
+/// Refuses a list in which an element stands twice: readers would differ in which of them they see (PS3.5, section 7.1).
+pub(crate) fn are_unique(elements: &[Element], at: u64) -> Result<(), Refusal> {
+    if elements.is_sorted_by(|a, b| a.tag < b.tag) {
+        return Ok(());
+    }
+    let mut tags: Vec<Tag> = elements.iter().map(|element| element.tag).collect();
+    tags.sort_unstable();
+    if tags.windows(2).all(|two| two[0] != two[1]) {
+        return Ok(());
+    }
+    let what = "an element stands twice";
+    Err(Refusal::Malformed { at, what })
 }
 
 pub(crate) fn tag_of(coding: Coding, [a, b, c, d]: [u8; 4]) -> Tag {

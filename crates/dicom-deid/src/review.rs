@@ -1,6 +1,7 @@
 //! What is refused, or flagged for a person, before anything is done (PS3.15, E.1.1, E.3.1 and E.3.2).
 
 use crate::element::{Element, Tag, Value, ascii, find};
+use crate::iod::Iod;
 use crate::options::{Options, ProfileOption};
 use crate::refusal::{Flag, Refusal};
 use crate::syntax::{Pixels, Syntax};
@@ -11,8 +12,11 @@ const STRUCTURED: &str = "1.2.840.10008.5.1.4.1.1.88.";
 
 /// Modalities whose pixels often have text burned in: ultrasound, photographs, endoscopes, captured screens.
 const RISKY: &[&str] = &["ES", "GM", "IVUS", "OT", "SC", "SM_SCREEN", "US", "XC"];
+/// The same by SOP class, for objects that do not tell their modality.
+const RISKY_IODS: &[&str] = &["enhanced-us", "op", "us", "us-multi", "vl"];
 /// What devices call a picture of their screen in the image type.
 const SCREENS: &[&str] = &[
+    "LABEL",
     "SCREEN SAVE",
     "SCREENSAVE",
     "SCREENSHOT",
@@ -46,8 +50,8 @@ pub(crate) fn refused(elements: &[Element], sop_class: &str, options: &Options) 
 pub(crate) fn flags(elements: &[Element], sop_class: &str, syntax: &Syntax, options: &Options) -> Vec<Flag> {
     let mut flags = Vec::new();
     match ascii(elements, Tag(0x0028, 0x0301)).as_deref() {
-        Some("NO") => {}
-        Some("YES") => flags.push(Flag::BurnedIn),
+        Some(said) if said.eq_ignore_ascii_case("NO") => {}
+        Some(said) if !said.is_empty() => flags.push(Flag::BurnedIn),
         _ if options.has(ProfileOption::CleanPixelData) || is_risky(elements, sop_class) => {
             flags.push(Flag::MaybeBurnedIn);
         }
@@ -73,7 +77,8 @@ fn is_risky(elements: &[Element], sop_class: &str) -> bool {
             .strip_prefix(SECONDARY_CAPTURE)
             .is_some_and(|rest| rest.starts_with('.'))
         || ascii(elements, Tag(0x0008, 0x0064)).is_some_and(|conversion| conversion != "SYN");
-    RISKY.contains(&modality.as_str())
+    RISKY.contains(&modality.to_ascii_uppercase().as_str())
+        || Iod::of(sop_class).is_any(RISKY_IODS)
         || captured
         || image_type.split('\\').any(|value| SCREENS.contains(&value.trim()))
 }

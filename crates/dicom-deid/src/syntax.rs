@@ -6,7 +6,9 @@ use crate::element::Coding;
 /// What the value of the pixel element is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pixels {
-    /// Plain, or in fragments that have no room for words.
+    /// As they are, in one value with a length.
+    Native,
+    /// In fragments that have no room for words.
     Plain,
     /// Code streams that may have comments.
     Stream(Format),
@@ -28,10 +30,11 @@ impl Syntax {
     pub(crate) fn of(uid: &str) -> Option<Self> {
         let own = uid.strip_prefix("1.2.840.10008.1.2")?;
         let (coding, deflated, pixels) = match own {
-            "" => (Coding::IMPLICIT, false, Pixels::Plain),
-            ".1" | ".1.98" | ".5" => (Coding::EXPLICIT, false, Pixels::Plain),
-            ".1.99" => (Coding::EXPLICIT, true, Pixels::Plain),
-            ".2" => (Coding::EXPLICIT_BIG, false, Pixels::Plain),
+            "" => (Coding::IMPLICIT, false, Pixels::Native),
+            ".1" => (Coding::EXPLICIT, false, Pixels::Native),
+            ".1.98" | ".5" => (Coding::EXPLICIT, false, Pixels::Plain),
+            ".1.99" => (Coding::EXPLICIT, true, Pixels::Native),
+            ".2" => (Coding::EXPLICIT_BIG, false, Pixels::Native),
             other => (Coding::EXPLICIT, false, compressed(other)?),
         };
         Some(Self {

@@ -215,6 +215,13 @@ fn plain_latin(c: char) -> Option<&'static str> {
         'ý' | 'ÿ' | 'ŷ' => "y",
         'ź' | 'ż' | 'ž' => "z",
         'þ' => "th",
+        // Vietnamese
+        '\u{1ea0}'..='\u{1eb7}' => "a",
+        '\u{1eb8}'..='\u{1ec7}' => "e",
+        '\u{1ec8}'..='\u{1ecb}' => "i",
+        '\u{1ecc}'..='\u{1ee3}' | 'ơ' => "o",
+        '\u{1ee4}'..='\u{1ef1}' | 'ư' => "u",
+        '\u{1ef2}'..='\u{1ef9}' => "y",
         _ => return None,
     })
 }

@@ -529,7 +529,7 @@ fn the_same_input_gives_the_same_bytes() {
     assert_eq!(hex, GOLDEN);
 }
 
-const GOLDEN: &str = "1719951c8895c690ee13d0321d46d0e7889e9e7ba2f39a296897627f79ff922c";
+const GOLDEN: &str = "2569276e1f6f4deb37e90526fe221d2e22b43f6834061230ea4db99b932e4f84";
 
 #[test]
 fn a_second_pass_changes_nothing_but_identifiers() {
