@@ -3,11 +3,20 @@
 //! described in `docs/src/operating-catalogue.md`.
 
 pub mod client;
+mod column_key;
+pub mod columns;
+mod commands;
+pub mod config;
 pub mod database;
+pub mod engine;
 pub mod image;
+mod lock;
 pub mod name;
+pub mod openapi;
 pub mod query;
+pub mod rest;
 pub mod wire;
 
 pub use client::{CatalogClient, CatalogError};
+pub use commands::main;
 pub use name::{LogicalName, NameError};

@@ -1,31 +1,28 @@
 //! `hydra-keystore init`, `check`, `audit` and `serve`: see `docs/src/commands/hydra-keystore.md`.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use grid_identity::chain::OldProxies;
-use grid_identity::{Policy, TrustStore, Voms, tls};
+use grid_identity::Voms;
 use hydra_cli::command::{self, Example};
 use hydra_cli::{Code, Failure, output};
 use hydra_core::ids::StoreId;
 use hydra_core::secret::Key;
-use hydra_service::{Limits, monitor};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use zeroize::Zeroizing;
+use hydra_service::Limits;
+use hydra_service::folder::{FolderError, NewFolder};
+use hydra_service::key_file::{self, KeyFileError};
+use hydra_service::run::{Host, RunError};
+use hydra_service::settings::CreationRule;
 
 use crate::audit::{self, SignedHead};
 use crate::config::{Config, ConfigError};
 use crate::database::{self, DatabaseError};
 use crate::engine::{Engine, now};
 use crate::maintenance::{self, Maintenance};
-use crate::{api, engine};
+use crate::api;
 
 /// Runs a Hydra key store: one share of each key, never a key
 #[derive(Debug, Parser)]
@@ -134,28 +131,12 @@ pub fn main() -> ExitCode {
 /// Why a store cannot be made, checked or served.
 #[derive(Debug, thiserror::Error)]
 enum StoreError {
-    #[error("`{}` is not empty", .0.display())]
-    NotEmpty(PathBuf),
-    #[error("cannot write `{}`", path.display())]
-    Write {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error("`--create {0}`: not PREFIX=PRINCIPAL, where a principal begins with a slash")]
     Rule(String),
     #[error("no random numbers from the operating system")]
     Random,
-    #[error("store key `{}` {reason}", path.display())]
-    StoreKey { path: PathBuf, reason: String },
-    #[error("cannot listen on {address}")]
-    Listen {
-        address: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot start")]
-    Start(#[source] io::Error),
+    #[error("store key {0}")]
+    StoreKey(KeyFileError),
 }
 
 // --- init -------------------------------------------------------------------------------------------------------------
@@ -166,9 +147,9 @@ const KEY_NAME: &str = "store.key";
 fn init(arguments: &Init) -> Result<(), Failure> {
     let store = store_id(arguments)?;
     let rules = creation_rules(&arguments.create)?;
-    let mut made = Made::default();
-    let filled = make_folder(&arguments.dir, &mut made).and_then(|()| fill(arguments, &store, &rules, &mut made));
-    filled.inspect_err(|_| made.take_back())?;
+    let mut made = NewFolder::make(&arguments.dir).map_err(not_made)?;
+    fill(arguments, &store, &rules, &mut made)?;
+    made.keep();
     output::tell(&format!(
         "store `{store}` is ready: keep a copy of {} away from the database's backups",
         arguments.dir.join(KEY_NAME).display()
@@ -176,33 +157,12 @@ fn init(arguments: &Init) -> Result<(), Failure> {
     output::print_line(&arguments.dir.join(CONFIG_NAME).display().to_string())
 }
 
-/// What `init` made so far.
-#[derive(Default)]
-struct Made {
-    folder: Option<PathBuf>,
-    files: Vec<PathBuf>,
+fn not_made(error: FolderError) -> Failure {
+    Failure::new(Code::CannotCreate, error)
 }
 
-impl Made {
-    /// Half a store is of no use, and in the way of the next attempt.
-    fn take_back(&self) {
-        for file in &self.files {
-            // the database's have others beside them
-            for end in ["", "-wal", "-shm"] {
-                let mut path = file.clone().into_os_string();
-                path.push(end);
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        if let Some(folder) = &self.folder {
-            let _ = std::fs::remove_dir(folder);
-        }
-    }
-}
-
-fn fill(arguments: &Init, store: &StoreId, rules: &[(String, String)], made: &mut Made) -> Result<(), Failure> {
-    let mut new_file =
-        |path: &Path, bytes: &[u8], mode| write_new(path, bytes, mode).inspect(|()| made.files.push(path.to_owned()));
+fn fill(arguments: &Init, store: &StoreId, rules: &[(String, String)], made: &mut NewFolder) -> Result<(), Failure> {
+    let mut new_file = |path: &Path, bytes: &[u8], mode| made.write(path, bytes, mode).map_err(not_made);
     let key_path = arguments.dir.join(KEY_NAME);
     let key = Key::random().map_err(|_| Failure::new(Code::Failed, StoreError::Random))?;
     new_file(&key_path, key.expose(), 0o600)?;
@@ -223,46 +183,9 @@ fn store_id(arguments: &Init) -> Result<StoreId, Failure> {
 
 fn creation_rules(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let rule = |text: &String| {
-        // A DN has `=` in it, a principal begins with a slash: the first `=/` parts the two.
-        let parts = text.split_once("=/").filter(|(_, principal)| !principal.is_empty());
-        let (prefix, principal) = parts.ok_or_else(|| Failure::new(Code::Usage, StoreError::Rule(text.clone())))?;
-        Ok((prefix.to_owned(), format!("/{principal}")))
+        CreationRule::of_option(text).ok_or_else(|| Failure::new(Code::Usage, StoreError::Rule(text.clone())))
     };
     given.iter().map(rule).collect()
-}
-
-fn make_folder(dir: &Path, made: &mut Made) -> Result<(), Failure> {
-    let failed = |source| {
-        let path = dir.to_owned();
-        Failure::new(Code::CannotCreate, StoreError::Write { path, source })
-    };
-    match std::fs::read_dir(dir) {
-        Ok(mut found) => match found.next() {
-            None => Ok(()),
-            Some(_) => Err(Failure::new(Code::CannotCreate, StoreError::NotEmpty(dir.to_owned()))),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map(|()| made.folder = Some(dir.to_owned()))
-            .map_err(failed),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-    let write = || {
-        let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        written.inspect_err(|_| {
-            let _ = std::fs::remove_file(path);
-        })
-    };
-    write().map_err(|source| {
-        let path = path.to_owned();
-        Failure::new(Code::CannotCreate, StoreError::Write { path, source })
-    })
 }
 
 /// Quoted as TOML wants it.
@@ -421,10 +344,8 @@ fn check(path: &Path) -> Result<(), Failure> {
                        lists and signing policies; give `tls.ca_dir`";
         note("tls", Some(Failure::new(Code::Config, useless)));
     }
-    match trust(&config) {
-        Err(failure) => note("tls", Some(failure)),
-        Ok(trust) => note("tls", server_config(&config, trust).err()),
-    }
+    let tls = config.tls.trust().and_then(|trust| config.tls.server_config(trust));
+    note("tls", tls.err().map(config_failure));
     if faults.is_empty() {
         return output::print_line("ok");
     }
@@ -436,47 +357,17 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
     Config::read(path).map_err(|error| Failure::new(Code::Config, error))
 }
 
-fn trust(config: &Config) -> Result<Arc<TrustStore>, Failure> {
-    let policy = Policy::server().with_old_proxies(OldProxies {
-        legacy: config.tls.legacy_proxies,
-        draft: config.tls.draft_proxies,
-    });
-    let opened = match (&config.tls.ca_dir, &config.tls.ca_file) {
-        (Some(folder), _) => TrustStore::directory(folder, policy),
-        (None, file) => TrustStore::file(file.clone().unwrap_or_default(), policy),
-    };
-    let trust = opened.map_err(|error| Failure::new(Code::Config, error))?;
-    let hosts = tls::host_names(&config.tls.certificate).map_err(|error| Failure::new(Code::Config, error))?;
-    let voms = Voms::directory(config.tls.voms_dir()).for_hosts(hosts);
-    Ok(Arc::new(trust.with_voms(voms)))
-}
-
-fn server_config(config: &Config, trust: Arc<TrustStore>) -> Result<rustls::ServerConfig, Failure> {
-    let mut server = tls::server_config(&config.tls.certificate, &config.tls.key, trust)
-        .map_err(|error| Failure::new(Code::Config, error))?;
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(server)
+fn config_failure(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(Code::Config, error)
 }
 
 /// The store key: 32 raw bytes in a file that nobody but its owner can read.
 pub(crate) fn read_store_key(path: &Path) -> Result<Key, Failure> {
-    let refuse = |reason: String| {
-        let path = path.to_owned();
-        Failure::new(Code::Config, StoreError::StoreKey { path, reason })
-    };
-    let unread = |error: io::Error| refuse(format!("cannot be read: {error}"));
-    let mut file = File::open(path).map_err(unread)?;
-    let mode = file.metadata().map_err(unread)?.mode();
-    if mode & 0o077 != 0 {
-        let advice = format!("chmod 600 {}", path.display());
-        return Err(refuse("can be read by others".into()).advise(advice));
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(64));
-    Read::by_ref(&mut file)
-        .take(33)
-        .read_to_end(&mut bytes)
-        .map_err(unread)?;
-    Key::from_slice(&bytes).ok_or_else(|| refuse("is not 32 bytes long".into()))
+    key_file::read(path).map_err(|error| {
+        let advice = error.advice();
+        let failure = Failure::new(Code::Config, StoreError::StoreKey(error));
+        advice.into_iter().fold(failure, Failure::advise)
+    })
 }
 
 pub(crate) fn database_failure(error: DatabaseError) -> Failure {
@@ -496,64 +387,32 @@ pub(crate) fn database_code(error: &DatabaseError) -> Code {
 fn serve(path: &Path) -> Result<(), Failure> {
     let config = read_config(path)?;
     let key = read_store_key(&config.store_key)?;
-    let trust = trust(&config)?;
-    let tls = Arc::new(server_config(&config, Arc::clone(&trust))?);
-    hydra_service::log::start(&config.log).map_err(|error| Failure::new(Code::Config, error))?;
-    let engine = engine::Engine::open(&config.database, &key, config.rules.clone(), config.max_database_bytes);
+    let trust = config.tls.trust().map_err(config_failure)?;
+    let tls = config.tls.server_config(Arc::clone(&trust)).map_err(config_failure)?;
+    hydra_service::log::start(&config.log).map_err(config_failure)?;
+    let engine = Engine::open(&config.database, &key, config.rules.clone(), config.max_database_bytes);
     let engine = Arc::new(engine.map_err(database_failure)?);
-    let start = |error| Failure::new(Code::Failed, StoreError::Start(error));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(start)?;
-    let served = runtime.block_on(run(&config, tls, trust, &engine));
-    engine.close();
-    served
-}
-
-async fn run(
-    config: &Config,
-    tls: Arc<rustls::ServerConfig>,
-    trust: Arc<TrustStore>,
-    engine: &Arc<Engine>,
-) -> Result<(), Failure> {
-    let start = |error| Failure::new(Code::Failed, StoreError::Start(error));
-    let mut terminate = signal(SignalKind::terminate()).map_err(start)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(start)?;
-    // A limit to the size of files then is a write that fails, not the end of the process.
-    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(start)?;
-    if let Some(address) = config.monitor {
-        serve_monitor(address, engine).await?;
-    }
-    let listener = listen(config.listen).await?;
-    let address = listener.local_addr().map_err(start)?;
-    for problem in trust.problems() {
-        tracing::warn!(file = %problem.path.display(), reason = %problem.what, "a trust anchor's file is not used");
-    }
     if engine.restored() {
         tracing::warn!("restored from a backup: entries stay in quarantine until repaired or opened");
     }
-    tracing::info!(store = %config.store, %address, "listening");
-    output::print_line(&format!("listening on https://{address}"))?;
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
+    let host = Host {
+        listen: config.listen,
+        monitor: config.monitor,
+        tls: Arc::new(tls),
+        trust,
+        limits: config.limits.clone(),
     };
-    let router = api::router(Arc::clone(engine), &config.limits);
-    let served = hydra_service::serve(listener, tls, trust, router, &config.limits, stop).await;
-    served.map_err(|error| Failure::new(Code::Failed, error))
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| Failure::new(Code::Config, StoreError::Listen { address, source }))
-}
-
-async fn serve_monitor(address: SocketAddr, engine: &Arc<Engine>) -> Result<(), Failure> {
-    let engine = Arc::clone(engine);
-    let served = monitor::serve(listen(address).await?, Arc::new(move || engine.is_ready()));
-    served.map_err(|error| Failure::new(Code::Failed, error))
+    let asked = Arc::clone(&engine);
+    let ready = Arc::new(move || asked.is_ready());
+    let router = api::router(Arc::clone(&engine), &config.limits);
+    let served = host.run(router, ready, |address| {
+        tracing::info!(store = %config.store, %address, "listening");
+        // Whoever started it may have gone; it serves all the same.
+        let _ = output::print_line(&format!("listening on https://{address}"));
+    });
+    engine.close();
+    served.map_err(|error| match error {
+        RunError::Listen { .. } => Failure::new(Code::Config, error),
+        _ => Failure::new(Code::Failed, error),
+    })
 }

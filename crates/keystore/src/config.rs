@@ -11,9 +11,9 @@ use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::Context;
 use hydra_core::permissions::Caller;
 use hydra_service::Limits;
+pub use hydra_service::settings::{CreationRule, Monitor, Tls};
+use hydra_service::settings::{self, required};
 use serde::Deserialize;
-
-use crate::principal;
 
 /// The file as it stands there.
 #[derive(Debug, Deserialize)]
@@ -54,51 +54,6 @@ fn default_level() -> String {
     "info".into()
 }
 
-/// The host's certificate, and whom it trusts.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Tls {
-    /// PEM, the host's first.
-    pub certificate: PathBuf,
-    /// PEM.
-    pub key: PathBuf,
-    /// Hashed certificates, revocation lists and signing policies.
-    pub ca_dir: Option<PathBuf>,
-    /// All of them in one file.
-    pub ca_file: Option<PathBuf>,
-    /// LSC files, which say whose VOMS servers to believe for which VO.
-    pub voms_dir: Option<PathBuf>,
-    /// Accept the first Globus proxies (`CN=proxy`), which nothing but their name marks.
-    pub legacy_proxies: bool,
-    /// Accept proxies after the drafts of RFC 3820.
-    pub draft_proxies: bool,
-}
-
-impl Tls {
-    /// Where LSC files are looked for.
-    pub fn voms_dir(&self) -> &Path {
-        self.voms_dir
-            .as_deref()
-            .unwrap_or(Path::new(grid_identity::Voms::DIRECTORY))
-    }
-}
-
-/// Who may create under a prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct CreationRule {
-    /// `""` matches every key id.
-    pub prefix: String,
-    /// A DN or an FQAN.
-    pub principal: String,
-}
-
-impl CreationRule {
-    fn canonical(self) -> Self {
-        let principal = principal::canonical(&self.principal);
-        Self { principal, ..self }
-    }
-}
-
 /// What one owner and one entry may have.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -116,13 +71,6 @@ impl Default for EntryLimits {
             acl: 100,
         }
     }
-}
-
-/// Liveness, readiness and metrics.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Monitor {
-    /// Where; without TLS, so on loopback or a network of its own.
-    pub listen: String,
 }
 
 /// A configuration that can work.
@@ -168,13 +116,7 @@ pub struct Rules {
 impl Rules {
     /// The caller behind a verified identity.
     pub fn caller(&self, identity: &grid_identity::Identity) -> Caller {
-        let mut caller = Caller {
-            dn: identity.dn.clone(),
-            fqans: identity.fqans.clone(),
-            administrator: false,
-        };
-        caller.administrator = self.administrators.iter().any(|principal| caller.is(principal));
-        caller
+        settings::caller(&self.administrators, identity)
     }
 
     /// What decisions about a key id go by.
@@ -214,30 +156,14 @@ impl Config {
         let listen = required(&mut faults, "listen", file.listen, |text| {
             text.parse::<SocketAddr>().ok()
         });
-        let monitor = file.monitor.map(|monitor| monitor.listen);
-        let monitor = match monitor {
-            None => None,
-            given => required(&mut faults, "monitor.listen", given, |text| {
-                text.parse::<SocketAddr>().ok()
-            }),
-        };
+        let monitor = settings::monitor(&mut faults, file.monitor);
         if let Err(error) = hydra_service::log::filter(&file.log) {
             faults.push(format!("log: {error}"));
         }
-        let tls = check_tls(&mut faults, file.tls.unwrap_or_default(), folder);
+        let tls = file.tls.unwrap_or_default().checked(&mut faults, folder);
         faults.extend(file.limits.faults());
-        for (number, rule) in file.create.iter().enumerate() {
-            if !is_principal(&rule.principal) {
-                faults.push(format!(
-                    "create rule {}: `{}` is no DN or FQAN",
-                    number + 1,
-                    rule.principal
-                ));
-            }
-        }
-        for principal in file.administrators.iter().filter(|principal| !is_principal(principal)) {
-            faults.push(format!("administrators: `{principal}` is no DN or FQAN"));
-        }
+        let create = settings::creation_rules(&mut faults, file.create);
+        let administrators = settings::administrators(&mut faults, &file.administrators);
         let (Some(store), Some(listen), true) = (store, listen, faults.is_empty()) else {
             return Err(faults);
         };
@@ -250,12 +176,8 @@ impl Config {
             tls,
             rules: Rules {
                 store: store.clone(),
-                create: file.create.into_iter().map(CreationRule::canonical).collect(),
-                administrators: file
-                    .administrators
-                    .iter()
-                    .map(|text| principal::canonical(text))
-                    .collect(),
+                create,
+                administrators,
                 recovery: file.recovery,
                 entries: file.entries,
             },
@@ -264,60 +186,6 @@ impl Config {
             monitor,
         })
     }
-}
-
-/// Both begin with a slash; neither is empty or has control characters.
-fn is_principal(text: &str) -> bool {
-    text.len() > 1 && text.starts_with('/') && !text.chars().any(char::is_control)
-}
-
-fn required<T>(
-    faults: &mut Vec<String>,
-    name: &str,
-    given: Option<String>,
-    read: impl Fn(&str) -> Option<T>,
-) -> Option<T> {
-    let Some(text) = given else {
-        faults.push(format!("`{name}` is missing"));
-        return None;
-    };
-    let value = read(&text);
-    if value.is_none() {
-        faults.push(format!("`{name}`: `{text}` is not valid"));
-    }
-    value
-}
-
-fn check_tls(faults: &mut Vec<String>, tls: Tls, folder: &Path) -> Tls {
-    let join = |path: PathBuf| folder.join(path);
-    if tls.ca_dir.is_some() == tls.ca_file.is_some() {
-        faults.push("give one of `tls.ca_dir` and `tls.ca_file`".into());
-    }
-    let tls = Tls {
-        certificate: join(tls.certificate),
-        key: join(tls.key),
-        ca_dir: tls.ca_dir.map(join),
-        ca_file: tls.ca_file.map(join),
-        voms_dir: tls.voms_dir.map(join),
-        ..tls
-    };
-    let files = [
-        ("tls.certificate", Some(&tls.certificate)),
-        ("tls.key", Some(&tls.key)),
-        ("tls.ca_file", tls.ca_file.as_ref()),
-    ];
-    for (name, path) in files {
-        if path.is_some_and(|path| !path.is_file()) {
-            let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-            faults.push(format!("`{name}`: no file `{path}`"));
-        }
-    }
-    for (name, folder) in [("tls.ca_dir", &tls.ca_dir), ("tls.voms_dir", &tls.voms_dir)] {
-        if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
-            faults.push(format!("`{name}`: no folder `{}`", folder.display()));
-        }
-    }
-    tls
 }
 
 #[cfg(test)]

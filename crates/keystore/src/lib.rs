@@ -12,7 +12,6 @@ pub mod engine;
 pub mod legacy;
 mod maintenance;
 pub mod openapi;
-mod principal;
 pub mod rest;
 
 pub use commands::main;

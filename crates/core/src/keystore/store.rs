@@ -645,7 +645,7 @@ pub fn change(held: &mut Held, context: &Context, message: Change) -> Outcome<Ch
     if !entry.grants(context, Permission::ChangePermissions) {
         return Outcome::not_found(true);
     }
-    if let Err(problem) = check_record(context, &message.permissions) {
+    if let Err(problem) = check_record(context.acl_limit, &message.permissions) {
         return Outcome::problem(problem);
     }
     // Two contents under one change id are nobody's honest change.
@@ -657,7 +657,7 @@ pub fn change(held: &mut Held, context: &Context, message: Change) -> Outcome<Ch
         conflict.permissions = Some(entry.record.clone());
         return Outcome::done(conflict);
     }
-    if let Err(problem) = check_replacement(context, &entry.record, &message.permissions) {
+    if let Err(problem) = check_replacement(&context.caller, context.recovery, &entry.record, &message.permissions) {
         return Outcome {
             denied: true,
             ..Outcome::problem(problem)
@@ -845,7 +845,7 @@ fn check_create(context: &Context, message: &Create) -> Result<(), Problem> {
     }
     check_key(&message.cipher, message.key_bits, &message.iv, &message.share)?;
     check_sharing(context, &message.sharing, &message.share)?;
-    check_record(context, &message.permissions)
+    check_record(context.acl_limit, &message.permissions)
 }
 
 fn check_put(context: &Context, message: &Put) -> Result<(), Problem> {
@@ -854,7 +854,7 @@ fn check_put(context: &Context, message: &Put) -> Result<(), Problem> {
     }
     check_key(&message.cipher, message.key_bits, &message.iv, &message.share)?;
     check_sharing(context, &message.sharing, &message.share)?;
-    check_record(context, &message.permissions)
+    check_record(context.acl_limit, &message.permissions)
 }
 
 /// The longest key of any cipher, in bits, and the longest iv, in hex digits.
@@ -921,9 +921,16 @@ fn check_sharing(context: &Context, sharing: &Sharing, share: &Share) -> Result<
 
 /// Owner and group change only by the owner's hand, or an administrator's, whoever else holds `p`. Who changes a record
 /// as an administrator alone gives nobody what leads to the key: else one who administers m stores could read every key.
-fn check_replacement(context: &Context, old: &PermissionRecord, new: &PermissionRecord) -> Result<(), Problem> {
+///
+/// # Errors
+/// The problem to answer with.
+pub fn check_replacement(
+    caller: &Caller,
+    recovery: bool,
+    old: &PermissionRecord,
+    new: &PermissionRecord,
+) -> Result<(), Problem> {
     let refuse = |detail: &str| Err(Problem::new(ProblemKind::Invalid).detail(detail));
-    let caller = &context.caller;
     let given_away = old.owner != new.owner || old.group != new.group;
     if given_away && caller.dn != old.owner && !caller.administrator {
         return refuse("only its owner gives a key to another owner or group");
@@ -932,19 +939,23 @@ fn check_replacement(context: &Context, old: &PermissionRecord, new: &Permission
         administrator: false,
         ..caller.clone()
     };
-    let by_own_right = granted(old, &ordinary, context.recovery).contains(Permission::ChangePermissions);
+    let by_own_right = granted(old, &ordinary, recovery).contains(Permission::ChangePermissions);
     let leads_to_the_key = [Permission::ChangePermissions, Permission::Use, Permission::WriteShares];
     let gains = gained(old, new);
-    if !by_own_right && !context.recovery && leads_to_the_key.iter().any(|one| gains.contains(*one)) {
+    if !by_own_right && !recovery && leads_to_the_key.iter().any(|one| gains.contains(*one)) {
         return refuse("an administrator of the store grants nobody `p`, `g` or `s`");
     }
     Ok(())
 }
 
-fn check_record(context: &Context, record: &PermissionRecord) -> Result<(), Problem> {
+/// Whether a permission record can be kept at all.
+///
+/// # Errors
+/// The problem to answer with.
+pub fn check_record(acl_limit: usize, record: &PermissionRecord) -> Result<(), Problem> {
     let refuse = |detail: &str| Err(Problem::new(ProblemKind::Invalid).detail(detail));
-    if record.acl.len() > context.acl_limit {
-        let detail = format!("an ACL has at most {} lines here", context.acl_limit);
+    if record.acl.len() > acl_limit {
+        let detail = format!("an ACL has at most {acl_limit} lines here");
         return Err(Problem::new(ProblemKind::TooLarge).detail(detail));
     }
     let good = |principal: &str| check_principal(principal).is_ok();

@@ -88,20 +88,26 @@ pub enum RequestError {
 /// # Errors
 /// The first rule that it breaks. No text of the body but names of fields gets into the error.
 pub fn parse_request<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<Batch<T>, RequestError> {
-    let mut unknown = None;
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let batch: Batch<T> = serde_ignored::deserialize(&mut reader, |path| {
-        unknown.get_or_insert_with(|| path.to_string());
-    })
-    .map_err(|error| json_error(&error))?;
-    reader.end().map_err(|error| json_error(&error))?;
-    if let Some(field) = unknown {
-        return Err(RequestError::UnknownField(field));
-    }
+    let batch: Batch<T> = parse_strictly(body)?;
     match batch.items.len() {
         1..=MAX_ITEMS => Ok(batch),
         other => Err(RequestError::Items(other)),
     }
+}
+
+/// Reads a request in which every field is known, at any depth.
+///
+/// # Errors
+/// The first rule that it breaks. No text of the body but names of fields gets into the error.
+pub fn parse_strictly<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, RequestError> {
+    let mut unknown = None;
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let request: T = serde_ignored::deserialize(&mut reader, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    })
+    .map_err(|error| json_error(&error))?;
+    reader.end().map_err(|error| json_error(&error))?;
+    unknown.map_or(Ok(request), |field| Err(RequestError::UnknownField(field)))
 }
 
 /// serde's own words quote values, which may be shares: where a value is wrong, only the place is told.

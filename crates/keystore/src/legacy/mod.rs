@@ -17,12 +17,12 @@ use hydra_core::keystore::store::{self, Context, Held, Message, Reply};
 use hydra_core::keystore::wire::{Constants, ItemResult, Put, Scheme, Share, ShareData, Sharing, State, Status};
 use hydra_core::permissions::{AclEntry, Caller, DEFAULT_GROUP, PermissionRecord, Permissions};
 use hydra_core::secret::SecretBytes;
+use hydra_service::principal;
 use rusqlite::Connection;
 
 use crate::audit::SignedHead;
 use crate::backup::{Store, line};
 use crate::database::{self, DatabaseError, Lock};
-use crate::principal;
 use dump::{Dump, EntryRow, KeyRow};
 
 /// What stands in the place of a DN where an entry was brought by an import.

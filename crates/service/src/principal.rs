@@ -3,7 +3,7 @@
 use grid_identity::{dn, voms::fqan};
 
 /// A DN in the slash form of certificates, an FQAN without what means nothing; any other word as it is.
-pub(crate) fn canonical(text: &str) -> String {
+pub fn canonical(text: &str) -> String {
     let first = text.strip_prefix('/').and_then(|rest| rest.split('/').next());
     match first {
         Some(first) if first.contains('=') => dn::canonical(text),

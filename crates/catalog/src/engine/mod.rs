@@ -1,0 +1,542 @@
+//! What the catalogue does with each message: who, may they, do it, audit it, answer. Statements are written for both
+//! databases; what a caller may is decided by `hydra_core::permissions::granted` alone (`docs/src/catalogue.md`).
+
+mod audit;
+mod names;
+mod operations;
+mod permissions;
+mod records;
+mod refusal;
+mod remove;
+mod rows;
+mod schemas;
+mod thumbnails;
+pub mod values;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hydra_core::keystore::wire::{Problem, ProblemKind};
+use hydra_core::permissions::{Caller, Permission, PermissionRecord, Permissions, granted};
+
+pub use audit::{AuditFault, AuditRow, Verified};
+pub use refusal::Refusal;
+pub use schemas::{KnownAttribute, KnownSchema};
+
+use crate::columns::{ColumnKeys, Identifying};
+use crate::config::Rules;
+use crate::database::{Database, DatabaseError, Sql, attempt, schema};
+use crate::wire::{
+    Answer, Change, Created, Entry, ListQuestion, Listing, NewEntry, Operation, OperationBegin, OperationEnd,
+    PermissionsAnswer, PermissionsChange, PermissionsChanged, Question, Removal, Schema, SchemaChange, SchemaQuestion,
+};
+use records::Known;
+use refusal::{not_allowed, not_found};
+use rows::Stored;
+
+/// A catalogue over its database.
+pub struct Engine {
+    database: Database,
+    keys: ColumnKeys,
+    rules: Rules,
+    known: Known,
+}
+
+/// Why a catalogue's database cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The database.
+    #[error("the database cannot be used")]
+    Database(#[from] DatabaseError),
+    /// What is sealed in it would not open.
+    #[error("the column key is not the one that this database was made with")]
+    OtherColumnKey,
+}
+
+/// The row of `meta` that names the catalogue.
+const CATALOG: &str = "catalog";
+/// The row of `meta` by which a column key is known.
+const COLUMN_KEY: &str = "column_key";
+/// The row of `meta` that says of a backup when it was made.
+pub(crate) const BACKUP: &str = "backup";
+
+impl Engine {
+    /// Names a new database's catalogue and column key.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn found(database: &Database, catalog: &str, keys: &ColumnKeys) -> Result<(), DatabaseError> {
+        database.write(|sql| {
+            schema::set_meta(sql, CATALOG, catalog)?;
+            schema::set_meta(sql, COLUMN_KEY, keys.check())
+        })
+    }
+
+    /// Opens a catalogue.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(database: Database, keys: ColumnKeys, rules: Rules) -> Result<Self, OpenError> {
+        database.read(|sql| {
+            if let Some(made) = schema::meta(sql, BACKUP)? {
+                return Err(OpenError::Database(DatabaseError::IsBackup { made }));
+            }
+            let found = schema::meta(sql, CATALOG)?.unwrap_or_default();
+            if found != rules.catalog {
+                return Err(DatabaseError::OtherCatalog { found }.into());
+            }
+            match schema::meta(sql, COLUMN_KEY)? {
+                Some(check) if check == keys.check() => Ok(()),
+                _ => Err(OpenError::OtherColumnKey),
+            }
+        })?;
+        Ok(Self {
+            database,
+            keys,
+            rules,
+            known: Known::default(),
+        })
+    }
+
+    /// Who may what.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The keys of the identifying half.
+    pub fn keys(&self) -> &ColumnKeys {
+        &self.keys
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Whether it can be written to at this moment.
+    pub fn is_ready(&self) -> bool {
+        self.database.is_ready()
+    }
+
+    /// Makes files and directories.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub fn create(&self, caller: &Caller, items: Vec<NewEntry>) -> Result<Vec<Answer<Created>>, Problem> {
+        let subject = |item: &NewEntry| item.path.to_string();
+        self.change_each(caller, "create", &items, subject, |work, item| work.create(item))
+    }
+
+    /// Changes entries.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub fn change(&self, caller: &Caller, items: Vec<Change>) -> Result<Vec<Answer<Entry>>, Problem> {
+        let subject = |item: &Change| item.path.clone();
+        self.change_each(caller, "change", &items, subject, |work, item| work.change(item))
+    }
+
+    /// Removes entries.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub fn remove(&self, caller: &Caller, items: Vec<Removal>) -> Result<Vec<Answer<u64>>, Problem> {
+        let subject = |item: &Removal| item.path.clone();
+        self.change_each(caller, "remove", &items, subject, |work, item| work.remove(item))
+    }
+
+    /// Changes permissions.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub fn change_permissions(
+        &self,
+        caller: &Caller,
+        items: Vec<PermissionsChange>,
+    ) -> Result<Vec<Answer<PermissionsChanged>>, Problem> {
+        let subject = |item: &PermissionsChange| item.path.clone();
+        self.change_each(caller, "permissions", &items, subject, |work, item| {
+            work.change_permissions(item)
+        })
+    }
+
+    /// Shows entries.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub fn show(&self, caller: &Caller, items: &[Question]) -> Result<Vec<Answer<Entry>>, Problem> {
+        let answers = self.read(caller, |work| {
+            let show = |item: &Question| work.show(&item.path);
+            items.iter().map(|item| work.answer(show(item))).collect::<Result<Vec<_>, _>>()
+        })?;
+        let read = answers.iter().filter_map(|answer| match answer {
+            Answer::Done(entry) if !entry.identifying.is_empty() => Some(entry.path.to_string()),
+            _ => None,
+        });
+        self.note_identifying(caller, "show", &read.collect::<Vec<_>>())?;
+        Ok(answers)
+    }
+
+    /// Lists a directory.
+    ///
+    /// # Errors
+    /// No such directory, or a database that fails.
+    pub fn list(&self, caller: &Caller, question: &ListQuestion) -> Result<Listing, Problem> {
+        let listing = self.read(caller, |work| work.list(question))?;
+        let read = listing.entries.iter().filter(|entry| !entry.identifying.is_empty());
+        self.note_identifying(caller, "list", &read.map(|entry| entry.path.to_string()).collect::<Vec<_>>())?;
+        Ok(listing)
+    }
+
+    /// Shows permissions.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub fn permissions(&self, caller: &Caller, items: &[Question]) -> Result<Vec<Answer<PermissionsAnswer>>, Problem> {
+        self.read(caller, |work| {
+            let show = |item: &Question| work.permissions(&item.path);
+            items.iter().map(|item| work.answer(show(item))).collect()
+        })
+    }
+
+    /// The schema that holds at a path.
+    ///
+    /// # Errors
+    /// No such path, or a database that fails.
+    pub fn schema(&self, caller: &Caller, question: &SchemaQuestion) -> Result<Schema, Problem> {
+        self.read(caller, |work| work.schema_at(&question.path))
+    }
+
+    /// Changes the schema of a directory.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn change_schema(&self, caller: &Caller, change: &SchemaChange) -> Result<Schema, Problem> {
+        let path = change.path.to_string();
+        self.change_one(caller, "schema", &path, |work| work.change_schema(change))
+    }
+
+    /// Begins an operation.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn begin(&self, caller: &Caller, begin: &OperationBegin) -> Result<Operation, Problem> {
+        self.change_one(caller, "begin", &begin.id, |work| work.begin(begin))
+    }
+
+    /// Ends an operation.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn end(&self, caller: &Caller, end: &OperationEnd) -> Result<Operation, Problem> {
+        self.change_one(caller, "end", &end.id, |work| work.end(end))
+    }
+
+    /// The caller's operations, the newest first.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub fn operations(&self, caller: &Caller) -> Result<Vec<Operation>, Problem> {
+        self.read(caller, |work| work.operations())
+    }
+
+    /// Keeps a thumbnail, or with no bytes takes it away.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn put_thumbnail(&self, caller: &Caller, path: &str, bytes: &[u8]) -> Result<(), Problem> {
+        self.change_one(caller, "thumbnail", path, |work| work.put_thumbnail(path, bytes))
+    }
+
+    /// A thumbnail.
+    ///
+    /// # Errors
+    /// There is none, or it is not the caller's to see.
+    pub fn thumbnail(&self, caller: &Caller, path: &str) -> Result<Vec<u8>, Problem> {
+        self.read(caller, |work| work.thumbnail(path))
+    }
+
+    /// Reads a state of one moment.
+    fn read<T>(
+        &self,
+        caller: &Caller,
+        work: impl FnOnce(&Work<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Problem> {
+        let read = self.database.read(|sql| work(&Work::new(self, sql, caller)));
+        read.map_err(Refusal::told)
+    }
+
+    /// Does each item or nothing of it, with a line in the audit log, all on disk before the answer.
+    fn change_each<I, T>(
+        &self,
+        caller: &Caller,
+        operation: &str,
+        items: &[I],
+        subject: impl Fn(&I) -> String,
+        each: impl Fn(&Work<'_>, &I) -> Result<T, Refusal>,
+    ) -> Result<Vec<Answer<T>>, Problem> {
+        let written = self.database.write(|sql| {
+            let work = Work::new(self, sql, caller);
+            let mut log = audit::Writer::new(sql, work.now)?;
+            let mut answers = Vec::with_capacity(items.len());
+            for item in items {
+                let done = attempt(sql, |_| each(&work, item));
+                if done.is_err() {
+                    work.forget();
+                }
+                let answer = work.answer(done)?;
+                match &answer {
+                    Answer::Done(_) => log.line(caller, operation, &subject(item), "done")?,
+                    Answer::Problem(problem) => {
+                        let subject = self.log_subject(&subject(item), problem);
+                        log.line(caller, operation, &subject, audit::outcome(problem))?;
+                    }
+                }
+                answers.push(answer);
+            }
+            log.finish()?;
+            Ok::<_, Refusal>(answers)
+        });
+        written.map_err(Refusal::told)
+    }
+
+    /// Likewise for a request of one item.
+    fn change_one<T>(
+        &self,
+        caller: &Caller,
+        operation: &str,
+        subject: &str,
+        one: impl Fn(&Work<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Problem> {
+        let mut answers =
+            self.change_each(caller, operation, &[()], |()| subject.to_owned(), |work, ()| one(work))?;
+        match answers.pop() {
+            Some(Answer::Done(done)) => Ok(done),
+            Some(Answer::Problem(problem)) => Err(problem),
+            None => Err(Problem::new(ProblemKind::Internal)),
+        }
+    }
+
+    /// A path that is not there stands in the log as a keyed hash: a log must not become the oracle.
+    fn log_subject(&self, subject: &str, problem: &Problem) -> String {
+        if problem.kind == ProblemKind::NotFound || subject.len() > crate::LogicalName::MAX_BYTES {
+            self.keys.log_name(subject)
+        } else {
+            subject.to_owned()
+        }
+    }
+
+    /// Who was shown whose identifying half stands in the audit log before the answer leaves.
+    fn note_identifying(&self, caller: &Caller, operation: &str, subjects: &[String]) -> Result<(), Problem> {
+        if subjects.is_empty() {
+            return Ok(());
+        }
+        metrics::counter!("identifying_shown_total").increment(subjects.len() as u64);
+        let written = self.database.write(|sql| {
+            let mut log = audit::Writer::new(sql, now())?;
+            for subject in subjects {
+                log.line(caller, operation, subject, "identifying attributes shown")?;
+            }
+            log.finish()
+        });
+        written.map(drop).map_err(|error| Refusal::Database(error).told())
+    }
+
+    /// A group or role that was claimed and not believed.
+    pub fn note_refused_attributes(&self, caller: &Caller, reason: &str) {
+        let written = self.database.write(|sql| {
+            let mut log = audit::Writer::new(sql, now())?;
+            log.line(caller, "connect", "", &format!("attributes refused: {reason}"))?;
+            log.finish()
+        });
+        if let Err(error) = written {
+            tracing::error!(reason = %error, "the audit log cannot be written");
+        }
+    }
+}
+
+/// The seconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Numbers of a database are signed; ours stay far below.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// What the caller may do with the three parts of an entry.
+#[derive(Debug, Clone, Copy)]
+struct Rights {
+    name: Permissions,
+    anonymous: Permissions,
+    identifying: Permissions,
+}
+
+impl Rights {
+    fn sees(&self) -> bool {
+        self.name.contains(Permission::List)
+    }
+
+    fn reads_anonymous(&self) -> bool {
+        self.anonymous.contains(Permission::Use)
+    }
+
+    fn reads_identifying(&self) -> bool {
+        self.identifying.contains(Permission::Use)
+    }
+
+    fn writes_identifying(&self) -> bool {
+        self.identifying.contains(Permission::WriteShares)
+    }
+
+    /// Whether the identifying attributes exist for the caller.
+    fn knows_identifying(&self) -> bool {
+        self.reads_identifying() || self.writes_identifying()
+    }
+}
+
+/// One transaction for one caller.
+struct Work<'a> {
+    engine: &'a Engine,
+    sql: &'a dyn Sql,
+    caller: &'a Caller,
+    now: u64,
+    schemas: RefCell<HashMap<i64, Rc<KnownSchema>>>,
+}
+
+impl<'a> Work<'a> {
+    fn new(engine: &'a Engine, sql: &'a dyn Sql, caller: &'a Caller) -> Self {
+        Self {
+            engine,
+            sql,
+            caller,
+            now: now(),
+            schemas: RefCell::default(),
+        }
+    }
+
+    /// Forgets what may have been taken back.
+    fn forget(&self) {
+        self.schemas.borrow_mut().clear();
+    }
+
+    /// A problem is the item's own; a failure is the whole request's.
+    #[expect(clippy::unused_self, reason = "reads as a step of the work")]
+    fn answer<T>(&self, done: Result<T, Refusal>) -> Result<Answer<T>, Refusal> {
+        match done {
+            Ok(done) => Ok(Answer::Done(done)),
+            Err(Refusal::Problem(problem)) => Ok(Answer::Problem(problem)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn record(&self, id: i64) -> Result<Arc<PermissionRecord>, DatabaseError> {
+        self.engine.known.record(self.sql, id)
+    }
+
+    fn granted(&self, record: i64) -> Result<Permissions, DatabaseError> {
+        Ok(granted(&*self.record(record)?, self.caller, false))
+    }
+
+    fn rights(&self, entry: &Stored) -> Result<Rights, DatabaseError> {
+        Ok(Rights {
+            name: self.granted(entry.name_record)?,
+            anonymous: self.granted(entry.anonymous_record)?,
+            identifying: self.granted(entry.identifying_record)?,
+        })
+    }
+
+    /// The entry of that path or guid, if the caller sees it, and what they may do with it.
+    fn visible(&self, text: &str) -> Result<(Stored, Rights), Refusal> {
+        let entry = rows::find(self.sql, text)?;
+        let entry = entry.ok_or_else(not_found)?;
+        let rights = self.rights(&entry)?;
+        if rights.sees() && self.is_of_no_other(&entry)? {
+            Ok((entry, rights))
+        } else {
+            Err(not_found())
+        }
+    }
+
+    /// Whether the entry is committed, or of an open operation of the caller.
+    fn is_of_no_other(&self, entry: &Stored) -> Result<bool, DatabaseError> {
+        match entry.operation {
+            None => Ok(true),
+            Some(number) => self.owns_operation(number),
+        }
+    }
+
+    /// The identifying half of an entry, opened.
+    fn identifying(&self, entry: &Stored) -> Result<Identifying, Refusal> {
+        let Some(column) = &entry.identifying else {
+            return Ok(Identifying::default());
+        };
+        self.engine.keys.open(&entry.guid, column).map_err(|source| Refusal::Column {
+            guid: entry.guid.clone(),
+            source,
+        })
+    }
+
+    fn seal(&self, guid: &str, half: &Identifying) -> Result<Option<Vec<u8>>, Refusal> {
+        self.engine.keys.seal(guid, half).map_err(|source| Refusal::Column {
+            guid: guid.to_owned(),
+            source,
+        })
+    }
+}
+
+/// Fails unless the caller has this permission on a part that they see.
+fn needs(has: Permissions, permission: Permission, detail: &str) -> Result<(), Refusal> {
+    if has.contains(permission) {
+        Ok(())
+    } else {
+        Err(not_allowed(detail))
+    }
+}
+
+/// The audit log, for those at the machine itself.
+impl Engine {
+    /// Signs the last line of the log where it is not signed yet; the head goes to the log of the process, to be kept
+    /// elsewhere.
+    pub fn sign_audit(&self) {
+        let signed = self
+            .database
+            .write(|sql| audit::sign_last(sql, self.keys.head_key(), &self.rules.catalog, now()));
+        match signed {
+            Ok(Some(head)) => tracing::info!(%head, "audit log signed"),
+            Ok(None) => {}
+            Err(error) => tracing::error!(reason = %error, "the audit log cannot be signed"),
+        }
+    }
+
+    /// A head, signed now.
+    pub fn signed(&self, head: &hydra_service::audit::Head) -> hydra_service::audit::SignedHead {
+        hydra_service::audit::SignedHead::sign(self.keys.head_key(), &self.rules.catalog, head, now())
+    }
+
+    /// Goes through the whole log.
+    ///
+    /// # Errors
+    /// A database that fails; inside, what is wrong with the log.
+    pub fn verify_audit(
+        &self,
+        kept: &[hydra_service::audit::SignedHead],
+    ) -> Result<Result<Verified, AuditFault>, DatabaseError> {
+        self.database
+            .read(|sql| audit::verify(sql, self.keys.head_key(), &self.rules.catalog, kept))
+    }
+
+    /// Up to `limit` lines of the log from behind `after`.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn audit_lines(database: &Database, after: i64, limit: i64) -> Result<Vec<AuditRow>, DatabaseError> {
+        database.read(|sql| audit::lines(sql, after, limit))
+    }
+}

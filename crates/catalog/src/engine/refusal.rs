@@ -1,0 +1,76 @@
+//! Why an item is not done.
+
+use hydra_core::keystore::wire::{Problem, ProblemKind};
+
+use crate::columns::ColumnError;
+use crate::database::DatabaseError;
+
+/// Why an item is not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The caller is told so.
+    #[error("{}", .0.title)]
+    Problem(Problem),
+    /// The caller is told that the catalogue failed.
+    #[error("the database failed")]
+    Database(#[source] DatabaseError),
+    /// Likewise.
+    #[error("the identifying half of `{guid}` does not open")]
+    Column {
+        /// Of which entry.
+        guid: String,
+        /// Why.
+        #[source]
+        source: ColumnError,
+    },
+}
+
+impl From<DatabaseError> for Refusal {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl Refusal {
+    /// What the caller is told; the reason of a failure goes to the log.
+    pub fn told(self) -> Problem {
+        match self {
+            Self::Problem(problem) => problem,
+            Self::Database(error) if error.is_full() => Problem::new(ProblemKind::StorageFull),
+            failure => {
+                let cause = std::error::Error::source(&failure).map(ToString::to_string);
+                tracing::error!(reason = %failure, cause, "a request failed");
+                Problem::new(ProblemKind::Internal)
+            }
+        }
+    }
+}
+
+/// Not there, or not the caller's to know: the same words for both.
+pub(super) fn not_found() -> Refusal {
+    Problem::new(ProblemKind::NotFound).into()
+}
+
+/// The caller knows that it is there, and may not do this to it.
+pub(super) fn not_allowed(detail: &str) -> Refusal {
+    let mut problem = Problem::new(ProblemKind::NotAllowed).detail(detail);
+    problem.title = "not allowed".to_owned();
+    problem.into()
+}
+
+/// The request cannot be meant so.
+pub(super) fn invalid(detail: impl Into<String>) -> Refusal {
+    Problem::new(ProblemKind::Invalid).detail(detail).into()
+}
+
+/// There is something else.
+pub(super) fn conflict(detail: impl Into<String>) -> Refusal {
+    Problem::new(ProblemKind::Conflict).detail(detail).into()
+}

@@ -1,0 +1,96 @@
+//! Removing entries with all that belongs to them.
+
+use hydra_core::permissions::{Permission, Permissions};
+
+use super::refusal::{conflict, not_allowed};
+use super::rows::{self, Stored};
+use super::{Refusal, Work, names, needs};
+use crate::database::{DatabaseError, Datum, rows as rows_of, schema};
+use crate::wire::{Kind, Removal};
+
+impl Work<'_> {
+    /// How many entries went.
+    pub(super) fn remove(&self, removal: &Removal) -> Result<u64, Refusal> {
+        names::check_address(&removal.path)?;
+        let (entry, rights) = self.visible(&removal.path)?;
+        needs(rights.name, Permission::Remove, "removing this entry needs `d` on its name")?;
+        if removal.unreplicated {
+            let sealed = rights.reads_identifying() && !self.identifying(&entry)?.replicas.is_empty();
+            if sealed || !rows::replicas(self.sql, entry.id)?.is_empty() {
+                return Err(conflict("it has replicas"));
+            }
+        }
+        if entry.kind == Kind::File {
+            self.delete(&[entry.id])?;
+            return Ok(1);
+        }
+        let below = self.below(&entry)?;
+        if !below.is_empty() && !removal.recursive {
+            return Err(conflict("the directory is not empty"));
+        }
+        if !self.may_remove_all(&below)? {
+            return Err(not_allowed("something below it is not yours to remove"));
+        }
+        let mut ids: Vec<i64> = below.iter().map(|(id, ..)| *id).collect();
+        ids.push(entry.id);
+        self.delete(&ids)?;
+        Ok(ids.len() as u64)
+    }
+
+    /// Number, permission record and open operation of everything below a directory.
+    fn below(&self, directory: &Stored) -> Result<Vec<(i64, i64, Option<i64>)>, DatabaseError> {
+        let (from, to) = rows::below(&directory.path);
+        let text = "SELECT id, name_record, operation FROM entries WHERE path >= ?1 AND path < ?2";
+        let found = rows_of(self.sql, text, &[from.into(), to.into()])?;
+        let read = |row: crate::database::Row| Ok((row.integer(0)?, row.integer(1)?, row.optional_integer(2)?));
+        found.into_iter().map(read).collect()
+    }
+
+    fn may_remove_all(&self, below: &[(i64, i64, Option<i64>)]) -> Result<bool, DatabaseError> {
+        let mut decided = std::collections::HashMap::<i64, Permissions>::new();
+        for (_, record, operation) in below {
+            let granted = match decided.get(record) {
+                Some(granted) => *granted,
+                None => {
+                    let granted = self.granted(*record)?;
+                    decided.insert(*record, granted);
+                    granted
+                }
+            };
+            let of_another = operation.map(|number| self.owns_operation(number)).transpose()? == Some(false);
+            if !granted.contains(Permission::Remove) || of_another {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Deletes entries with all that belongs to them.
+    pub(super) fn delete(&self, ids: &[i64]) -> Result<(), DatabaseError> {
+        let dialect = self.sql.dialect();
+        let data = [Datum::Integers(ids.to_vec())];
+        let owned = format!("SELECT id FROM schemas WHERE {}", dialect.is_one_of("directory", 1));
+        let mut owned_schemas = Vec::new();
+        for row in rows_of(self.sql, &owned, &data)? {
+            owned_schemas.push(row.integer(0)?);
+        }
+        let used = format!(
+            "SELECT DISTINCT schema FROM entries WHERE schema IS NOT NULL AND {}",
+            dialect.is_one_of("id", 1)
+        );
+        let of_entry = dialect.is_one_of("entry", 1);
+        for row in rows_of(self.sql, &used, &data)? {
+            let table = schema::values_table(row.integer(0)?);
+            self.sql.execute(&format!("DELETE FROM {table} WHERE {of_entry}"), &data)?;
+        }
+        for table in ["replicas", "lists", "tokens", "thumbnails"] {
+            self.sql.execute(&format!("DELETE FROM {table} WHERE {of_entry}"), &data)?;
+        }
+        let text = format!("DELETE FROM entries WHERE {}", dialect.is_one_of("id", 1));
+        self.sql.execute(&text, &data)?;
+        for schema in owned_schemas {
+            self.drop_schema(schema)?;
+        }
+        Ok(())
+    }
+}
