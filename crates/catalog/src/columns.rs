@@ -14,7 +14,10 @@ use hydra_core::secret::Key;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::wire::{AttributeDefinition, Part, Type, Value};
+use crate::engine::values;
+use crate::query;
+use crate::query::resolve::{MIN_NAME_PART, is_person};
+use crate::wire::{AttributeDefinition, Value};
 
 const FORMAT: u8 = 1;
 const HEAD: usize = 1 + NONCE_LEN;
@@ -23,10 +26,8 @@ const TAG: usize = 16;
 const GRAIN: usize = 256;
 /// Bytes of a token.
 const TOKEN: usize = 16;
-/// The shortest beginning of a part of a name that finds it, in characters.
-pub const MIN_NAME_PREFIX: usize = 3;
-/// The longest beginning that is kept; what is longer finds by the whole part.
-pub const MAX_NAME_PREFIX: usize = 12;
+/// The longest beginning of a part of a name that is kept, in characters: DICOM's longest component.
+const MAX_NAME_PART: usize = 64;
 /// Parts of one name that are kept.
 const MAX_NAME_PARTS: usize = 32;
 
@@ -99,9 +100,11 @@ impl ColumnKeys {
         &self.check
     }
 
-    /// Signs the places where pages of searches begin.
-    pub fn cursor_key(&self) -> &hmac::Key {
-        &self.cursors
+    /// What the places where pages of searches begin are sealed with.
+    pub(crate) fn cursor_secret(&self) -> Zeroizing<[u8; 32]> {
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(hmac::sign(&self.cursors, b"cursors").as_ref());
+        secret
     }
 
     /// Signs heads of the audit log.
@@ -157,7 +160,7 @@ impl ColumnKeys {
     /// The token by which an identifying attribute's whole value is found. Person names are compared without regard to
     /// case and to empty components at their end; everything else exactly.
     pub fn exact(&self, definition: &AttributeDefinition, text: &str) -> Vec<u8> {
-        let text = if is_person_name(definition) {
+        let text = if is_person(definition) {
             text.trim_end_matches(['^', ' ', '=']).to_lowercase()
         } else {
             text.to_owned()
@@ -165,38 +168,27 @@ impl ColumnKeys {
         self.token(definition, "exact", &text)
     }
 
-    /// The token by which a part of a person's name is found, given whole, in any case.
-    pub fn name_part(&self, definition: &AttributeDefinition, part: &str) -> Vec<u8> {
-        self.token(definition, "part", &part.to_lowercase())
-    }
-
-    /// The token by which a part of a person's name is found that begins with these [`MIN_NAME_PREFIX`] to
-    /// [`MAX_NAME_PREFIX`] characters, in any case.
-    pub fn name_prefix(&self, definition: &AttributeDefinition, prefix: &str) -> Vec<u8> {
-        self.token(definition, "prefix", &prefix.to_lowercase())
-    }
-
-    /// The token of every entry that has any value of an identifying attribute.
-    pub fn present(&self, definition: &AttributeDefinition) -> Vec<u8> {
-        self.token(definition, "present", "")
+    /// The token by which a part of a person's name is found that begins with these letters, in any case.
+    pub fn name_part(&self, definition: &AttributeDefinition, beginning: &str) -> Vec<u8> {
+        let kept: String = beginning.chars().take(MAX_NAME_PART).collect();
+        self.token(definition, "part", &kept.to_lowercase())
     }
 
     /// All tokens of a value.
     pub fn tokens_of(&self, definition: &AttributeDefinition, value: &Value) -> Vec<Vec<u8>> {
-        let mut found = vec![self.present(definition)];
-        match value {
-            Value::Null => return Vec::new(),
-            Value::List(items) => found.extend(items.iter().map(|item| self.exact(definition, &token_text(item)))),
-            one => found.push(self.exact(definition, &token_text(one))),
-        }
-        if is_person_name(definition) {
-            let text = token_text(value).to_lowercase();
-            for part in name_parts(&text).take(MAX_NAME_PARTS) {
-                found.push(self.name_part(definition, part));
-                for (count, (start, letter)) in part.char_indices().enumerate() {
-                    if (MIN_NAME_PREFIX..=MAX_NAME_PREFIX).contains(&(count + 1)) {
-                        found.push(self.name_prefix(definition, &part[..start + letter.len_utf8()]));
-                    }
+        let mut found = match value {
+            Value::Null => Vec::new(),
+            Value::List(items) => items
+                .iter()
+                .map(|item| self.exact(definition, &token_text(item)))
+                .collect(),
+            one => vec![self.exact(definition, &token_text(one))],
+        };
+        if let (true, Value::Text(text)) = (is_person(definition), value) {
+            for part in name_parts(text).take(MAX_NAME_PARTS) {
+                let ends = part.char_indices().map(|(start, letter)| start + letter.len_utf8());
+                for end in ends.take(MAX_NAME_PART).skip(MIN_NAME_PART - 1) {
+                    found.push(self.name_part(definition, &part[..end]));
                 }
             }
         }
@@ -215,30 +207,15 @@ impl ColumnKeys {
     }
 }
 
-/// Whether an attribute is found by the parts of its values: it is a person's name.
-pub fn is_person_name(definition: &AttributeDefinition) -> bool {
-    const KEYWORDS: [&str; 4] = ["PatientName", "PatientBirthName", "PhysicianName", "PersonName"];
-    let keyword = definition.dicom.as_deref().unwrap_or_default();
-    definition.half == Part::Identifying
-        && definition.kind == Type::String
-        && (KEYWORDS.iter().any(|known| keyword.ends_with(known))
-            || definition.name.to_lowercase().ends_with("person_name"))
+/// The parts of a person's name: letters and digits, whatever stands between.
+fn name_parts(name: &str) -> impl Iterator<Item = &str> {
+    let parts = name.split(|letter: char| !letter.is_alphanumeric());
+    parts.filter(|part| !part.is_empty())
 }
 
-/// The parts of a person's name: what stands between `^`, `=`, blanks, commas, hyphens and dots.
-pub fn name_parts(name: &str) -> impl Iterator<Item = &str> {
-    let is_between = |letter: char| letter.is_whitespace() || matches!(letter, '^' | '=' | ',' | '-' | '.' | '\\');
-    name.split(is_between).filter(|part| !part.is_empty())
-}
-
-/// The text that the token of a value is made of.
-pub fn token_text(value: &Value) -> String {
-    match value {
-        Value::Text(text) => text.clone(),
-        Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
-        Value::Null | Value::List(_) => String::new(),
-    }
+/// The text that the token of a value is made of, the same as of what is searched for.
+fn token_text(value: &Value) -> String {
+    query::value::text(&values::datum(value))
 }
 
 fn associated(guid: &str) -> Aad<Vec<u8>> {
@@ -252,6 +229,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{Part, Type};
 
     fn name() -> AttributeDefinition {
         AttributeDefinition {
@@ -293,10 +271,9 @@ mod tests {
         let tokens = keys.tokens_of(&definition, &Value::Text("Mül-Lerner^Anna^^Dr.".into()));
         let has = |token: Vec<u8>| tokens.contains(&token);
         assert!(has(keys.exact(&definition, "mül-lerner^anna^^dr.")));
-        assert!(has(keys.name_part(&definition, "LERNER")) && has(keys.name_part(&definition, "dr")));
-        assert!(has(keys.name_prefix(&definition, "Ann")) && has(keys.name_prefix(&definition, "mül")));
-        assert!(!has(keys.name_prefix(&definition, "an")) && !has(keys.name_part(&definition, "lern")));
-        assert!(has(keys.present(&definition)));
+        assert!(has(keys.name_part(&definition, "LERNER")) && has(keys.name_part(&definition, "lern")));
+        assert!(has(keys.name_part(&definition, "Ann")) && has(keys.name_part(&definition, "mül")));
+        assert!(!has(keys.name_part(&definition, "an")) && !has(keys.name_part(&definition, "erner")));
         // The same value of another attribute has another token; of no attribute is the token of nothing.
         let id = AttributeDefinition {
             name: "patient_id".into(),
@@ -305,7 +282,7 @@ mod tests {
         };
         assert_ne!(keys.exact(&id, "x"), keys.exact(&definition, "x"));
         assert_ne!(keys.exact(&id, "x"), keys.exact(&id, "X"));
-        assert_eq!(keys.tokens_of(&id, &Value::Text("17".into())).len(), 2);
+        assert_eq!(keys.tokens_of(&id, &Value::Text("17".into())).len(), 1);
         assert!(keys.tokens_of(&id, &Value::Null).is_empty());
     }
 }

@@ -15,6 +15,7 @@ pub mod name;
 pub mod openapi;
 pub mod query;
 pub mod rest;
+mod stream;
 pub mod wire;
 
 pub use client::{CatalogClient, CatalogError};

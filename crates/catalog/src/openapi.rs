@@ -33,7 +33,11 @@ const POSTS: [(&str, &str, &str); 13] = [
     ("schemas/show", "SchemaQuestion", "Schema"),
     ("schemas/change", "SchemaChange", "Schema"),
     ("permissions/show", "Batch_Question", "Answers_PermissionsAnswer"),
-    ("permissions/change", "Batch_PermissionsChange", "Answers_PermissionsChanged"),
+    (
+        "permissions/change",
+        "Batch_PermissionsChange",
+        "Answers_PermissionsChanged",
+    ),
     ("operations/begin", "OperationBegin", "Operation"),
     ("operations/end", "OperationEnd", "Operation"),
     ("operations/list", "", "Operation"),

@@ -13,11 +13,13 @@ use grid_identity::VomsError;
 use hydra_core::keystore::wire::{self, Problem, ProblemKind};
 use hydra_core::permissions::Caller;
 use hydra_service::{Guard, Limits, Peer, ProblemAnswer};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use crate::engine::Engine;
 use crate::openapi;
+use crate::stream;
 use crate::wire::{
     About, Answer, Answers, Batch, Change, Entry, ListQuestion, Listing, MAX_ITEMS, MAX_THUMBNAIL_BYTES, NewEntry,
     Operation, OperationBegin, OperationEnd, PermissionsChange, Question, Removal, Schema, SchemaChange,
@@ -30,6 +32,7 @@ pub(crate) struct Api {
     pub(crate) engine: Arc<Engine>,
     pub(crate) guard: Arc<Guard>,
     pub(crate) limits: Limits,
+    pub(crate) searches: Arc<Semaphore>,
 }
 
 /// All addresses, behind the guard.
@@ -39,6 +42,7 @@ pub fn router(engine: Arc<Engine>, limits: &Limits) -> Router {
         engine,
         guard: Arc::clone(&guard),
         limits: limits.clone(),
+        searches: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
     };
     Router::new()
         .route("/v1/entries/create", post(create))
@@ -46,6 +50,7 @@ pub fn router(engine: Arc<Engine>, limits: &Limits) -> Router {
         .route("/v1/entries/change", post(change))
         .route("/v1/entries/remove", post(remove))
         .route("/v1/list", post(list))
+        .route("/v1/search", post(stream::search))
         .route("/v1/schemas/show", post(schema))
         .route("/v1/schemas/change", post(change_schema))
         .route("/v1/permissions/show", post(permissions))
@@ -106,7 +111,8 @@ impl Api {
         let body = read_body(body, self.limits.body_bytes).await?;
         let question: Q = parsed(&body)?;
         self.guard.count(peer, 1)?;
-        self.run(peer, move |engine, caller| work(engine, caller, question)).await
+        self.run(peer, move |engine, caller| work(engine, caller, question))
+            .await
     }
 
     /// Likewise for up to [`MAX_ITEMS`] items.
@@ -124,12 +130,18 @@ impl Api {
         let batch: Batch<Q> = parsed(&body)?;
         let count = batch.items.len();
         if count == 0 || count > MAX_ITEMS {
-            let kind = if count == 0 { ProblemKind::Invalid } else { ProblemKind::TooLarge };
+            let kind = if count == 0 {
+                ProblemKind::Invalid
+            } else {
+                ProblemKind::TooLarge
+            };
             let detail = format!("a request has 1 to {MAX_ITEMS} items, this one has {count}");
             return Err(Problem::new(kind).detail(detail).into());
         }
         self.guard.count(peer, count)?;
-        let items = self.run(peer, move |engine, caller| work(engine, caller, batch.items)).await?;
+        let items = self
+            .run(peer, move |engine, caller| work(engine, caller, batch.items))
+            .await?;
         Ok(Json(Answers { items }))
     }
 
@@ -166,11 +178,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 type Who = Extension<Arc<Peer>>;
 
-async fn create(
-    State(api): State<Api>,
-    Extension(peer): Who,
-    body: Body,
-) -> Done<Answers<crate::wire::Created>> {
+async fn create(State(api): State<Api>, Extension(peer): Who, body: Body) -> Done<Answers<crate::wire::Created>> {
     let work = |engine: &Engine, caller: &Caller, items: Vec<NewEntry>| engine.create(caller, items);
     api.many(&peer, body, work).await
 }
@@ -204,9 +212,8 @@ async fn change_permissions(
     Extension(peer): Who,
     body: Body,
 ) -> Done<Answers<crate::wire::PermissionsChanged>> {
-    let work = |engine: &Engine, caller: &Caller, items: Vec<PermissionsChange>| {
-        engine.change_permissions(caller, items)
-    };
+    let work =
+        |engine: &Engine, caller: &Caller, items: Vec<PermissionsChange>| engine.change_permissions(caller, items);
     api.many(&peer, body, work).await
 }
 
@@ -242,7 +249,9 @@ async fn operations(State(api): State<Api>, Extension(peer): Who) -> Done<Vec<Op
 
 /// Whose thumbnail: the one parameter `path`.
 fn asked(query: Option<&str>) -> Result<String, ProblemAnswer> {
-    let path = query.and_then(|query| query.strip_prefix("path=")).and_then(percent_decoded);
+    let path = query
+        .and_then(|query| query.strip_prefix("path="))
+        .and_then(percent_decoded);
     let wrong = || ProblemAnswer(Problem::new(ProblemKind::Invalid).detail("a thumbnail is asked for by `path`"));
     path.ok_or_else(wrong)
 }
@@ -265,10 +274,16 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-async fn thumbnail(State(api): State<Api>, Extension(peer): Who, RawQuery(query): RawQuery) -> Result<Response, ProblemAnswer> {
+async fn thumbnail(
+    State(api): State<Api>,
+    Extension(peer): Who,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ProblemAnswer> {
     let path = asked(query.as_deref())?;
     api.guard.count(&peer, 1)?;
-    let bytes = api.run(&peer, move |engine, caller| engine.thumbnail(caller, &path)).await?;
+    let bytes = api
+        .run(&peer, move |engine, caller| engine.thumbnail(caller, &path))
+        .await?;
     let kind = HeaderValue::from_static("application/octet-stream");
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
 }
@@ -282,7 +297,8 @@ async fn put_thumbnail(
     let path = asked(query.as_deref())?;
     let bytes = read_body(body, MAX_THUMBNAIL_BYTES).await?;
     api.guard.count(&peer, 1)?;
-    api.run(&peer, move |engine, caller| engine.put_thumbnail(caller, &path, &bytes)).await?;
+    api.run(&peer, move |engine, caller| engine.put_thumbnail(caller, &path, &bytes))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

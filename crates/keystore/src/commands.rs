@@ -17,12 +17,12 @@ use hydra_service::key_file::{self, KeyFileError};
 use hydra_service::run::{Host, RunError};
 use hydra_service::settings::CreationRule;
 
+use crate::api;
 use crate::audit::{self, SignedHead};
 use crate::config::{Config, ConfigError};
 use crate::database::{self, DatabaseError};
 use crate::engine::{Engine, now};
 use crate::maintenance::{self, Maintenance};
-use crate::api;
 
 /// Runs a Hydra key store: one share of each key, never a key
 #[derive(Debug, Parser)]

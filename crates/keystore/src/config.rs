@@ -11,8 +11,8 @@ use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::Context;
 use hydra_core::permissions::Caller;
 use hydra_service::Limits;
-pub use hydra_service::settings::{CreationRule, Monitor, Tls};
 use hydra_service::settings::{self, required};
+pub use hydra_service::settings::{CreationRule, Monitor, Tls};
 use serde::Deserialize;
 
 /// The file as it stands there.

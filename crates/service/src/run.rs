@@ -63,16 +63,12 @@ impl Host {
         runtime.block_on(self.serve(router, ready, listening))
     }
 
-    async fn serve(
-        &self,
-        router: Router,
-        ready: Ready,
-        listening: impl FnOnce(SocketAddr),
-    ) -> Result<(), RunError> {
+    async fn serve(&self, router: Router, ready: Ready, listening: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
         // A limit to the size of files then is a write that fails, not the end of the process.
-        let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(RunError::Start)?;
+        let _file_size =
+            signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(RunError::Start)?;
         if let Some(address) = self.monitor {
             monitor::serve(listen(address).await?, ready)?;
         }

@@ -69,6 +69,18 @@ pub enum GridError {
         /// How many were asked for.
         stores: usize,
     },
+    /// Setting up the catalogue failed.
+    #[error("cannot set up the catalogue: {0}")]
+    CatalogInit(String),
+    /// A catalogue that did not become ready.
+    #[error("the catalogue did not start")]
+    CatalogNotReady {
+        /// The end of its log.
+        log: String,
+    },
+    /// A grid without one, or where it does not run.
+    #[error("there is no catalogue, or it does not run")]
+    NoCatalog,
     /// A number without a store.
     #[error("there is no store {number}, they count from 1 to {stores}")]
     NoStore {
@@ -127,6 +139,8 @@ pub struct GridOptions {
     pub programs: Option<PathBuf>,
     /// More lines for the configuration of each store: single settings first, then tables.
     pub store_settings: String,
+    /// Whether there is a catalogue, whose column key the stores have.
+    pub catalog: bool,
 }
 
 impl Default for GridOptions {
@@ -138,6 +152,7 @@ impl Default for GridOptions {
             commands: true,
             programs: None,
             store_settings: String::new(),
+            catalog: false,
         }
     }
 }
@@ -150,6 +165,14 @@ struct State {
     program: PathBuf,
     settings: String,
     stores: Vec<Store>,
+    #[serde(default)]
+    catalog: Option<Catalog>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Catalog {
+    program: PathBuf,
+    server: Store,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +235,7 @@ impl Grid {
             program,
             settings: options.store_settings.clone(),
             stores: vec![Store { port: 0, process: None }; stores],
+            catalog: None,
         };
         let mut grid = Self {
             directory,
@@ -230,6 +254,11 @@ impl Grid {
             grid.wait_ready(number)?;
         }
         grid.save()?;
+        write(&grid.client_config(), &grid.client_config_text(&pki))?;
+        // Certificates from before there was one have none for it.
+        if options.catalog && pki.host("catalog").0.exists() {
+            grid.make_catalog(programs::find(&folder, "mdm-catalog")?, &pki)?;
+        }
         grid.write_for_clients(&pki)?;
         Ok(grid)
     }
@@ -305,7 +334,7 @@ impl Grid {
 
     fn variables_with(&self, pki: &Pki) -> Vec<(&'static str, String)> {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        vec![
+        let mut variables = vec![
             ("EDS_CONFIG", text(self.client_config())),
             ("GLITE_SD_PLUGIN", "file".to_owned()),
             ("GLITE_SD_SERVICES_XML", text(self.directory.join("services.xml"))),
@@ -317,7 +346,9 @@ impl Grid {
             ("CAROL_PROXY", text(pki.working_proxy("carol"))),
             ("ADMIN_PROXY", text(pki.working_proxy("admin"))),
             ("STORE_URLS", self.urls().join(" ")),
-        ]
+        ];
+        variables.extend(self.catalog_url().map(|url| ("MDM_CATALOG", url)));
+        variables
     }
 
     /// Kills a store, no goodbye.
@@ -393,7 +424,10 @@ impl Grid {
     /// # Errors
     /// [`GridError`] where the state cannot be written.
     pub fn down(&mut self) -> Result<(), GridError> {
-        let processes: Vec<Process> = self.state.stores.iter().filter_map(|store| store.process).collect();
+        // The catalogue first: it may still ask the stores.
+        let catalog = self.state.catalog.iter().filter_map(|catalog| catalog.server.process);
+        let stores = self.state.stores.iter().filter_map(|store| store.process);
+        let processes: Vec<Process> = catalog.chain(stores).collect();
         for process in &processes {
             process.signal(Signal::CONT);
             process.signal(Signal::TERM);
@@ -406,6 +440,9 @@ impl Grid {
         }
         for store in &mut self.state.stores {
             store.process = None;
+        }
+        if let Some(catalog) = &mut self.state.catalog {
+            catalog.server.process = None;
         }
         self.reap();
         self.save()
@@ -433,6 +470,10 @@ impl Grid {
         };
         Pki::create(&fresh, &options).map_err(GridError::Pki)?;
         let running: Vec<usize> = (1..=stores).filter(|number| self.running(*number).is_ok()).collect();
+        let catalog = self.catalog_process().is_ok();
+        if catalog {
+            self.terminate_catalog()?;
+        }
         for number in &running {
             self.terminate(*number)?;
         }
@@ -445,6 +486,9 @@ impl Grid {
         remove_folder(&old)?;
         for number in running {
             self.start(number)?;
+        }
+        if catalog {
+            self.start_catalog()?;
         }
         Ok(())
     }
@@ -567,25 +611,12 @@ impl Grid {
 
     fn spawn(&mut self, number: usize) -> Result<(), GridError> {
         let config = self.write_store_config(number)?;
-        let (out, log) = (self.output_file(number), self.store_log(number));
-        let folder = self.directory.join("log");
-        fs::create_dir_all(&folder).map_err(|source| GridError::File { path: folder, source })?;
-        let stdout = File::create(&out).map_err(|source| GridError::File { path: out, source })?;
-        let stderr = OpenOptions::new().create(true).append(true).open(&log);
-        let stderr = stderr.map_err(|source| GridError::File { path: log, source })?;
-        let child = Command::new(&self.state.program)
-            .arg("serve")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(stderr)
-            // An interrupt typed at the terminal is for the command that runs there, not for the stores.
-            .process_group(0)
-            .spawn()
-            .map_err(|source| GridError::File {
-                path: self.state.program.clone(),
-                source,
-            })?;
+        let child = serve(
+            &self.state.program,
+            &config,
+            &self.output_file(number),
+            &self.store_log(number),
+        )?;
         self.state.stores[number - 1].process = Process::of(child.id());
         self.children.push(child);
         // Known from now on, so that whatever happens `down` finds it.
@@ -600,9 +631,7 @@ impl Grid {
             if !self.store(number)?.process.is_some_and(|process| process.is_alive()) {
                 break;
             }
-            if let Some(port) = self.told_port(number)
-                && TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), READY).is_ok()
-            {
+            if let Some(port) = listening_port(&self.output_file(number)) {
                 self.state.stores[number - 1].port = port;
                 return Ok(());
             }
@@ -612,20 +641,6 @@ impl Grid {
             number,
             log: tail(&self.store_log(number)),
         })
-    }
-
-    /// The port in the line `listening on https://127.0.0.1:PORT`, once all of it is there.
-    fn told_port(&self, number: usize) -> Option<u16> {
-        let text = fs::read_to_string(self.output_file(number)).ok()?;
-        let (_, after) = text.split_once("https://")?;
-        let (address, _) = after.split_once('\n')?;
-        let digits: String = address
-            .rsplit_once(':')?
-            .1
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect();
-        digits.parse().ok()
     }
 
     /// What clients read: `config.toml`, `services.xml`, `env`.
@@ -679,6 +694,146 @@ impl Grid {
     }
 }
 
+/// The catalogue.
+impl Grid {
+    /// Its address, where the grid has one.
+    pub fn catalog_url(&self) -> Option<String> {
+        self.state.catalog.as_ref().map(|catalog| catalog.server.url())
+    }
+
+    /// Its folder: configuration and database.
+    pub fn catalog_directory(&self) -> PathBuf {
+        self.directory.join("catalog")
+    }
+
+    /// What it logged.
+    pub fn catalog_log(&self) -> PathBuf {
+        self.directory.join("log").join("catalog.log")
+    }
+
+    /// Kills it, no goodbye.
+    ///
+    /// # Errors
+    /// [`GridError`] where it does not run.
+    pub fn kill_catalog(&mut self) -> Result<(), GridError> {
+        self.end_catalog(Signal::KILL)
+    }
+
+    /// Ends it as an administrator does.
+    ///
+    /// # Errors
+    /// [`GridError`] where it does not run, or does not end in time.
+    pub fn terminate_catalog(&mut self) -> Result<(), GridError> {
+        self.end_catalog(Signal::TERM)
+    }
+
+    fn end_catalog(&mut self, signal: Signal) -> Result<(), GridError> {
+        let process = self.catalog_process()?;
+        process.signal(Signal::CONT);
+        process.signal(signal);
+        if !process.wait(FINISH, |state| state.is_none()) {
+            return Err(GridError::NoCatalog);
+        }
+        if let Some(catalog) = &mut self.state.catalog {
+            catalog.server.process = None;
+        }
+        self.reap();
+        self.save()
+    }
+
+    /// Starts it again on its port, with a configuration written anew.
+    ///
+    /// # Errors
+    /// [`GridError`] where it does not become ready.
+    pub fn start_catalog(&mut self) -> Result<(), GridError> {
+        let program = self.state.catalog.as_ref().ok_or(GridError::NoCatalog)?.program.clone();
+        let config = self.write_catalog_config()?;
+        let output = self.directory.join("log").join("catalog.out");
+        let child = serve(&program, &config, &output, &self.catalog_log())?;
+        let process = Process::of(child.id());
+        if let Some(catalog) = &mut self.state.catalog {
+            catalog.server.process = process;
+        }
+        self.children.push(child);
+        self.save()?;
+        let start = Instant::now();
+        while start.elapsed() < READY && process.is_some_and(|process| process.is_alive()) {
+            if let (Some(port), Some(catalog)) = (listening_port(&output), &mut self.state.catalog) {
+                catalog.server.port = port;
+                return self.save();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.reap();
+        Err(GridError::CatalogNotReady {
+            log: tail(&self.catalog_log()),
+        })
+    }
+
+    fn catalog_process(&self) -> Result<Process, GridError> {
+        let catalog = self.state.catalog.as_ref();
+        let process = catalog
+            .and_then(|catalog| catalog.server.process)
+            .filter(Process::is_alive);
+        process.ok_or(GridError::NoCatalog)
+    }
+
+    /// Lets the catalogue's own program make its folder, which registers the column key at the stores, and starts it.
+    fn make_catalog(&mut self, program: PathBuf, pki: &Pki) -> Result<(), GridError> {
+        let (certificate, key) = pki.host("catalog");
+        let answer = Command::new(&program)
+            .arg("init")
+            .arg(self.catalog_directory())
+            .args(["--name", "catalog", "--column-key", "/catalog/column-key"])
+            .arg("--eds-config")
+            .arg(self.client_config())
+            .arg("--certificate")
+            .arg(certificate)
+            .arg("--key")
+            .arg(key)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| GridError::File {
+                path: program.clone(),
+                source,
+            })?;
+        if !answer.status.success() {
+            let what = String::from_utf8_lossy(&answer.stderr).trim().to_owned();
+            return Err(GridError::CatalogInit(what));
+        }
+        let server = Store { port: 0, process: None };
+        self.state.catalog = Some(Catalog { program, server });
+        self.start_catalog()
+    }
+
+    fn write_catalog_config(&self) -> Result<PathBuf, GridError> {
+        let pki = self.pki()?;
+        let port = self.state.catalog.as_ref().map_or(0, |catalog| catalog.server.port);
+        let (certificate, key) = pki.host("catalog");
+        let quoted = |path: &Path| quote(&path.to_string_lossy());
+        let admin: Vec<String> = pki.user_dn("admin").map(quote).into_iter().collect();
+        let mut text = format!(
+            "# the catalogue of a test grid\ncatalog = \"catalog\"\nlisten = \"127.0.0.1:{port}\"\n\
+             administrators = [{}]\nbackups_kept_days = 30\n\n\
+             [column_key]\nkey_id = \"/catalog/column-key\"\neds_config = {}\n\n\
+             [tls]\ncertificate = {}\nkey = {}\nca_dir = {}\nvoms_dir = {}\n",
+            admin.join(", "),
+            quoted(&self.client_config()),
+            quoted(&certificate),
+            quoted(&key),
+            quoted(&pki.certificates()),
+            quoted(&pki.vomsdir())
+        );
+        for principal in members(&pki) {
+            let principal = quote(principal);
+            text.push_str(&format!("\n[[create]]\nprefix = \"\"\nprincipal = {principal}\n"));
+        }
+        let path = self.catalog_directory().join("mdm-catalog.toml");
+        write(&path, &text)?;
+        Ok(path)
+    }
+}
+
 impl Drop for Grid {
     fn drop(&mut self) {
         if self.down_on_drop {
@@ -688,13 +843,59 @@ impl Drop for Grid {
     }
 }
 
-/// Who may register keys: the VO, or alice and bob by name where they are in none.
+/// Who may register keys: the VO, or alice and bob by name where they are in none; and the catalogue, for its column key.
 fn creators(pki: &Pki) -> Vec<&str> {
+    let mut creators = members(pki);
+    creators.extend(pki.host_dn("catalog"));
+    creators
+}
+
+fn members(pki: &Pki) -> Vec<&str> {
     if pki.has_vo() {
         vec!["/myvo"]
     } else {
         ["alice", "bob"].iter().filter_map(|user| pki.user_dn(user)).collect()
     }
+}
+
+/// Starts a server whose standard output and log go to files.
+fn serve(program: &Path, config: &Path, out: &Path, log: &Path) -> Result<Child, GridError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| GridError::File { path, source }
+    };
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+    }
+    let stdout = File::create(out).map_err(failed(out))?;
+    let stderr = OpenOptions::new().create(true).append(true).open(log);
+    let stderr = stderr.map_err(failed(log))?;
+    Command::new(program)
+        .arg("serve")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        // An interrupt typed at the terminal is for the command that runs there, not for the servers.
+        .process_group(0)
+        .spawn()
+        .map_err(failed(program))
+}
+
+/// The port in the line `listening on https://127.0.0.1:PORT`, once all of it is there and somebody listens.
+fn listening_port(output: &Path) -> Option<u16> {
+    let text = fs::read_to_string(output).ok()?;
+    let (_, after) = text.split_once("https://")?;
+    let (address, _) = after.split_once('\n')?;
+    let digits: String = address
+        .rsplit_once(':')?
+        .1
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    let port = digits.parse().ok()?;
+    let connected = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), READY);
+    connected.is_ok().then_some(port)
 }
 
 /// What a store of a test grid calls itself.

@@ -9,7 +9,7 @@ use hydra_cli::command::{self, Example};
 use hydra_cli::{Code, Failure, output};
 use testgrid::{Grid, GridError, GridOptions};
 
-/// Make a throw-away grid on this machine: authorities, users, and key stores on loopback
+/// Make a throw-away grid on this machine: authorities, users, key stores and a catalogue on loopback
 #[derive(Debug, Parser)]
 #[command(name = "testgrid")]
 struct Arguments {
@@ -34,7 +34,7 @@ enum Verb {
         /// The grid's directory
         dir: PathBuf,
     },
-    /// End all stores; DIR stays
+    /// End all stores and the catalogue; DIR stays
     Down {
         /// The grid's directory
         dir: PathBuf,
@@ -54,6 +54,9 @@ struct Up {
     /// Take the certificates and proxies of this directory, laid out like a test grid's, instead of making them
     #[arg(long, value_name = "PKIDIR")]
     pki: Option<PathBuf>,
+    /// Leave the catalogue out
+    #[arg(long)]
+    no_catalog: bool,
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +102,7 @@ fn run(verb: &Verb) -> Result<(), Failure> {
                 stores: up.stores,
                 threshold: up.threshold,
                 pki: up.pki.clone(),
+                catalog: !up.no_catalog,
                 ..GridOptions::default()
             };
             let mut grid = Grid::up(&up.dir, &options).map_err(failure)?;
@@ -127,11 +131,14 @@ fn told(grid: &Grid) -> String {
     for (index, url) in grid.urls().iter().enumerate() {
         text.push_str(&format!("store {} {url}\n", index + 1));
     }
+    if let Some(url) = grid.catalog_url() {
+        text.push_str(&format!("catalog {url}\n"));
+    }
     text + &format!("source {}\n", grid.env_file().display())
 }
 
 fn failure(error: GridError) -> Failure {
-    if let GridError::NotReady { log, .. } = &error {
+    if let GridError::NotReady { log, .. } | GridError::CatalogNotReady { log } = &error {
         // What a store says in its last lines is what its user needs; if standard error is closed, nobody does.
         let _ = writeln!(std::io::stderr(), "{log}");
     }

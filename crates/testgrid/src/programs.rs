@@ -29,6 +29,7 @@ pub const PROGRAMS: &[&str] = &[
     "eds-whoami",
     "hydra-keystore",
     "mdm",
+    "mdm-catalog",
     "ssss-join",
     "ssss-split",
     "testgrid",

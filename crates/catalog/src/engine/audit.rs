@@ -34,13 +34,7 @@ impl<'a> Writer<'a> {
         self.by(&caller.dn, operation, subject, outcome)
     }
 
-    pub(crate) fn by(
-        &mut self,
-        dn: &str,
-        operation: &str,
-        subject: &str,
-        outcome: &str,
-    ) -> Result<(), DatabaseError> {
+    pub(crate) fn by(&mut self, dn: &str, operation: &str, subject: &str, outcome: &str) -> Result<(), DatabaseError> {
         let line = Line {
             at: self.at,
             dn,

@@ -10,6 +10,7 @@ mod refusal;
 mod remove;
 mod rows;
 mod schemas;
+mod search;
 mod thumbnails;
 pub mod values;
 
@@ -25,10 +26,12 @@ use hydra_core::permissions::{Caller, Permission, PermissionRecord, Permissions,
 pub use audit::{AuditFault, AuditRow, Verified};
 pub use refusal::Refusal;
 pub use schemas::{KnownAttribute, KnownSchema};
+pub use search::{Chunk, Progress};
 
 use crate::columns::{ColumnKeys, Identifying};
 use crate::config::Rules;
 use crate::database::{Database, DatabaseError, Sql, attempt, schema};
+use crate::query::cursor::CursorKey;
 use crate::wire::{
     Answer, Change, Created, Entry, ListQuestion, Listing, NewEntry, Operation, OperationBegin, OperationEnd,
     PermissionsAnswer, PermissionsChange, PermissionsChanged, Question, Removal, Schema, SchemaChange, SchemaQuestion,
@@ -43,6 +46,7 @@ pub struct Engine {
     keys: ColumnKeys,
     rules: Rules,
     known: Known,
+    cursors: CursorKey,
 }
 
 /// Why a catalogue's database cannot be served.
@@ -94,7 +98,9 @@ impl Engine {
                 _ => Err(OpenError::OtherColumnKey),
             }
         })?;
+        let cursors = CursorKey::new(&keys.cursor_secret()).ok_or(OpenError::OtherColumnKey)?;
         Ok(Self {
+            cursors,
             database,
             keys,
             rules,
@@ -171,7 +177,10 @@ impl Engine {
     pub fn show(&self, caller: &Caller, items: &[Question]) -> Result<Vec<Answer<Entry>>, Problem> {
         let answers = self.read(caller, |work| {
             let show = |item: &Question| work.show(&item.path);
-            items.iter().map(|item| work.answer(show(item))).collect::<Result<Vec<_>, _>>()
+            items
+                .iter()
+                .map(|item| work.answer(show(item)))
+                .collect::<Result<Vec<_>, _>>()
         })?;
         let read = answers.iter().filter_map(|answer| match answer {
             Answer::Done(entry) if !entry.identifying.is_empty() => Some(entry.path.to_string()),
@@ -188,7 +197,11 @@ impl Engine {
     pub fn list(&self, caller: &Caller, question: &ListQuestion) -> Result<Listing, Problem> {
         let listing = self.read(caller, |work| work.list(question))?;
         let read = listing.entries.iter().filter(|entry| !entry.identifying.is_empty());
-        self.note_identifying(caller, "list", &read.map(|entry| entry.path.to_string()).collect::<Vec<_>>())?;
+        self.note_identifying(
+            caller,
+            "list",
+            &read.map(|entry| entry.path.to_string()).collect::<Vec<_>>(),
+        )?;
         Ok(listing)
     }
 
@@ -261,11 +274,7 @@ impl Engine {
     }
 
     /// Reads a state of one moment.
-    fn read<T>(
-        &self,
-        caller: &Caller,
-        work: impl FnOnce(&Work<'_>) -> Result<T, Refusal>,
-    ) -> Result<T, Problem> {
+    fn read<T>(&self, caller: &Caller, work: impl FnOnce(&Work<'_>) -> Result<T, Refusal>) -> Result<T, Problem> {
         let read = self.database.read(|sql| work(&Work::new(self, sql, caller)));
         read.map_err(Refusal::told)
     }
@@ -312,8 +321,7 @@ impl Engine {
         subject: &str,
         one: impl Fn(&Work<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Problem> {
-        let mut answers =
-            self.change_each(caller, operation, &[()], |()| subject.to_owned(), |work, ()| one(work))?;
+        let mut answers = self.change_each(caller, operation, &[()], |()| subject.to_owned(), |work, ()| one(work))?;
         match answers.pop() {
             Some(Answer::Done(done)) => Ok(done),
             Some(Answer::Problem(problem)) => Err(problem),
@@ -477,10 +485,13 @@ impl<'a> Work<'a> {
         let Some(column) = &entry.identifying else {
             return Ok(Identifying::default());
         };
-        self.engine.keys.open(&entry.guid, column).map_err(|source| Refusal::Column {
-            guid: entry.guid.clone(),
-            source,
-        })
+        self.engine
+            .keys
+            .open(&entry.guid, column)
+            .map_err(|source| Refusal::Column {
+                guid: entry.guid.clone(),
+                source,
+            })
     }
 
     fn seal(&self, guid: &str, half: &Identifying) -> Result<Option<Vec<u8>>, Refusal> {

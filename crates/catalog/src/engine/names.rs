@@ -59,7 +59,7 @@ impl Work<'_> {
             Some(guid) => checked_guid(guid)?,
             None => draw_guid()?,
         };
-        if rows::find(self.sql, &guid)?.is_some() {
+        if rows::find(self.sql, &format!("guid:{guid}"))?.is_some() {
             return Err(conflict("another entry has this guid"));
         }
         let status = new.status.unwrap_or(Status::Nearline);
@@ -134,11 +134,15 @@ impl Work<'_> {
             }
         };
         let all_same = has.kind == new.kind
-            && same(new.guid.as_ref().map(|guid| with_prefix(guid)), Some(has.guid.clone()))
+            && same(new.guid.as_deref().map(bare_guid), Some(known.guid.clone()))
             && same(new.key_id.clone(), has.key_id.clone())
             && same(new.sha256.clone(), has.sha256.clone())
             && new.size.is_none_or(|size| has.size == Some(size))
-            && new.replicas.iter().filter(sees_replica).all(|url| has.replicas.contains(url))
+            && new
+                .replicas
+                .iter()
+                .filter(sees_replica)
+                .all(|url| has.replicas.contains(url))
             && given.iter().all(is_there);
         if all_same { Ok(Created::Known) } else { Err(taken()) }
     }
@@ -199,7 +203,11 @@ impl Work<'_> {
         if !visible && !name.contains(Permission::Write) {
             return Err(not_found());
         }
-        needs(name, Permission::Write, "making names in this directory needs `w` on it")?;
+        needs(
+            name,
+            Permission::Write,
+            "making names in this directory needs `w` on it",
+        )?;
         if parent.kind == Kind::File {
             return Err(conflict("a file has nothing below it"));
         }
@@ -227,19 +235,13 @@ impl Work<'_> {
 
     /// Parts attributes by their half, checks their types. To those who do not know the identifying half, its attributes
     /// are as unknown as any word.
-    fn parted(
-        &self,
-        schema: Option<&KnownSchema>,
-        rights: &Rights,
-        given: &Attributes,
-    ) -> Result<Halves, Refusal> {
+    fn parted(&self, schema: Option<&KnownSchema>, rights: &Rights, given: &Attributes) -> Result<Halves, Refusal> {
         let mut halves = Halves::default();
         let mut seen = BTreeSet::new();
         for (name, value) in given {
             let known = schema.and_then(|schema| schema.place(name));
-            let known = known.filter(|(_, known)| {
-                known.definition.half == Part::Anonymous || rights.knows_identifying()
-            });
+            let known =
+                known.filter(|(_, known)| known.definition.half == Part::Anonymous || rights.knows_identifying());
             let Some((place, known)) = known else {
                 return Err(invalid(format!("`{}` is no attribute here", shown(name))));
             };
@@ -296,7 +298,7 @@ impl Work<'_> {
         Ok(Entry {
             path: stored.path.clone(),
             kind: stored.kind,
-            guid: stored.guid.clone(),
+            guid: format!("guid:{}", stored.guid),
             operation: stored.operation.map(|number| self.operation_id(number)).transpose()?,
             size: stored.size.map(i64::unsigned_abs),
             adler32: stored.adler32.clone(),
@@ -363,10 +365,17 @@ impl Work<'_> {
 
     pub(super) fn change(&self, change: &Change) -> Result<Entry, Refusal> {
         check_address(&change.path)?;
-        check_file_fields(change.adler32.as_deref(), change.sha256.as_deref(), change.key_id.as_deref())?;
+        check_file_fields(
+            change.adler32.as_deref(),
+            change.sha256.as_deref(),
+            change.key_id.as_deref(),
+        )?;
         check_replicas(&change.add_replicas)?;
         let (mut entry, rights) = self.visible(&change.path)?;
-        if change.if_version.is_some_and(|version| signed(version) != entry.version) {
+        if change
+            .if_version
+            .is_some_and(|version| signed(version) != entry.version)
+        {
             return Err(conflict("it was changed meanwhile"));
         }
         let (sealed_in, open_in) = parted_replicas(&change.add_replicas);
@@ -377,7 +386,11 @@ impl Work<'_> {
             || change.key_id.is_some()
             || change.status.is_some();
         if of_file || !open_in.is_empty() || !open_out.is_empty() {
-            needs(rights.name, Permission::Write, "changing this entry needs `w` on its name")?;
+            needs(
+                rights.name,
+                Permission::Write,
+                "changing this entry needs `w` on its name",
+            )?;
         }
         let schema = self.schema_of(&entry)?;
         let halves = self.parted(schema.as_deref(), &rights, &change.attributes)?;
@@ -455,8 +468,13 @@ impl Work<'_> {
         if entry.schema != schema && !self.owns_schema(entry)? {
             return Err(invalid("another schema holds there"));
         }
-        let data = [entry.id.into(), to.as_str().into(), parent.as_ref().map(|parent| parent.id).into()];
-        self.sql.execute("UPDATE entries SET path = ?2, parent = ?3 WHERE id = ?1", &data)?;
+        let data = [
+            entry.id.into(),
+            to.as_str().into(),
+            parent.as_ref().map(|parent| parent.id).into(),
+        ];
+        self.sql
+            .execute("UPDATE entries SET path = ?2, parent = ?3 WHERE id = ?1", &data)?;
         if entry.kind == Kind::Directory {
             let (first, last) = rows::below(&entry.path);
             for below in rows::select(self.sql, "WHERE path >= ?1 AND path < ?2", &[first.into(), last.into()])? {
@@ -504,7 +522,10 @@ fn taken() -> Refusal {
 
 /// An unknown name as an error shows it: short, on one line.
 fn shown(name: &str) -> String {
-    name.chars().take(64).map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+    name.chars()
+        .take(64)
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
 }
 
 /// Whether a replica belongs to the identifying half: it names the patient's study in the PACS.
@@ -536,7 +557,10 @@ fn check_form(new: &NewEntry) -> Result<(), Refusal> {
 
 fn check_file_fields(adler32: Option<&str>, sha256: Option<&str>, key_id: Option<&str>) -> Result<(), Refusal> {
     let is_hex = |text: &str, digits| {
-        text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        text.len() == digits
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
     if adler32.is_some_and(|text| !is_hex(text, 8)) {
         return Err(invalid("`adler32` has eight lower-case hexadecimal digits"));
@@ -576,21 +600,16 @@ pub(super) fn check_address(text: &str) -> Result<(), Refusal> {
     checked.map(drop).map_err(|error| invalid(error.to_string()))
 }
 
-fn with_prefix(guid: &str) -> String {
-    let lower = guid.to_ascii_lowercase();
-    if lower.starts_with("guid:") {
-        lower
-    } else {
-        format!("guid:{lower}")
-    }
+fn bare_guid(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    lower.strip_prefix("guid:").unwrap_or(&lower).to_owned()
 }
 
-/// `guid:` and a UUID in lower case.
+/// A UUID in lower case, with or without `guid:` before it.
 fn checked_guid(text: &str) -> Result<String, Refusal> {
-    let guid = with_prefix(text);
-    let uuid = guid.strip_prefix("guid:").unwrap_or_default();
-    let lengths: Vec<usize> = uuid.split('-').map(str::len).collect();
-    let is_uuid = lengths == [8, 4, 4, 4, 12] && uuid.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    let guid = bare_guid(text);
+    let lengths: Vec<usize> = guid.split('-').map(str::len).collect();
+    let is_uuid = lengths == [8, 4, 4, 4, 12] && guid.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
     is_uuid
         .then_some(guid)
         .ok_or_else(|| invalid("a guid is `guid:` and a UUID"))
@@ -604,5 +623,5 @@ fn draw_guid() -> Result<String, Refusal> {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex = data_encoding::HEXLOWER.encode(&bytes);
     let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-    Ok(format!("guid:{}", parts.join("-")))
+    Ok(parts.join("-"))
 }

@@ -32,7 +32,11 @@ impl Work<'_> {
         }
         if let Some(known) = self.find_operation(&begin.id)? {
             let same = known.operation.owner == self.caller.dn && known.operation.what == begin.what;
-            return if same { Ok(known.operation) } else { Err(conflict("another operation has this id")) };
+            return if same {
+                Ok(known.operation)
+            } else {
+                Err(conflict("another operation has this id"))
+            };
         }
         let data = [
             begin.id.as_str().into(),
@@ -61,8 +65,15 @@ impl Work<'_> {
         }
         let release = "UPDATE entries SET operation = NULL WHERE operation = ?1";
         self.sql.execute(release, &[number.into()])?;
-        let data = [number.into(), state_text(end.state).into(), signed(operation.entries).into()];
-        self.sql.execute("UPDATE operations SET state = ?2, entries = ?3 WHERE number = ?1", &data)?;
+        let data = [
+            number.into(),
+            state_text(end.state).into(),
+            signed(operation.entries).into(),
+        ];
+        self.sql.execute(
+            "UPDATE operations SET state = ?2, entries = ?3 WHERE number = ?1",
+            &data,
+        )?;
         Ok(self.operation(&end.id)?.operation)
     }
 
@@ -148,13 +159,21 @@ impl Work<'_> {
 
     /// Whether an open operation is the caller's.
     pub(super) fn owns_operation(&self, number: i64) -> Result<bool, DatabaseError> {
-        let found = row(self.sql, "SELECT owner FROM operations WHERE number = ?1", &[number.into()])?;
+        let found = row(
+            self.sql,
+            "SELECT owner FROM operations WHERE number = ?1",
+            &[number.into()],
+        )?;
         Ok(found.map(|mut row| row.text(0)).transpose()?.as_deref() == Some(&self.caller.dn))
     }
 
     /// What the client calls an operation.
     pub(super) fn operation_id(&self, number: i64) -> Result<String, DatabaseError> {
-        let found = row(self.sql, "SELECT id FROM operations WHERE number = ?1", &[number.into()])?;
+        let found = row(
+            self.sql,
+            "SELECT id FROM operations WHERE number = ?1",
+            &[number.into()],
+        )?;
         found.ok_or(DatabaseError::Content { table: "operations" })?.text(0)
     }
 

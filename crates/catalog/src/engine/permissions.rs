@@ -65,7 +65,11 @@ impl Work<'_> {
             Part::Identifying if !values::any(rights.identifying) => return Err(not_found()),
             Part::Identifying => rights.identifying,
         };
-        needs(granted, Permission::ChangePermissions, "changing these permissions needs `p` on that part")?;
+        needs(
+            granted,
+            Permission::ChangePermissions,
+            "changing these permissions needs `p` on that part",
+        )?;
         let old = self.record(record_of(&entry, change.part))?;
         let mut done = PermissionsChanged { changed: 1, left: 0 };
         if !old.same_as(&change.record) || !old.says_the_same_as(&change.record) {

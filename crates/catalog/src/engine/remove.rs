@@ -13,7 +13,11 @@ impl Work<'_> {
     pub(super) fn remove(&self, removal: &Removal) -> Result<u64, Refusal> {
         names::check_address(&removal.path)?;
         let (entry, rights) = self.visible(&removal.path)?;
-        needs(rights.name, Permission::Remove, "removing this entry needs `d` on its name")?;
+        needs(
+            rights.name,
+            Permission::Remove,
+            "removing this entry needs `d` on its name",
+        )?;
         if removal.unreplicated {
             let sealed = rights.reads_identifying() && !self.identifying(&entry)?.replicas.is_empty();
             if sealed || !rows::replicas(self.sql, entry.id)?.is_empty() {
@@ -81,10 +85,12 @@ impl Work<'_> {
         let of_entry = dialect.is_one_of("entry", 1);
         for row in rows_of(self.sql, &used, &data)? {
             let table = schema::values_table(row.integer(0)?);
-            self.sql.execute(&format!("DELETE FROM {table} WHERE {of_entry}"), &data)?;
+            self.sql
+                .execute(&format!("DELETE FROM {table} WHERE {of_entry}"), &data)?;
         }
         for table in ["replicas", "lists", "tokens", "thumbnails"] {
-            self.sql.execute(&format!("DELETE FROM {table} WHERE {of_entry}"), &data)?;
+            self.sql
+                .execute(&format!("DELETE FROM {table} WHERE {of_entry}"), &data)?;
         }
         let text = format!("DELETE FROM entries WHERE {}", dialect.is_one_of("id", 1));
         self.sql.execute(&text, &data)?;

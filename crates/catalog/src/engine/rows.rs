@@ -11,6 +11,7 @@ pub(super) struct Stored {
     pub(super) parent: Option<i64>,
     pub(super) path: LogicalName,
     pub(super) kind: Kind,
+    /// The UUID alone.
     pub(super) guid: String,
     pub(super) schema: Option<i64>,
     pub(super) operation: Option<i64>,
@@ -50,7 +51,11 @@ fn read(mut row: Row) -> Result<Stored, DatabaseError> {
         id: row.integer(0)?,
         parent: row.optional_integer(1)?,
         path: LogicalName::new(row.text(2)?).map_err(|_| bad())?,
-        kind: if row.integer(3)? == 0 { Kind::Directory } else { Kind::File },
+        kind: if row.integer(3)? == 0 {
+            Kind::Directory
+        } else {
+            Kind::File
+        },
         guid: row.text(4)?,
         schema: row.optional_integer(5)?,
         operation: row.optional_integer(6)?,
@@ -71,9 +76,8 @@ fn read(mut row: Row) -> Result<Stored, DatabaseError> {
 
 /// The entry of that path or, with `guid:` in front, of that guid.
 pub(super) fn find(sql: &dyn Sql, text: &str) -> Result<Option<Stored>, DatabaseError> {
-    let by_guid = text.starts_with("guid:");
-    let column = if by_guid { "guid" } else { "path" };
-    let guid = by_guid.then(|| text.to_ascii_lowercase());
+    let guid = text.strip_prefix("guid:").map(str::to_ascii_lowercase);
+    let column = if guid.is_some() { "guid" } else { "path" };
     let wanted = guid.as_deref().unwrap_or(text);
     let select = format!("SELECT {COLUMNS} FROM entries WHERE {column} = ?1");
     row(sql, &select, &[wanted.into()])?.map(read).transpose()
@@ -146,7 +150,11 @@ pub(super) fn update(sql: &dyn Sql, entry: &Stored) -> Result<(), DatabaseError>
 
 /// The replicas of an entry that are not of the identifying half, in the order they came.
 pub(super) fn replicas(sql: &dyn Sql, entry: i64) -> Result<Vec<String>, DatabaseError> {
-    let found = rows(sql, "SELECT url FROM replicas WHERE entry = ?1 ORDER BY place", &[entry.into()])?;
+    let found = rows(
+        sql,
+        "SELECT url FROM replicas WHERE entry = ?1 ORDER BY place",
+        &[entry.into()],
+    )?;
     found.into_iter().map(|mut row| row.text(0)).collect()
 }
 

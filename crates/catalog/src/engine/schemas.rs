@@ -12,6 +12,7 @@ use crate::LogicalName;
 use crate::columns::Identifying;
 use crate::database::schema::{column_type, value_column, values_table};
 use crate::database::{DatabaseError, Datum, Row, Sql, row, rows as rows_of};
+use crate::query;
 use crate::wire::{AttributeDefinition, Attributes, Kind, Part, Schema, SchemaChange, Type, Value};
 
 /// The most attributes of one schema.
@@ -83,7 +84,11 @@ fn kind_of(text: &str) -> Option<Type> {
 
 fn read_attribute(mut row: Row) -> Result<KnownAttribute, DatabaseError> {
     let kind = kind_of(&row.text(2)?).ok_or(DatabaseError::Content { table: "attributes" })?;
-    let half = if row.integer(3)? == 0 { Part::Anonymous } else { Part::Identifying };
+    let half = if row.integer(3)? == 0 {
+        Part::Anonymous
+    } else {
+        Part::Identifying
+    };
     Ok(KnownAttribute {
         id: row.integer(0)?,
         definition: AttributeDefinition {
@@ -99,7 +104,9 @@ fn read_attribute(mut row: Row) -> Result<KnownAttribute, DatabaseError> {
 /// A schema by its number.
 pub(super) fn load(sql: &dyn Sql, id: i64) -> Result<KnownSchema, DatabaseError> {
     let directory = row(sql, "SELECT directory FROM schemas WHERE id = ?1", &[id.into()])?;
-    let directory = directory.ok_or(DatabaseError::Content { table: "schemas" })?.integer(0)?;
+    let directory = directory
+        .ok_or(DatabaseError::Content { table: "schemas" })?
+        .integer(0)?;
     let text = "SELECT id, name, kind, identifying, indexed, dicom FROM attributes WHERE schema = ?1 ORDER BY id";
     let attributes = rows_of(sql, text, &[id.into()])?;
     Ok(KnownSchema {
@@ -167,7 +174,8 @@ impl Work<'_> {
             self.write_list(known, entry, value)?;
         }
         let table = values_table(schema.id);
-        self.sql.execute(&format!("INSERT INTO {table}({columns}) VALUES ({places})"), &data)?;
+        self.sql
+            .execute(&format!("INSERT INTO {table}({columns}) VALUES ({places})"), &data)?;
         Ok(())
     }
 
@@ -188,7 +196,8 @@ impl Work<'_> {
             return Ok(());
         }
         let (table, assignments) = (values_table(schema.id), assignments.join(", "));
-        self.sql.execute(&format!("UPDATE {table} SET {assignments} WHERE entry = ?1"), &data)?;
+        self.sql
+            .execute(&format!("UPDATE {table} SET {assignments} WHERE entry = ?1"), &data)?;
         Ok(())
     }
 
@@ -197,7 +206,8 @@ impl Work<'_> {
             return Ok(());
         }
         let data = [known.id.into(), entry.into()];
-        self.sql.execute("DELETE FROM lists WHERE attribute = ?1 AND entry = ?2", &data)?;
+        self.sql
+            .execute("DELETE FROM lists WHERE attribute = ?1 AND entry = ?2", &data)?;
         let Value::List(items) = value else {
             return Ok(());
         };
@@ -217,7 +227,8 @@ impl Work<'_> {
         entry: i64,
         half: &Identifying,
     ) -> Result<(), DatabaseError> {
-        self.sql.execute("DELETE FROM tokens WHERE entry = ?1", &[entry.into()])?;
+        self.sql
+            .execute("DELETE FROM tokens WHERE entry = ?1", &[entry.into()])?;
         for (name, value) in &half.attributes {
             let Some(known) = schema.attribute(name).filter(|known| known.definition.indexed) else {
                 continue;
@@ -238,9 +249,10 @@ impl Work<'_> {
             None => (entry.path, Vec::new()),
             Some(schema) => {
                 let directory = rows::by_id(self.sql, schema.directory)?;
-                let seen = schema.attributes.iter().filter(|known| {
-                    known.definition.half == Part::Anonymous || rights.knows_identifying()
-                });
+                let seen = schema
+                    .attributes
+                    .iter()
+                    .filter(|known| known.definition.half == Part::Anonymous || rights.knows_identifying());
                 (directory.path, seen.map(|known| known.definition.clone()).collect())
             }
         };
@@ -296,7 +308,10 @@ impl Work<'_> {
         };
         let concerned = format!("(id = ?1 OR (path >= ?2 AND path < ?3)) AND {same}");
         let numbers = rows_of(self.sql, &format!("SELECT id FROM entries WHERE {concerned}"), &data)?;
-        let numbers = numbers.into_iter().map(|row| row.integer(0)).collect::<Result<Vec<_>, _>>()?;
+        let numbers = numbers
+            .into_iter()
+            .map(|row| row.integer(0))
+            .collect::<Result<Vec<_>, _>>()?;
         let concerned = Datum::Integers(numbers);
         let dialect = self.sql.dialect();
         let set = format!("UPDATE entries SET schema = ?2 WHERE {}", dialect.is_one_of("id", 1));
@@ -321,7 +336,8 @@ impl Work<'_> {
             }
             for kind in ["lists", "tokens"] {
                 let set = format!("UPDATE {kind} SET attribute = ?2 WHERE {of_entry} AND attribute = ?3");
-                self.sql.execute(&set, &[concerned.clone(), number.into(), known.id.into()])?;
+                self.sql
+                    .execute(&set, &[concerned.clone(), number.into(), known.id.into()])?;
             }
         }
         let delete = format!("DELETE FROM {} WHERE {of_entry}", values_table(old));
@@ -349,7 +365,8 @@ impl Work<'_> {
     fn add_column(&self, schema: i64, number: i64, definition: &AttributeDefinition) -> Result<(), DatabaseError> {
         let (table, column) = (values_table(schema), value_column(number));
         let kind = column_type(definition.kind, self.sql.dialect());
-        self.sql.define(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        self.sql
+            .define(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
         self.index(schema, number, definition)
     }
 
@@ -378,7 +395,9 @@ impl Work<'_> {
         };
         if (known.definition.kind, known.definition.half) != (definition.kind, definition.half) {
             let name = &known.definition.name;
-            return Err(conflict(format!("`{name}` is there already, with another type or half")));
+            return Err(conflict(format!(
+                "`{name}` is there already, with another type or half"
+            )));
         }
         let changed = AttributeDefinition {
             name: known.definition.name.clone(),
@@ -389,7 +408,8 @@ impl Work<'_> {
             i64::from(changed.indexed).into(),
             changed.dicom.clone().into(),
         ];
-        self.sql.execute("UPDATE attributes SET indexed = ?2, dicom = ?3 WHERE id = ?1", &data)?;
+        self.sql
+            .execute("UPDATE attributes SET indexed = ?2, dicom = ?3 WHERE id = ?1", &data)?;
         if changed.half == Part::Identifying {
             return self.rewrite_tokens(schema.id);
         }
@@ -423,12 +443,15 @@ impl Work<'_> {
             let (table, column) = (values_table(schema.id), value_column(known.id));
             self.sql.define(&format!("DROP INDEX IF EXISTS {table}_{column}"))?;
             self.sql.define(&format!("ALTER TABLE {table} DROP COLUMN {column}"))?;
-            self.sql.execute("DELETE FROM lists WHERE attribute = ?1", &[known.id.into()])?;
+            self.sql
+                .execute("DELETE FROM lists WHERE attribute = ?1", &[known.id.into()])?;
         } else {
-            self.sql.execute("DELETE FROM tokens WHERE attribute = ?1", &[known.id.into()])?;
+            self.sql
+                .execute("DELETE FROM tokens WHERE attribute = ?1", &[known.id.into()])?;
             self.unseal(schema.id, &known.definition.name.to_lowercase())?;
         }
-        self.sql.execute("DELETE FROM attributes WHERE id = ?1", &[known.id.into()])?;
+        self.sql
+            .execute("DELETE FROM attributes WHERE id = ?1", &[known.id.into()])?;
         Ok(())
     }
 
@@ -441,7 +464,8 @@ impl Work<'_> {
             }
             let sealed = self.seal(&entry.guid, &half)?;
             let data = [entry.id.into(), sealed.into()];
-            self.sql.execute("UPDATE entries SET identifying = ?2 WHERE id = ?1", &data)?;
+            self.sql
+                .execute("UPDATE entries SET identifying = ?2 WHERE id = ?1", &data)?;
             Ok(())
         })
     }
@@ -469,8 +493,10 @@ impl Work<'_> {
     /// Drops a schema that no entry is under any more.
     pub(super) fn drop_schema(&self, schema: i64) -> Result<(), DatabaseError> {
         self.sql.define(&format!("DROP TABLE {}", values_table(schema)))?;
-        self.sql.execute("DELETE FROM attributes WHERE schema = ?1", &[schema.into()])?;
-        self.sql.execute("DELETE FROM schemas WHERE id = ?1", &[schema.into()])?;
+        self.sql
+            .execute("DELETE FROM attributes WHERE schema = ?1", &[schema.into()])?;
+        self.sql
+            .execute("DELETE FROM schemas WHERE id = ?1", &[schema.into()])?;
         Ok(())
     }
 
@@ -491,7 +517,9 @@ fn located<'a>(
     schema: &'a KnownSchema,
     given: &'a [(usize, Value)],
 ) -> impl Iterator<Item = (&'a KnownAttribute, &'a Value)> {
-    let located = given.iter().map(|(place, value)| (schema.attributes.get(*place), value));
+    let located = given
+        .iter()
+        .map(|(place, value)| (schema.attributes.get(*place), value));
     located.filter_map(|(known, value)| Some((known?, value)))
 }
 
@@ -504,22 +532,18 @@ fn check_definition(definition: &AttributeDefinition) -> Result<(), Refusal> {
             "an attribute's name begins with a letter and has up to 64 letters, digits and `_`",
         ));
     }
-    if RESERVED.iter().any(|word| word.eq_ignore_ascii_case(name)) {
-        return Err(invalid(format!("`{name}` is a word of the query language or a field of every entry")));
+    if query::is_reserved(name) {
+        return Err(invalid(format!(
+            "`{name}` is a word of the query language or a field of every entry"
+        )));
     }
     if definition.half == Part::Name {
         return Err(invalid("an attribute belongs to the anonymous or the identifying half"));
     }
-    let is_keyword = |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let is_keyword =
+        |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric());
     if definition.dicom.as_deref().is_some_and(|text| !is_keyword(text)) {
         return Err(invalid("`dicom` is a DICOM keyword, as `PatientSex`"));
     }
     Ok(())
 }
-
-/// Names that no attribute may have: fields of every entry, and words of the query language.
-const RESERVED: [&str; 30] = [
-    "name", "path", "lfn", "guid", "size", "status", "key", "key_id", "adler32", "sha256", "created", "modified", "kind",
-    "and", "or", "not", "in", "like", "between", "is", "null", "order", "by", "asc", "desc", "limit", "escape", "true",
-    "false", "where",
-];

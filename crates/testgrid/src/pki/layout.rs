@@ -12,7 +12,15 @@ use super::{Authority, Issued, KeyKind, PkiError, ProxyOptions, pem};
 /// The users of every fabric. dave's certificate is revoked; mallory's is by an authority that nobody trusts.
 pub const USERS: &[&str] = &["alice", "bob", "carol", "dave", "admin", "mallory"];
 /// The hosts of every fabric, besides more key stores where they are asked for.
-pub const HOSTS: &[&str] = &["keystore1", "keystore2", "keystore3", "keystore4", "keystore5", "se"];
+pub const HOSTS: &[&str] = &[
+    "keystore1",
+    "keystore2",
+    "keystore3",
+    "keystore4",
+    "keystore5",
+    "catalog",
+    "se",
+];
 
 /// The VOs of every fabric, with the hosts and ports of their (imaginary) servers.
 pub const VOS: &[(&str, &str, u16)] = &[

@@ -1,0 +1,309 @@
+//! Searches: resolved against what exists for the caller, run some files at a time, each time by the permissions of that
+//! moment, so that nothing is held open for a slow client and nobody is shown what was taken from them meanwhile.
+
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use hydra_core::keystore::store::rfc3339;
+use hydra_core::keystore::wire::Problem;
+use hydra_core::permissions::{Caller, Permission};
+
+use super::refusal::invalid;
+use super::schemas::KnownSchema;
+use super::{Engine, Refusal, Work, audit, now, values};
+use crate::LogicalName;
+use crate::columns::{ColumnKeys, Identifying};
+use crate::database::{DatabaseError, Datum, Row};
+use crate::query::resolve::{Column, Known, Resolved, SchemaAttributes};
+use crate::query::sql::{self, Scope, Tokens};
+use crate::query::{self, Attributes, Field, Position, ResolveError};
+use crate::wire::{Part, Search, Value};
+
+/// Files that are read in one transaction.
+const CHUNK: u64 = 500;
+/// The most columns of an answer.
+const MAX_COLUMNS: usize = 200;
+
+/// How far a search is.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    after: Option<Position>,
+    /// How many files this answer may still have.
+    left: u64,
+    /// How many it has.
+    pub rows: u64,
+}
+
+/// Some files of a search.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The names of the columns, as the schema spells them.
+    pub columns: Vec<String>,
+    /// The values.
+    pub rows: Vec<Vec<Value>>,
+    /// How it goes on; not at all, where this was the last.
+    pub next: Option<Progress>,
+    /// Where the next page begins, where this one ended and there is more.
+    pub cursor: Option<String>,
+    /// How many files there were up to here, or were counted.
+    pub counted: u64,
+    /// Whether attributes of the identifying half were shown or searched by.
+    shows_identifying: bool,
+}
+
+impl Engine {
+    /// Begins a search.
+    ///
+    /// # Errors
+    /// A cursor of another search.
+    pub fn begin_search(&self, caller: &Caller, search: &Search) -> Result<Progress, Problem> {
+        let after = search.cursor.as_deref().map(|text| {
+            let opened = self.cursors.open(text, &bound(caller, search));
+            opened.map_err(|error| invalid(error.to_string()).told())
+        });
+        Ok(Progress {
+            after: after.transpose()?,
+            left: search.page.map_or(u64::MAX, |page| page.max(1) as u64),
+            rows: 0,
+        })
+    }
+
+    /// Finds some files, or counts them all.
+    ///
+    /// # Errors
+    /// Why the search cannot be answered, or not any more.
+    pub fn search(&self, caller: &Caller, search: &Search, progress: &Progress) -> Result<Chunk, Problem> {
+        let chunk = self.read(caller, |work| work.search(search, progress))?;
+        if chunk.shows_identifying && progress.rows == 0 {
+            self.note_search(caller, search)?;
+        }
+        Ok(chunk)
+    }
+
+    /// Who asked for identifying attributes, and where; not by which values.
+    fn note_search(&self, caller: &Caller, search: &Search) -> Result<(), Problem> {
+        let written = self.database.write(|sql| {
+            let mut log = audit::Writer::new(sql, now())?;
+            log.line(
+                caller,
+                "search",
+                &search.from,
+                "identifying attributes shown or searched by",
+            )?;
+            log.finish()
+        });
+        written.map(drop).map_err(|error| Refusal::Database(error).told())
+    }
+}
+
+/// What a cursor belongs to.
+fn bound<'a>(caller: &'a Caller, search: &'a Search) -> [&'a str; 3] {
+    [&caller.dn, &search.from, &search.query]
+}
+
+/// Tokens for the attributes of a schema.
+struct TokensOf<'a> {
+    keys: &'a ColumnKeys,
+    schema: Option<&'a KnownSchema>,
+}
+
+impl TokensOf<'_> {
+    fn of(&self, attribute: i64, token: impl Fn(&crate::wire::AttributeDefinition) -> Vec<u8>) -> Vec<u8> {
+        let mut attributes = self.schema.iter().flat_map(|schema| &schema.attributes);
+        let known = attributes.find(|known| known.id == attribute);
+        known.map(|known| token(&known.definition)).unwrap_or_default()
+    }
+}
+
+impl Tokens for TokensOf<'_> {
+    fn whole(&self, attribute: i64, value: &str) -> Vec<u8> {
+        self.of(attribute, |definition| self.keys.exact(definition, value))
+    }
+
+    fn name_part(&self, attribute: i64, part: &str) -> Vec<u8> {
+        self.of(attribute, |definition| self.keys.name_part(definition, part))
+    }
+}
+
+impl Work<'_> {
+    fn search(&self, search: &Search, progress: &Progress) -> Result<Chunk, Refusal> {
+        let from = LogicalName::new(search.from.as_str()).map_err(|error| invalid(error.to_string()))?;
+        let (schema, knows_identifying) = self.searched(&from)?;
+        let attributes = attributes(schema.as_deref(), knows_identifying);
+        let query = query::parse(&search.query).map_err(|error| invalid(error.to_string()))?;
+        let resolved = query::resolve(&query, &attributes).map_err(refused)?;
+        let columns = columns(&search.columns, &attributes)?;
+        let asks_identifying = |column: &Known| matches!(column.column, Column::Identifying { .. });
+        let shows_identifying = columns.iter().any(asks_identifying)
+            || query::resolve(&query, &self::attributes(schema.as_deref(), false)).is_err();
+        let known = &self.engine.known;
+        let names = known.granting(self.sql, self.caller, Permission::List)?;
+        let readable = known.granting(self.sql, self.caller, Permission::Use)?;
+        let operations = self.own_open_operations()?;
+        let tokens = TokensOf {
+            keys: &self.engine.keys,
+            schema: schema.as_deref(),
+        };
+        let scope = Scope {
+            from: &from,
+            schema: schema.as_ref().map(|schema| schema.id),
+            names: &names,
+            anonymous: &readable,
+            identifying: if knows_identifying { &readable } else { &[] },
+            operations: &operations,
+            tokens: &tokens,
+        };
+        let mut chunk = Chunk {
+            columns: columns.iter().map(|column| column.name.clone()).collect(),
+            rows: Vec::new(),
+            next: None,
+            cursor: None,
+            counted: progress.rows,
+            shows_identifying,
+        };
+        if search.count {
+            chunk.counted = sql::count(self.sql, &resolved, &scope)?;
+            return Ok(chunk);
+        }
+        let position = self.page(
+            &resolved,
+            &scope,
+            &columns,
+            progress,
+            &readable,
+            schema.as_ref(),
+            &mut chunk,
+        )?;
+        let rows = chunk.rows.len() as u64;
+        chunk.counted += rows;
+        let left = progress.left.saturating_sub(rows);
+        match position {
+            Some(after) if left > 0 => {
+                chunk.next = Some(Progress {
+                    after: Some(after),
+                    left,
+                    rows: chunk.counted,
+                });
+            }
+            Some(after) => chunk.cursor = self.engine.cursors.seal(&after, &bound(self.caller, search)),
+            None => {}
+        }
+        Ok(chunk)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one resolved search")]
+    fn page(
+        &self,
+        resolved: &Resolved,
+        scope: &Scope<'_>,
+        columns: &[Known],
+        progress: &Progress,
+        readable: &[i64],
+        schema: Option<&Rc<KnownSchema>>,
+        chunk: &mut Chunk,
+    ) -> Result<Option<Position>, Refusal> {
+        let sealed = ["e.guid", "e.identifying_record", "e.identifying"].map(str::to_owned);
+        let shows_sealed = columns.iter().any(|known| sql::expression(known.column).is_none());
+        let open: Vec<String> = columns
+            .iter()
+            .filter_map(|known| sql::expression(known.column))
+            .collect();
+        let all = open.iter().chain(sealed.iter().filter(|_| shows_sealed));
+        let select: Vec<&str> = all.map(String::as_str).collect();
+        let request = sql::Page {
+            select: &select,
+            after: progress.after.as_ref(),
+            files: progress.left.min(CHUNK),
+        };
+        let mut failed = None;
+        let position = sql::page(self.sql, resolved, scope, &request, &mut |mut row| {
+            let half = if shows_sealed {
+                self.half_of(&mut row, open.len(), readable)
+            } else {
+                Ok(Identifying::default())
+            };
+            let half = match half {
+                Ok(half) => half,
+                Err(failure) => {
+                    failed = Some(failure);
+                    return Ok(ControlFlow::Break(()));
+                }
+            };
+            let mut place = 0;
+            let mut values = Vec::with_capacity(columns.len());
+            for known in columns {
+                values.push(match known.column {
+                    Column::Identifying { number, .. } => sealed_value(schema, number, &half),
+                    column => {
+                        place += 1;
+                        open_value(column, row.take(place - 1))?
+                    }
+                });
+            }
+            chunk.rows.push(values);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        failed.map_or(Ok(position), Err)
+    }
+
+    /// The identifying half of a file that was found, where the caller may read it.
+    fn half_of(&self, row: &mut Row, first: usize, readable: &[i64]) -> Result<Identifying, Refusal> {
+        let (guid, record, column) = (row.text(first)?, row.integer(first + 1)?, row.optional_blob(first + 2)?);
+        // In the order of their numbers.
+        let Some(column) = column.filter(|_| readable.binary_search(&record).is_ok()) else {
+            return Ok(Identifying::default());
+        };
+        let opened = self.engine.keys.open(&guid, &column);
+        opened.map_err(|source| Refusal::Column { guid, source })
+    }
+}
+
+fn sealed_value(schema: Option<&Rc<KnownSchema>>, number: i64, half: &Identifying) -> Value {
+    let mut attributes = schema.iter().flat_map(|schema| &schema.attributes);
+    let known = attributes.find(|known| known.id == number);
+    let value = known.and_then(|known| half.attributes.get(&known.definition.name.to_lowercase()));
+    value.cloned().unwrap_or(Value::Null)
+}
+
+fn open_value(column: Column, datum: Datum) -> Result<Value, DatabaseError> {
+    Ok(match (column, datum) {
+        (Column::Anonymous { kind, .. }, datum) => values::value(kind, datum)?,
+        (Column::Field(Field::Created | Field::Modified), Datum::Integer(seconds)) => {
+            Value::Text(rfc3339(seconds.unsigned_abs()))
+        }
+        (Column::Field(Field::Guid), Datum::Text(uuid)) => Value::Text(format!("guid:{uuid}")),
+        (Column::Field(_), Datum::Text(text)) => Value::Text(text),
+        (Column::Field(_), Datum::Integer(number)) => Value::Integer(number),
+        (Column::Field(_), Datum::Null) => Value::Null,
+        _ => return Err(DatabaseError::Content { table: "entries" }),
+    })
+}
+
+fn attributes(schema: Option<&KnownSchema>, identifying: bool) -> SchemaAttributes {
+    let known = schema.map(|schema| schema.attributes.as_slice()).unwrap_or_default();
+    let seen = known
+        .iter()
+        .filter(|known| identifying || known.definition.half != Part::Identifying);
+    SchemaAttributes {
+        attributes: seen.map(|known| (known.id, known.definition.clone())).collect(),
+        identifying,
+    }
+}
+
+fn columns(asked: &[String], attributes: &SchemaAttributes) -> Result<Vec<Known>, Refusal> {
+    let default = ["name".to_owned()];
+    let asked = if asked.is_empty() { &default[..] } else { asked };
+    if asked.len() > MAX_COLUMNS {
+        return Err(invalid(format!("an answer has at most {MAX_COLUMNS} columns")));
+    }
+    let known = |name: &String| {
+        let unknown = || refused(ResolveError::Unknown { name: name.clone() });
+        attributes.lookup(name).ok_or_else(unknown)
+    };
+    asked.iter().map(known).collect()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as the end of a chain of errors")]
+fn refused(error: ResolveError) -> Refusal {
+    invalid(error.to_string())
+}
