@@ -157,6 +157,10 @@ fn decode(bytes: &[u8]) -> Option<Position> {
 mod tests {
     use super::*;
 
+    fn key(secret: u8) -> CursorKey {
+        CursorKey::new(&[secret; 32]).unwrap()
+    }
+
     fn position() -> Position {
         let values = vec![Datum::Null, 7.into(), Datum::Real(-0.5), "Ä 'x".into(), 3.into()];
         Position { seen: 20, values }
@@ -164,37 +168,37 @@ mod tests {
 
     #[test]
     fn it_goes_on_with_its_own_search_alone() {
-        let key = CursorKey::new(&[7; 32]).unwrap();
+        let sealer = key(7);
         let search = ["/O=A/CN=a", "/myvo", "rows > 3"];
-        let text = key.seal(&position(), &search).unwrap();
-        assert_eq!(key.open(&text, &search), Ok(position()));
-        assert_eq!(key.seal(&position(), &search).unwrap(), text);
+        let text = sealer.seal(&position(), &search).unwrap();
+        assert_eq!(sealer.open(&text, &search), Ok(position()));
+        assert_eq!(sealer.seal(&position(), &search).unwrap(), text);
         for other in [
             ["/O=A/CN=b", "/myvo", "rows > 3"],
             ["/O=A/CN=a", "/myvo", "rows > 4"],
             ["/O=A/CN=a/", "myvo", "rows > 3"],
         ] {
-            assert_eq!(key.open(&text, &other), Err(CursorError));
+            assert_eq!(sealer.open(&text, &other), Err(CursorError));
         }
-        assert_eq!(CursorKey::new(&[8; 32]).unwrap().open(&text, &search), Err(CursorError));
+        assert_eq!(key(8).open(&text, &search), Err(CursorError));
     }
 
     #[test]
     fn what_was_changed_is_refused() {
-        let key = CursorKey::new(&[7; 32]).unwrap();
-        let text = key.seal(&position(), &["q"]).unwrap();
+        let sealer = key(7);
+        let text = sealer.seal(&position(), &["q"]).unwrap();
         let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
         for index in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[index] ^= 1;
-            assert_eq!(key.open(&BASE64URL_NOPAD.encode(&changed), &["q"]), Err(CursorError));
+            assert_eq!(sealer.open(&BASE64URL_NOPAD.encode(&changed), &["q"]), Err(CursorError));
             assert_eq!(
-                key.open(&BASE64URL_NOPAD.encode(&bytes[..index]), &["q"]),
+                sealer.open(&BASE64URL_NOPAD.encode(&bytes[..index]), &["q"]),
                 Err(CursorError)
             );
         }
         for text in ["", "AQ", "not a cursor", "\u{e4}"] {
-            assert_eq!(key.open(text, &["q"]), Err(CursorError));
+            assert_eq!(sealer.open(text, &["q"]), Err(CursorError));
         }
     }
 }

@@ -11,7 +11,7 @@ mod tree;
 pub mod value;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use cursor::Position;
 pub use parser::{MAX_DEPTH, MAX_QUERY_BYTES, MAX_TESTS, MAX_VALUES, ParseError, parse};

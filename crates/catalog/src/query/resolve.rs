@@ -520,9 +520,10 @@ impl Resolver<'_> {
 
     fn test(&self, test: &tree::Test, holds: bool) -> Result<Predicate, ResolveError> {
         let known = self.known(&test.name)?;
-        let (check, holds) = match check(&known, &test.check)? {
-            Check::Compare(Comparison::NotEqual, value) => (Check::Compare(Comparison::Equal, value), !holds),
-            check => (check, holds),
+        // Not equal is what equal is not, with all that equal may mean.
+        let (check, holds) = match &test.check {
+            tree::Check::Compare(Comparison::NotEqual, literal) => (equal(&known, literal)?, !holds),
+            other => (check(&known, other)?, holds),
         };
         searchable(&known, &check)?;
         Ok(Predicate::Test {

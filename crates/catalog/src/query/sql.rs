@@ -324,6 +324,19 @@ fn walks(resolved: &Resolved, after: Option<&Position>) -> Vec<Walk> {
     }
 }
 
+/// The statements of a page, for [`page`] and for whoever wants to see how they are planned.
+pub fn statements(
+    dialect: Dialect,
+    resolved: &Resolved,
+    scope: &Scope<'_>,
+    route: Route,
+    request: &Page<'_>,
+) -> Vec<Statement> {
+    let walks = walks(resolved, request.after);
+    let statement = |walk: &Walk| statement(dialect, resolved, scope, route, walk, request.select, request.files);
+    walks.iter().map(statement).collect()
+}
+
 /// The statement of one walk. The values of the keys stand behind those of `select`.
 fn statement(
     dialect: Dialect,
@@ -659,11 +672,14 @@ impl<'a> Builder<'a> {
 
     fn equal(&mut self, key: &Key, value: &Datum) -> String {
         let column = self.walked(key);
-        if *value == Datum::Null {
-            return format!("{column} IS NULL");
-        }
+        let sign = match (value, self.dialect) {
+            (Datum::Null, Dialect::Postgres) => return format!("{column} IS NULL"),
+            // Behind IS NULL it would not look at what else the index has.
+            (Datum::Null, Dialect::Sqlite) => "IS",
+            _ => "=",
+        };
         let value = self.bind(value.clone());
-        format!("{column} = {value}")
+        format!("{column} {sign} {value}")
     }
 
     /// Behind these values in the order of these keys; `has_empty`: where no other walk has those without a value.
