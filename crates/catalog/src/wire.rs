@@ -121,9 +121,8 @@ pub enum Type {
     List,
 }
 
-/// One attribute of a schema.
+/// One attribute of a schema, in answers too: a member that is not known is refused where a request is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct AttributeDefinition {
     /// `[A-Za-z][A-Za-z0-9_]{0,63}`, compared without regard to case.
     pub name: String,
