@@ -9,10 +9,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use eds::session::{SessionError, find_credential};
+use grid_identity::Credential;
 use hydra_cli::{Code, Failure};
 use hydra_core::config::Timeouts;
 use hydra_core::config::endpoint;
-use hydra_core::config::load::{self, ConfigError, Surroundings};
+use hydra_core::config::load::{self, ConfigError, Services, Surroundings};
 use hydra_core::https;
 use hydra_core::keystore::hydra::LocalError;
 use hydra_core::keystore::wire::{Problem, ProblemKind};
@@ -228,18 +229,20 @@ impl CatalogClient {
     /// As for [`CatalogClient::open`].
     pub fn with(url: Option<&str>, around: &Surroundings) -> Result<Self, CatalogError> {
         let services = load::services(around)?;
-        let url = match (url, services.catalog) {
-            (Some(url), _) => address(url)?,
-            (None, Some((url, _))) => url,
-            (None, None) => {
-                return Err(CatalogError::NoCatalog {
-                    looked_at: services.looked_at,
-                });
-            }
-        };
+        // nobody is asked for a passphrase where there is nothing to use it for
+        let url = chosen(url, &services)?;
         let found = find_credential(around)?;
-        let tls = https::tls_of(&found.credential, &services.trust).map_err(SessionError::from)?;
-        let client = Self::from_parts(&url, services.timeouts, tls, found.credential.dn())?;
+        Self::of(Some(&url), services, &found.credential)
+    }
+
+    /// The same with configuration and credential at hand.
+    ///
+    /// # Errors
+    /// No catalogue, or what cannot be used.
+    pub fn of(url: Option<&str>, services: Services, credential: &Credential) -> Result<Self, CatalogError> {
+        let url = chosen(url, &services)?;
+        let tls = https::tls_of(credential, &services.trust).map_err(SessionError::from)?;
+        let client = Self::from_parts(&url, services.timeouts, tls, credential.dn())?;
         Ok(Self {
             storage: services.storage,
             ..client
@@ -653,6 +656,17 @@ impl CatalogClient {
             url: self.url.clone(),
             reason: reason.into(),
         }
+    }
+}
+
+/// The address that was given, else the configured one.
+fn chosen(url: Option<&str>, services: &Services) -> Result<String, CatalogError> {
+    match (url, &services.catalog) {
+        (Some(url), _) => address(url),
+        (None, Some((url, _))) => Ok(url.clone()),
+        (None, None) => Err(CatalogError::NoCatalog {
+            looked_at: services.looked_at.clone(),
+        }),
     }
 }
 

@@ -85,18 +85,24 @@ pub fn ls(args: &Ls) -> Result<(), Failure> {
     let mut failures = Vec::new();
     for (number, name) in names.iter().enumerate() {
         let titled = names.len() > 1 && !args.recursive && !voice.json;
-        let entry = match client.show_one(name.as_str()) {
-            Ok(entry) => entry,
-            Err(error) => {
-                failures.push(error.into());
-                continue;
+        // the root is no entry: what lies in it is
+        let entry = if name.is_root() {
+            None
+        } else {
+            match client.show_one(name.as_str()) {
+                Ok(entry) => Some(entry),
+                Err(error) => {
+                    failures.push(error.into());
+                    continue;
+                }
             }
         };
-        if titled && entry.kind == Kind::Directory {
+        let is_directory = entry.as_ref().is_none_or(|entry| entry.kind == Kind::Directory);
+        if titled && is_directory {
             let between = if number > 0 { "\n" } else { "" };
             print(format!("{between}{}:\n", printable(name.as_str())).as_bytes())?;
         }
-        match list(&client, &entry, args, voice) {
+        match list(&client, name, entry.as_ref(), args, voice) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(failure) => failures.push(failure),
@@ -106,7 +112,13 @@ pub fn ls(args: &Ls) -> Result<(), Failure> {
 }
 
 /// Lists one; whether somebody still reads.
-fn list(client: &CatalogClient, entry: &Entry, args: &Ls, voice: Voice) -> Result<bool, Failure> {
+fn list(
+    client: &CatalogClient,
+    path: &LogicalName,
+    entry: Option<&Entry>,
+    args: &Ls,
+    voice: Voice,
+) -> Result<bool, Failure> {
     let line = |entry: &Entry, name: &str| {
         if voice.json {
             json!(entry).to_string()
@@ -116,10 +128,10 @@ fn list(client: &CatalogClient, entry: &Entry, args: &Ls, voice: Voice) -> Resul
             printable(&decorated(entry, name))
         }
     };
-    if entry.kind == Kind::File {
+    if let Some(entry) = entry.filter(|entry| entry.kind == Kind::File) {
         return print_one_more(&line(entry, entry.path.as_str()));
     }
-    for below in client.list_all(&entry.path, args.recursive) {
+    for below in client.list_all(path, args.recursive) {
         let below = below?;
         let name = if args.recursive {
             below.path.as_str()

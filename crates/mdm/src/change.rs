@@ -202,10 +202,17 @@ pub fn rm(args: &Rm) -> Result<(), Failure> {
         recursive: args.recursive,
         unreplicated: !args.force,
     };
-    let removals: Vec<Removal> = names.iter().map(removal).collect();
     let mut failures = Vec::new();
+    let mut removable = Vec::new();
+    for name in &names {
+        match with_replicas(&client, name, args)? {
+            Some(failure) => failures.push(failure),
+            None => removable.push(name),
+        }
+    }
+    let removals: Vec<Removal> = removable.iter().map(|name| removal(name)).collect();
     let mut told = Vec::new();
-    for (name, answer) in names.iter().zip(client.remove(&removals)?) {
+    for (name, answer) in removable.into_iter().zip(client.remove(&removals)?) {
         if let Answer::Problem(problem) = &answer
             && args.force
             && problem.kind == ProblemKind::NotFound
@@ -227,6 +234,29 @@ pub fn rm(args: &Rm) -> Result<(), Failure> {
     }
     voice.json(&json!({ "entries": told }))?;
     worst(failures, names.len(), "are removed")
+}
+
+/// Why a directory is not removed with all that lies below: something there has replicas.
+fn with_replicas(client: &CatalogClient, name: &str, args: &Rm) -> Result<Option<Failure>, Failure> {
+    if args.force || !args.recursive {
+        return Ok(None);
+    }
+    // what is not there is told when it is to be removed
+    let Ok(entry) = client.show_one(name) else {
+        return Ok(None);
+    };
+    if entry.kind == Kind::File {
+        return Ok(None);
+    }
+    for below in client.list_all(&entry.path, true) {
+        let below = below?;
+        if !below.replicas.is_empty() {
+            let text = format!("`{}` is left: `{}` in it has replicas", entry.path, below.path);
+            let advice = "lcg-del -a, which removes those too, or --force, to lose sight of them";
+            return Ok(Some(Failure::new(Code::CannotCreate, text).advise(advice)));
+        }
+    }
+    Ok(None)
 }
 
 /// `mdm-set`.

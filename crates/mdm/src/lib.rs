@@ -15,7 +15,10 @@ pub mod change;
 pub mod connection;
 pub mod find;
 pub mod halves;
+pub mod lcg;
+pub mod mdcli;
 pub mod schema;
+pub mod tape;
 
 /// One of the commands that this program is.
 struct Command {
@@ -94,7 +97,12 @@ const COMMANDS: &[Command] = &[
 
 /// The names that this program answers to, beside `mdm` itself.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    COMMANDS.iter().map(|command| command.name)
+    let originals = lcg::NAMES.iter().map(|(name, _)| *name);
+    COMMANDS
+        .iter()
+        .map(|command| command.name)
+        .chain(originals)
+        .chain(["mdcli"])
 }
 
 /// Runs what the process was called by, or what its first operand names. For `main`, and nothing else.
@@ -104,6 +112,19 @@ pub fn run() -> ExitCode {
     let called = hydra_cli::called_as(&arguments);
     if let Some(command) = COMMANDS.iter().find(|command| command.name == called) {
         return hydra_cli::exit((command.run)(arguments, command.examples));
+    }
+    if let Some(command) = lcg::named(&called) {
+        return lcg::run(command, &called, arguments.get(1..).unwrap_or_default());
+    }
+    if called == "mdcli" {
+        return mdcli::run(arguments.get(1..).unwrap_or_default());
+    }
+    let first = arguments.get(1).and_then(|word| word.to_str());
+    if let Some((name, command)) = first.and_then(|word| Some((word, lcg::named(word)?))) {
+        return lcg::run(command, name, &arguments[2..]);
+    }
+    if first == Some("mdcli") {
+        return mdcli::run(&arguments[2..]);
     }
     match arguments.get(1).and_then(|word| named(word)) {
         Some(command) => {
@@ -175,7 +196,7 @@ mod tests {
         assert_eq!(named(OsStr::new("find")).map(|one| one.name), Some("mdm-find"));
         assert_eq!(named(OsStr::new("mdm-find")).map(|one| one.name), Some("mdm-find"));
         assert!(named(OsStr::new("eds-put")).is_none());
-        let names: Vec<&str> = names().collect();
+        let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
         let mut sorted = names.clone();
         sorted.sort_unstable();
         sorted.dedup();

@@ -11,6 +11,7 @@ use eds::voice::Voice;
 use hydra_cli::command::{Example, usage_error};
 use hydra_cli::output::print;
 use hydra_cli::{Code, Failure, printable};
+use mdm_catalog::image;
 use mdm_catalog::wire::{AttributeDefinition, Part, Schema, SchemaChange, Type};
 use serde_json::json;
 
@@ -58,68 +59,6 @@ pub const EXAMPLES: &[Example] = &[
     },
 ];
 
-/// Attributes of images: name, type, whether an index helps, DICOM keyword.
-type Row = (&'static str, Type, bool, Option<&'static str>);
-
-/// The anonymous half: what de-identification leaves.
-const ANONYMOUS: [Row; 19] = [
-    ("modality", Type::String, true, Some("Modality")),
-    ("body_part", Type::String, true, Some("BodyPartExamined")),
-    ("manufacturer", Type::String, true, Some("Manufacturer")),
-    ("model", Type::String, false, Some("ManufacturerModelName")),
-    ("rows", Type::Integer, false, Some("Rows")),
-    ("columns", Type::Integer, false, Some("Columns")),
-    ("frames", Type::Integer, false, Some("NumberOfFrames")),
-    ("slice_thickness", Type::Float, false, Some("SliceThickness")),
-    ("field_strength", Type::Float, false, Some("MagneticFieldStrength")),
-    ("patient_sex", Type::String, false, Some("PatientSex")),
-    ("age_group", Type::String, true, None),
-    ("study_year", Type::Integer, true, None),
-    ("study_uid", Type::String, true, Some("StudyInstanceUID")),
-    ("series_uid", Type::String, true, Some("SeriesInstanceUID")),
-    ("instance_uid", Type::String, true, Some("SOPInstanceUID")),
-    ("sop_class", Type::String, false, Some("SOPClassUID")),
-    ("transfer_syntax", Type::String, false, Some("TransferSyntaxUID")),
-    ("anatomic_region", Type::Code, false, Some("AnatomicRegionSequence")),
-    ("procedure_code", Type::Code, false, Some("ProcedureCodeSequence")),
-];
-
-/// The identifying half: who it is, and what the image was called in the hospital.
-const IDENTIFYING: [Row; 10] = [
-    ("patient_name", Type::String, true, Some("PatientName")),
-    ("patient_id", Type::String, true, Some("PatientID")),
-    ("birth_date", Type::Date, true, Some("PatientBirthDate")),
-    ("accession_number", Type::String, true, Some("AccessionNumber")),
-    ("original_study_uid", Type::String, true, None),
-    ("original_series_uid", Type::String, true, None),
-    ("original_instance_uid", Type::String, true, None),
-    ("study_date", Type::Date, false, Some("StudyDate")),
-    ("institution", Type::String, false, Some("InstitutionName")),
-    (
-        "referring_physician",
-        Type::String,
-        false,
-        Some("ReferringPhysicianName"),
-    ),
-];
-
-/// The schema of medical images, in both halves.
-pub fn images() -> Vec<AttributeDefinition> {
-    let define = |half: Part| {
-        move |(name, kind, indexed, dicom): &Row| AttributeDefinition {
-            name: (*name).to_owned(),
-            kind: *kind,
-            half,
-            indexed: *indexed,
-            dicom: dicom.map(str::to_owned),
-        }
-    };
-    let anonymous = ANONYMOUS.iter().map(define(Part::Anonymous));
-    anonymous
-        .chain(IDENTIFYING.iter().map(define(Part::Identifying)))
-        .collect()
-}
-
 /// `mdm-schema`.
 ///
 /// # Errors
@@ -127,7 +66,7 @@ pub fn images() -> Vec<AttributeDefinition> {
 pub fn schema(args: &SchemaArgs) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
     let path = logical_name(&args.directory)?;
-    let mut add = if args.images { images() } else { Vec::new() };
+    let mut add = if args.images { image::schema() } else { Vec::new() };
     for text in &args.add {
         let definition = definition(text)?;
         add.retain(|known| known.name != definition.name);
@@ -229,18 +168,5 @@ mod tests {
         for wrong in ["x", "x:number", ":string", "x:string:index", "x:string:dicom"] {
             assert_eq!(definition(wrong).unwrap_err().code, Code::Usage, "{wrong}");
         }
-    }
-
-    #[test]
-    fn no_attribute_of_images_is_there_twice_or_cannot_be_asked_for() {
-        let mut names: Vec<String> = images().into_iter().map(|one| one.name).collect();
-        assert!(
-            names.iter().all(|name| !mdm_catalog::query::is_reserved(name)),
-            "{names:?}"
-        );
-        let all = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), all);
     }
 }

@@ -1,0 +1,350 @@
+//! The commands of the catalogue against a real one, with three key stores beside it: names, attributes, searches; the
+//! permissions of name, halves and key at once; the `lcg-*` names and `mdcli` (`docs/src/commands/mdm.md`,
+//! `docs/src/commands/lcg.md`).
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::sync::LazyLock;
+
+use hydra_tests::desk::{Desk, SharedGrid};
+use testgrid::GridOptions;
+
+static GRID: LazyLock<SharedGrid> = LazyLock::new(|| {
+    SharedGrid::up(&GridOptions {
+        catalog: true,
+        ..GridOptions::default()
+    })
+});
+
+const PLAIN: &[u8] = b"512 x 512 pixels";
+
+/// A desk with a folder `se` where new files go.
+fn desk(user: &str) -> Desk {
+    let mut desk = GRID.desk(user);
+    std::fs::create_dir(desk.path("se")).unwrap();
+    let folder = format!("file://{}", desk.path("se").display());
+    desk.set("VO_MYVO_DEFAULT_SE", &folder);
+    desk
+}
+
+fn dn(user: &str) -> String {
+    let told = GRID.desk(user).run("eds-whoami --json").exits(0).json();
+    told["dn"].as_str().unwrap().to_owned()
+}
+
+/// alice with a sealed and registered file.
+fn alice_with(name: &str) -> Desk {
+    let alice = desk("alice");
+    alice.write("plain", PLAIN);
+    let _ = alice.run_words("eds-key-register", &[name]).exits(0);
+    let _ = alice.run_words("eds-encrypt", &[name, "plain", "sealed"]).exits(0);
+    let _ = alice.run_words("lcg-cr", &["-l", name, "file:sealed"]).exits(1);
+    let _ = alice
+        .run_words("lcg-cr", &["-l", &format!("lfn:{name}"), "sealed"])
+        .exits(0);
+    alice
+}
+
+#[test]
+fn the_originals_transcript_runs_whole() {
+    let _whole = GRID.whole();
+    let alice = desk("alice");
+    alice.write("my-file", PLAIN);
+    let script = "
+        glite-eds-key-register /myvo/home/secret
+        glite-eds-encrypt my-file secret
+        lcg-cr secret lfn://myvo/home/secret
+        rm secret
+        lcg-cp lfn://myvo/home/secret secret
+        glite-eds-decrypt /myvo/home/secret my-new-file
+    ";
+    let ended = alice.shell(script).exits(0);
+    assert_eq!(alice.read("my-new-file"), PLAIN);
+    let guid = ended.stdout.lines().find(|line| line.starts_with("guid:")).unwrap();
+    let shown = alice.run("mdm-show --json lfn:/myvo/home/secret").exits(0).json();
+    let entry = &shown["entries"][0];
+    assert_eq!(entry["key_id"], "/myvo/home/secret");
+    assert_eq!(entry["size"], alice.read("secret").len());
+    assert_eq!(entry["status"], "online");
+    assert_eq!(alice.run("lcg-lg lfn:/myvo/home/secret").exits(0).stdout.trim(), guid);
+    let _ = alice
+        .run_words("lcg-la", &[guid])
+        .exits(0)
+        .prints("lfn:/myvo/home/secret\n");
+    // nobody else sees that there is such a name, in the same words as for one that there is not
+    let carol = desk("carol");
+    let hidden = carol.run("lcg-cp lfn:/myvo/home/secret x").exits(1);
+    let absent = carol.run("lcg-cp lfn:/myvo/home/absent x").exits(1);
+    assert_eq!(hidden.stderr.replace("secret", "absent"), absent.stderr);
+    assert_eq!(carol.names(), ["se"]);
+}
+
+#[test]
+fn names_and_attributes_are_made_found_and_removed() {
+    let _whole = GRID.whole();
+    let alice = desk("alice");
+    let _ = alice.run("mdm-mkdir /myvo/browse/a").exits(77);
+    let _ = alice
+        .run("mdm-mkdir -p /myvo/browse/a")
+        .exits(0)
+        .prints("made /myvo/browse/a\n");
+    let _ = alice.run("mdm-mkdir /myvo/browse/a").exits(73).says("is there already");
+    let _ = alice.run("mdm-mkdir -p /myvo/browse/a").exits(0);
+    let _ = alice
+        .run("mdm-schema --images /myvo/browse")
+        .exits(0)
+        .prints("patient_name");
+    let _ = alice
+        .run("mdm-schema --add note:string /myvo/browse")
+        .exits(0)
+        .prints("note");
+    for (number, modality) in [(1, "MR"), (2, "MR"), (3, "CT")] {
+        let file = format!("/myvo/browse/a/{number}");
+        let line = format!("addentry {file} modality {modality} rows {}", number * 256);
+        let words: Vec<&str> = line.split(' ').collect();
+        let _ = alice.run_words("mdcli", &words).exits(0);
+    }
+    let _ = alice
+        .run_words(
+            "mdm-set",
+            &["/myvo/browse/a/1", "note=it's \"quoted\", 'so'; DROP TABLE entries"],
+        )
+        .exits(0);
+    let found = alice
+        .run_words("mdm-find", &["/myvo/browse", "modality = 'MR' ORDER BY rows DESC"])
+        .exits(0);
+    assert_eq!(found.stdout, "/myvo/browse/a/2\n/myvo/browse/a/1\n");
+    let first = alice
+        .run_words(
+            "mdm-find",
+            &["-n", "1", "/myvo/browse", "modality = 'MR' ORDER BY rows DESC"],
+        )
+        .exits(0);
+    assert_eq!(first.stdout, "/myvo/browse/a/2\n");
+    let csv = [
+        "--csv",
+        "--columns",
+        "name,Rows,note",
+        "/myvo/browse",
+        "note IS NOT NULL",
+    ];
+    let csv = alice.run_words("mdm-find", &csv).exits(0);
+    let row = "/myvo/browse/a/1,256,\"it's \"\"quoted\"\", 'so'; DROP TABLE entries\"\r\n";
+    assert!(csv.stdout.ends_with(row), "{}", csv.stdout);
+    let _ = alice
+        .run_words("mdm-find", &["--count", "/myvo/browse"])
+        .exits(0)
+        .prints("3\n");
+    let _ = alice.run_words("mdm-find", &["/myvo/browse", "modality ="]).exits(2);
+    let _ = alice
+        .run_words("mdm-find", &["/myvo/browse", "nothing = 1"])
+        .exits(2)
+        .says("nothing");
+    let _ = alice
+        .run("mdm-set /myvo/browse/a/1 rows=many")
+        .exits(2)
+        .says("an integer");
+    let listed = alice.run("mdm-ls /myvo/browse").exits(0);
+    assert_eq!(listed.stdout, "a/\n");
+    let listed = alice.run("mdm ls -R /myvo/browse").exits(0);
+    assert_eq!(listed.stdout.lines().count(), 4, "{}", listed.stdout);
+    let _ = alice
+        .run("mdm-show /myvo/browse/a/3")
+        .exits(0)
+        .prints("rows               768");
+    let _ = alice
+        .run("mdm-set /myvo/browse/a/3 --rename /myvo/browse/a/4 modality=")
+        .exits(0);
+    let _ = alice
+        .run("mdm-show /myvo/browse/a/3")
+        .exits(77)
+        .says("is not there, or not shown to you");
+    let _ = alice.run("mdm-rm /myvo/browse/a").exits(73);
+    let _ = alice
+        .run("mdm-rm -r /myvo/browse")
+        .exits(0)
+        .prints("removed /myvo/browse, 5 entries\n");
+    let _ = alice.run("mdm-ls /myvo/browse").exits(77);
+}
+
+#[test]
+fn permissions_of_all_four_are_changed_and_shown_together() {
+    let _whole = GRID.whole();
+    let name = "/myvo/together/17";
+    let alice = alice_with(name);
+    let (bob, bob_dn) = (desk("bob"), dn("bob"));
+    let _ = bob.run_words("mdm-show", &[name]).exits(77);
+    for directory in ["/myvo", "/myvo/together"] {
+        let words = ["--part", "name", "-m", &format!("{bob_dn}:lr"), directory];
+        let _ = alice.run_words("mdm-setacl", &words).exits(0);
+    }
+    let grant = ["-m", &format!("{bob_dn}:lrg"), name];
+    let changed = alice.run_words("mdm-setacl", &grant).exits(0);
+    assert_eq!(changed.stdout, format!("changed {name}: name, anonymous, key\n"));
+    let again = alice.run_words("mdm-setacl", &grant).exits(0);
+    assert_eq!(again.stdout, format!("unchanged {name}\n"));
+    // he finds it, fetches it and opens it
+    let _ = bob.run_words("lcg-cp", &[&format!("lfn:{name}"), "sealed"]).exits(0);
+    let _ = bob.run("eds-decrypt sealed opened").exits(0);
+    assert_eq!(bob.read("opened"), PLAIN);
+    let listed = alice.run_words("mdm-getacl", &[name]).exits(0);
+    let line = format!("--r-l-g-    --r-l-g-    --------    --r-l-g-    {bob_dn}\n");
+    assert!(listed.stdout.contains(&line), "{}", listed.stdout);
+    assert!(!listed.stdout.contains("but not"), "{}", listed.stdout);
+    // what does not fit is named
+    let _ = alice.run_words("eds-setacl", &["-d", &bob_dn, name]).exits(0);
+    let _ = alice
+        .run_words("mdm-getacl", &[name])
+        .exits(0)
+        .prints(&format!("# {bob_dn} may read the name but not use the key"));
+    // and taken back, everywhere
+    let taken = alice.run_words("mdm-setacl", &["-d", &bob_dn, name]).exits(0);
+    assert_eq!(taken.stdout, format!("changed {name}: name, anonymous\n"));
+    let _ = bob.run_words("mdm-show", &[name]).exits(77);
+    let _ = bob.run("eds-decrypt --force sealed opened").exits(77);
+    // the identifying half gives nothing by the way, and takes
+    let named = ["--part", "identifying", "-m", &format!("{bob_dn}:g"), name];
+    let _ = alice.run_words("mdm-setacl", &named).exits(0).prints(": identifying\n");
+    let taken = alice.run_words("mdm-setacl", &["-d", &bob_dn, name]).exits(0);
+    assert_eq!(taken.stdout, format!("changed {name}: identifying\n"));
+}
+
+#[test]
+fn a_change_that_stays_in_part_is_told_and_finished_by_the_same_command() {
+    let name = "/myvo/in-part/17";
+    let mut broken = GRID.alone();
+    let alice = alice_with(name);
+    let grant = ["-m", "/myvo/researchers:lrg", name];
+    broken.kill(3);
+    let _ = alice
+        .run_words("mdm-setacl", &grant)
+        .exits(75)
+        .says("are changed in part: in force for name, anonymous")
+        .says("cause: key: ");
+    broken.start_again();
+    let _ = alice.run_words("mdm-setacl", &grant).exits(0).prints(": key\n");
+    let listed = alice.run_words("mdm-getacl", &[name]).exits(0);
+    assert!(
+        listed
+            .stdout
+            .contains("--r-l-g-    --r-l-g-    --------    --r-l-g-    /myvo/researchers"),
+        "{listed:?}"
+    );
+}
+
+#[test]
+fn replicas_are_made_listed_and_removed() {
+    let _whole = GRID.whole();
+    let name = "/myvo/replicas/17";
+    let alice = alice_with(name);
+    let lfn = format!("lfn:{name}");
+    std::fs::create_dir(alice.path("se2")).unwrap();
+    let second = format!("file://{}/copy", alice.path("se2").display());
+    let _ = alice
+        .run_words("lcg-rep", &["-v", "-b", "--vo", "myvo", "-d", &second, &lfn])
+        .exits(0);
+    assert_eq!(alice.read("se2/copy"), alice.read("sealed"));
+    let listed = alice.run_words("lcg-lr", &[&lfn]).exits(0);
+    assert_eq!(listed.stdout.lines().count(), 2, "{}", listed.stdout);
+    assert!(listed.stdout.contains(&second), "{}", listed.stdout);
+    // what was changed on its way is not taken: the other replica is
+    let first = std::fs::read_dir(alice.path("se"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[600] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    alice.write("se2/copy", alice.read("sealed"));
+    let _ = alice.run_words("lcg-cp", &[&lfn, "fetched"]).exits(0);
+    assert_eq!(alice.read("fetched"), alice.read("sealed"));
+    let _ = alice.run_words("mdm-rm", &[name]).exits(73);
+    let _ = alice.run("mdm-rm -r /myvo/replicas").exits(73).says("has replicas");
+    let _ = alice.run_words("lcg-del", &[&lfn]).exits(1).says("-a and -s");
+    let _ = alice.run_words("lcg-del", &["-a", &lfn]).exits(0);
+    let _ = alice
+        .run_words("lcg-lr", &[&lfn])
+        .exits(1)
+        .says("is not there, or not shown to you");
+    assert!(!first.exists() && !alice.path("se2/copy").exists());
+    // a name that is taken keeps its file, and the new one is taken away again
+    let _ = alice.run_words("lcg-cr", &["sealed", &lfn]).exits(0);
+    let _ = alice
+        .run_words("lcg-cr", &["sealed", &lfn])
+        .exits(1)
+        .says("is there already");
+    assert_eq!(std::fs::read_dir(alice.path("se")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_turl_is_the_doors_url() {
+    let _whole = GRID.whole();
+    let alice = desk("alice");
+    let surl = format!("file://{}/x", alice.path("se").display());
+    let _ = alice
+        .run_words("lcg-gt", &[&surl, "rfio", "file"])
+        .exits(0)
+        .prints(&surl);
+    let _ = alice
+        .run_words("lcg-gt", &[&surl, "rfio"])
+        .exits(1)
+        .says("has no door for rfio");
+    let _ = alice.run_words("lcg-gt", &[&surl]).exits(1).says("Usage: lcg-gt");
+}
+
+#[test]
+fn commands_of_amga_run_as_they_did() {
+    let _whole = GRID.whole();
+    let alice = desk("alice");
+    let _ = alice.run("mdm-mkdir -p /myvo").exits(0);
+    let script = r#"
+        mdcli createdir /myvo/jobs
+        mdcli addattr /myvo/jobs owner 'varchar(20)' cpus int
+        mdcli addentry /myvo/jobs/1 owner koblitz cpus 4
+        mdcli addentry /myvo/jobs/2 owner "O'Hara" cpus 2
+        mdcli listattr /myvo/jobs
+        mdcli find /myvo/jobs 'like(/myvo/jobs:owner, "ko%") and cpus > 2'
+        mdcli find /myvo/jobs 'owner = "O'"'"'Hara"'
+        mdcli getattr /myvo/jobs/1 owner cpus
+        mdcli setattr /myvo/jobs/1 cpus 8
+        mdcli selectattr /myvo/jobs:owner /myvo/jobs:cpus 'cpus > 4'
+        mdcli listentries /myvo/jobs
+        mdcli rm /myvo/jobs/2
+        mdcli rm /myvo/jobs/1
+        mdcli dir /myvo/jobs
+        mdcli rmdir /myvo/jobs
+    "#;
+    let ended = alice.shell(script).exits(0);
+    let printed: Vec<&str> = ended.stdout.lines().collect();
+    let expected = [
+        "owner",
+        "text",
+        "cpus",
+        "int", // listattr
+        "/myvo/jobs/1",
+        "/myvo/jobs/2", // find
+        "1",
+        "koblitz",
+        "4", // getattr
+        "koblitz",
+        "8", // selectattr
+        "/myvo/jobs/1",
+        "/myvo/jobs/2", // listentries
+    ];
+    assert_eq!(printed, expected);
+    let _ = alice.run("mdcli getattr /myvo/jobs/1 owner").exits(1).says("Error: 1 ");
+    let _ = alice.run("mdcli frobnicate").exits(1).says("Error: 3 ");
+    let _ = alice.run("mdcli whoami").exits(0).prints(&dn("alice"));
+}
+
+#[test]
+fn without_a_catalogue_the_commands_say_so() {
+    let mut alice = GRID.desk("alice");
+    alice.set("MDM_CATALOG", "https://127.0.0.1:9");
+    let _ = alice.run("mdm-ls /myvo").exits(75).says("refused the connection");
+    let _ = alice.run("lcg-lr lfn:/myvo/x").exits(1).says("refused the connection");
+    let _ = alice.run("mdcli dir /myvo").exits(1).says("Error: 9 ");
+    alice.unset("MDM_CATALOG");
+    let _ = alice.run("mdm-ls /myvo").exits(78).says("no catalogue is configured");
+}
