@@ -253,7 +253,7 @@ mod tests {
         };
         let keys = keys();
         let column = keys.seal("guid:a", &half).unwrap().unwrap();
-        assert_eq!(keys.open("guid:a", &column), Ok(half.clone()));
+        assert_eq!(keys.open("guid:a", &column), Ok(half));
         assert_eq!(keys.open("guid:b", &column), Err(ColumnError::Tag));
         let other = ColumnKeys::new(&Key::from_slice(&[8; 32]).unwrap()).unwrap();
         assert_eq!(other.open("guid:a", &column), Err(ColumnError::Tag));

@@ -14,15 +14,17 @@ use hydra_core::ids::StoreId;
 use hydra_core::key_id::KeyId;
 use hydra_core::secret::Key;
 use hydra_service::audit::SignedHead;
+use hydra_service::copy::CopyError;
 use hydra_service::folder::{FolderError, NewFolder};
 use hydra_service::run::{Host, RunError};
 use hydra_service::settings::{CreationRule, Tls};
 
+use crate::backup::{self, BackupError, Catalog, Contents};
 use crate::columns::ColumnKeys;
 use crate::config::{self, ColumnKeySource, Config, ConfigError, DatabaseSource};
 use crate::database::sqlite::Sqlite;
 use crate::database::{Database, DatabaseError};
-use crate::engine::{Engine, OpenError};
+use crate::engine::{Engine, OpenError, now};
 use crate::lock::Lock;
 use crate::{column_key, rest};
 
@@ -37,7 +39,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a new catalogue in DIR: configuration, column key, database
-    Init(Init),
+    Init(Box<Init>),
     /// Say everything that is wrong with a configuration
     Check {
         /// The configuration file
@@ -46,6 +48,23 @@ enum Verb {
     /// Look through the audit log
     #[command(subcommand)]
     Audit(Audit),
+    /// Write the database to a new file, also while the catalogue serves
+    Backup {
+        /// The configuration file
+        config: PathBuf,
+        /// A file that is not there yet
+        file: PathBuf,
+    },
+    /// Put a backup in place of the database
+    Restore {
+        /// The configuration file
+        config: PathBuf,
+        /// What `backup` wrote
+        file: PathBuf,
+        /// Over a database that is not empty, which is kept beside it
+        #[arg(long)]
+        replace: bool,
+    },
     /// Serve until SIGTERM or SIGINT; prints `listening on https://HOST:PORT`
     Serve {
         /// The configuration file
@@ -132,6 +151,8 @@ pub fn main() -> ExitCode {
         Verb::Check { config } => check(&config),
         Verb::Audit(Audit::Verify { config, head }) => audit_verify(&config, &head),
         Verb::Audit(Audit::Show { config, after }) => audit_show(&config, after),
+        Verb::Backup { config, file } => write_backup(&config, &file),
+        Verb::Restore { config, file, replace } => restore(&config, &file, replace),
         Verb::Serve { config } => serve(&config),
     })
 }
@@ -147,6 +168,8 @@ enum CatalogError {
     ColumnKey,
     #[error("there is a key `{0}` already: it may be another catalogue's")]
     KeyTaken(KeyId),
+    #[error("a PostgreSQL database is backed up by its own means")]
+    ByItsOwnMeans,
     #[error("databases by URL are not served by this build")]
     NoPostgres,
 }
@@ -368,15 +391,18 @@ pub(crate) fn open_engine(config: &Config) -> Result<Engine, Failure> {
 }
 
 pub(crate) fn database_failure(error: DatabaseError) -> Failure {
-    let code = match &error {
+    Failure::new(database_code(&error), error)
+}
+
+fn database_code(error: &DatabaseError) -> Code {
+    match error {
         DatabaseError::Locked { .. } => Code::TryLater,
         DatabaseError::NotOurs
         | DatabaseError::OtherCatalog { .. }
         | DatabaseError::Newer { .. }
         | DatabaseError::IsBackup { .. } => Code::Config,
         _ => Code::Io,
-    };
-    Failure::new(code, error)
+    }
 }
 
 // --- check ------------------------------------------------------------------------------------------------------------
@@ -437,6 +463,65 @@ fn audit_show(path: &Path, mut after: i64) -> Result<(), Failure> {
             }
         }
     }
+}
+
+// --- backup -----------------------------------------------------------------------------------------------------------
+
+fn with_catalog<T>(config: &Path, work: impl FnOnce(&Catalog<'_>) -> Result<T, BackupError>) -> Result<T, Failure> {
+    let config = read_config(config)?;
+    let database = config.database.file();
+    let database = database.ok_or_else(|| Failure::new(Code::Usage, CatalogError::ByItsOwnMeans))?;
+    let key = column_key::fetch(&config.column_key, &config.tls)?;
+    let keys = ColumnKeys::new(&key).map_err(|_| config_failure(CatalogError::ColumnKey))?;
+    let catalog = Catalog {
+        database,
+        name: &config.rules.catalog,
+        keys: &keys,
+    };
+    work(&catalog).map_err(backup_failure)
+}
+
+fn write_backup(config: &Path, file: &Path) -> Result<(), Failure> {
+    let contents = with_catalog(config, |catalog| backup::backup(catalog, file, now()))?;
+    output::print_line(&format!("ok: {}", counted(&contents)))?;
+    output::print_line(&contents.head.to_string())
+}
+
+fn restore(config: &Path, file: &Path, replace: bool) -> Result<(), Failure> {
+    let restored = with_catalog(config, |catalog| backup::restore(catalog, file, replace, now()))?;
+    if let Some(aside) = &restored.aside {
+        output::tell(&format!("the database that was here is kept as `{}`", aside.display()));
+    }
+    let made = restored.contents.made.as_deref().unwrap_or("a time that is not known");
+    output::tell("what was removed since is there again: run withdrawals of that time once more");
+    output::print_line(&format!("ok: {}, as of {made}", counted(&restored.contents)))
+}
+
+fn counted(contents: &Contents) -> String {
+    format!("{} entries, {} replicas", contents.entries, contents.replicas)
+}
+
+fn backup_failure(error: BackupError) -> Failure {
+    let code = match &error {
+        BackupError::Copy(CopyError::Exists(_)) | BackupError::NotEmpty(_) => Code::CannotCreate,
+        BackupError::Copy(CopyError::UnderWay(_)) => Code::TryLater,
+        BackupError::Copy(CopyError::Name(_)) => Code::Usage,
+        BackupError::Copy(CopyError::Copied(_)) | BackupError::Damaged { .. } | BackupError::Audit { .. } => {
+            Code::Damaged
+        }
+        BackupError::Copy(_) => Code::Io,
+        BackupError::OtherColumnKey(_) => Code::Config,
+        BackupError::Database { source, .. } => database_code(source),
+    };
+    let advice = match &error {
+        BackupError::NotEmpty(_) => Some("--replace, which keeps the database that is there beside it"),
+        BackupError::Copy(CopyError::Copied(_)) => {
+            Some("mdm-catalog backup, which copies a database in use as of one moment")
+        }
+        _ => None,
+    };
+    let failure = Failure::new(code, error);
+    advice.into_iter().fold(failure, Failure::advise)
 }
 
 // --- serve ------------------------------------------------------------------------------------------------------------

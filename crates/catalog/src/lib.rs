@@ -2,6 +2,7 @@
 //! which each has permissions of its own. [`wire`] is what is said, [`query`] the language of searches; the service is
 //! described in `docs/src/operating-catalogue.md`.
 
+pub mod backup;
 pub mod client;
 mod column_key;
 pub mod columns;

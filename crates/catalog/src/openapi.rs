@@ -58,7 +58,7 @@ pub fn document() -> Value {
             }),
             _ => json!({ "application/json": { "schema": schema(answer) } }),
         };
-        let mut post = json!({ "operationId": name.replace('/', "_"), "responses": responses(content) });
+        let mut post = json!({ "operationId": name.replace('/', "_"), "responses": responses(&content) });
         if !request.is_empty() {
             post["requestBody"] =
                 json!({ "required": true, "content": { "application/json": { "schema": schema(request) } } });
@@ -67,7 +67,7 @@ pub fn document() -> Value {
     }
     for (name, answer) in [("whoami", "Whoami"), ("about", "About")] {
         let content = json!({ "application/json": { "schema": schema(answer) } });
-        let get = json!({ "operationId": name, "responses": responses(content) });
+        let get = json!({ "operationId": name, "responses": responses(&content) });
         paths.insert(format!("/v1/{name}"), json!({ "get": get }));
     }
     for name in ["live", "ready"] {
@@ -84,10 +84,10 @@ pub fn document() -> Value {
 fn thumbnail() -> Value {
     let path = json!([{ "name": "path", "in": "query", "required": true, "schema": { "type": "string" } }]);
     let bytes = json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } });
-    let mut stored = responses(json!({}));
+    let mut stored = responses(&json!({}));
     stored["204"] = json!({ "description": "kept; with no bytes: taken away" });
     json!({
-        "get": { "operationId": "thumbnail", "parameters": path, "responses": responses(bytes.clone()) },
+        "get": { "operationId": "thumbnail", "parameters": path, "responses": responses(&bytes) },
         "put": {
             "operationId": "put_thumbnail",
             "parameters": path,
@@ -101,7 +101,7 @@ fn schema(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-fn responses(content: Value) -> Value {
+fn responses(content: &Value) -> Value {
     let problem = json!({
         "description": "a problem document (RFC 9457)",
         "content": { "application/problem+json": { "schema": schema("Problem") } },

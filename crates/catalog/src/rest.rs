@@ -179,7 +179,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 type Who = Extension<Arc<Peer>>;
 
 async fn create(State(api): State<Api>, Extension(peer): Who, body: Body) -> Done<Answers<crate::wire::Created>> {
-    let work = |engine: &Engine, caller: &Caller, items: Vec<NewEntry>| engine.create(caller, items);
+    let work = |engine: &Engine, caller: &Caller, items: Vec<NewEntry>| engine.create(caller, &items);
     api.many(&peer, body, work).await
 }
 
@@ -189,12 +189,12 @@ async fn show(State(api): State<Api>, Extension(peer): Who, body: Body) -> Done<
 }
 
 async fn change(State(api): State<Api>, Extension(peer): Who, body: Body) -> Done<Answers<Entry>> {
-    let work = |engine: &Engine, caller: &Caller, items: Vec<Change>| engine.change(caller, items);
+    let work = |engine: &Engine, caller: &Caller, items: Vec<Change>| engine.change(caller, &items);
     api.many(&peer, body, work).await
 }
 
 async fn remove(State(api): State<Api>, Extension(peer): Who, body: Body) -> Done<Answers<u64>> {
-    let work = |engine: &Engine, caller: &Caller, items: Vec<Removal>| engine.remove(caller, items);
+    let work = |engine: &Engine, caller: &Caller, items: Vec<Removal>| engine.remove(caller, &items);
     api.many(&peer, body, work).await
 }
 
@@ -213,7 +213,7 @@ async fn change_permissions(
     body: Body,
 ) -> Done<Answers<crate::wire::PermissionsChanged>> {
     let work =
-        |engine: &Engine, caller: &Caller, items: Vec<PermissionsChange>| engine.change_permissions(caller, items);
+        |engine: &Engine, caller: &Caller, items: Vec<PermissionsChange>| engine.change_permissions(caller, &items);
     api.many(&peer, body, work).await
 }
 

@@ -121,9 +121,8 @@ pub enum Type {
     List,
 }
 
-/// One attribute of a schema.
+/// One attribute of a schema, in answers too: a member that is not known is refused where a request is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct AttributeDefinition {
     /// `[A-Za-z][A-Za-z0-9_]{0,63}`, compared without regard to case.
     pub name: String,
@@ -519,4 +518,97 @@ pub struct About {
     /// How many days backups are kept, as its administrator configured: until then a backup could bring something back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups_kept_days: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use hydra_core::keystore::wire::parse_strictly;
+    use serde::de::DeserializeOwned;
+    use serde_json::Value as Json;
+
+    use super::*;
+
+    fn request<T: DeserializeOwned + Serialize>(json: &Json) -> Result<Json, String> {
+        let read = parse_strictly::<T>(json.to_string().as_bytes());
+        read.map(|message| serde_json::to_value(message).unwrap())
+            .map_err(|error| error.to_string())
+    }
+
+    fn answer<T: DeserializeOwned + Serialize>(json: &Json) -> Result<Json, String> {
+        let read = serde_json::from_str::<T>(&json.to_string());
+        read.map(|message| serde_json::to_value(message).unwrap())
+            .map_err(|error| error.to_string())
+    }
+
+    fn read_and_write(kind: &str, message: &str, json: &Json) -> Result<Json, String> {
+        match (kind, message) {
+            ("request", "create") => request::<Batch<NewEntry>>(json),
+            ("request", "show") => request::<Batch<Question>>(json),
+            ("request", "change") => request::<Batch<Change>>(json),
+            ("request", "remove") => request::<Batch<Removal>>(json),
+            ("request", "list") => request::<ListQuestion>(json),
+            ("request", "search") => request::<Search>(json),
+            ("request", "schema") => request::<SchemaQuestion>(json),
+            ("request", "schema change") => request::<SchemaChange>(json),
+            ("request", "permissions change") => request::<Batch<PermissionsChange>>(json),
+            ("request", "begin") => request::<OperationBegin>(json),
+            ("request", "end") => request::<OperationEnd>(json),
+            ("answer", "create") => answer::<Answers<Created>>(json),
+            ("answer", "show") => answer::<Answers<Entry>>(json),
+            ("answer", "remove") => answer::<Answers<u64>>(json),
+            ("answer", "list") => answer::<Listing>(json),
+            ("answer", "line") => answer::<Line>(json),
+            ("answer", "schema") => answer::<Schema>(json),
+            ("answer", "permissions") => answer::<Answers<PermissionsAnswer>>(json),
+            ("answer", "permissions change") => answer::<Answers<PermissionsChanged>>(json),
+            ("answer", "operation") => answer::<Operation>(json),
+            ("answer", "whoami") => answer::<Whoami>(json),
+            ("answer", "about") => answer::<About>(json),
+            other => panic!("no such message: {other:?}"),
+        }
+    }
+
+    /// The places of all objects but maps from names of the user's and enums, in which a member more is another thing.
+    fn places(json: &Json, at: &str, found: &mut Vec<String>) {
+        match json {
+            Json::Object(members) => {
+                let is_open = at.ends_with("/attributes") || at.ends_with("/granted");
+                let is_enum = ["done", "problem", "columns", "row", "end"]
+                    .iter()
+                    .any(|tag| members.contains_key(*tag));
+                if !is_open && !is_enum {
+                    found.push(at.to_owned());
+                }
+                members
+                    .iter()
+                    .for_each(|(name, member)| places(member, &format!("{at}/{name}"), found));
+            }
+            Json::Array(items) => {
+                let each = items.iter().enumerate();
+                each.for_each(|(place, item)| places(item, &format!("{at}/{place}"), found));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_message_is_read_and_written_as_its_golden_json_and_requests_refuse_a_member_more() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/catalogue.json");
+        let file: Json = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let vectors = file["vectors"].as_array().unwrap();
+        assert!(vectors.len() > 20);
+        for vector in vectors {
+            let text = |name: &str| vector[name].as_str().unwrap();
+            let (name, kind, message, json) = (text("name"), text("kind"), text("message"), &vector["json"]);
+            assert_eq!(read_and_write(kind, message, json).as_ref(), Ok(json), "{name}");
+            let mut all = Vec::new();
+            places(json, "", &mut all);
+            for place in all {
+                let mut grown = json.clone();
+                grown.pointer_mut(&place).unwrap()["later"] = "x".into();
+                let read = read_and_write(kind, message, &grown);
+                assert_eq!(read.is_ok(), kind == "answer", "{name} at {place}: {read:?}");
+            }
+        }
+    }
 }

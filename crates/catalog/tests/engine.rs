@@ -33,7 +33,11 @@ fn what_identifies_is_nowhere_on_disk() {
     furnished(&engine);
     for number in 0..50 {
         let name = format!("{PLANTED}-{number}^Anna");
-        done(create(&engine, "alice", image(&format!("/myvo/s/{number}"), "MR", number, &name)));
+        done(create(
+            &engine,
+            "alice",
+            image(&format!("/myvo/s/{number}"), "MR", number, &name),
+        ));
     }
     grant(&engine, "/myvo", Part::Identifying, "bob", "g");
     let mut looked_at = 0;

@@ -3,17 +3,15 @@
 //! Neither a backup nor a restore is ever half there: each is made under another name, looked through, flushed, and only
 //! then named. A backup is marked as one, so that no store serves a copy that did not pass [`restore`].
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use hydra_core::ids::StoreId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::rfc3339;
 use hydra_core::secret::Key;
+use hydra_service::copy::{self, CopyError, Part};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
 use crate::audit::{self, AuditFault, SignedHead};
 use crate::database::{self, AuditLine, DatabaseError, Lock};
@@ -22,30 +20,12 @@ use crate::database::{self, AuditLine, DatabaseError, Lock};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// Never overwritten.
-    #[error("`{}` is there already", .0.display())]
-    Exists(PathBuf),
+    /// The files.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A restore would lose what is there.
     #[error("`{}` is not empty", .0.display())]
     NotEmpty(PathBuf),
-    /// Another process makes the same.
-    #[error("`{}` is being written by another process", .0.display())]
-    UnderWay(PathBuf),
-    /// The disk, or who may what on it.
-    #[error("cannot write or read `{}`", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// SQLite takes names in UTF-8 only.
-    #[error("`{}` is not UTF-8", .0.display())]
-    Name(PathBuf),
-    /// A copy of a database in use is half of it.
-    #[error("`{}` was copied while a store wrote to it: its log `-wal` lies beside it", .0.display())]
-    Copied(PathBuf),
     /// SQLite finds it damaged.
     #[error("`{}` is damaged: {what}", path.display())]
     Damaged {
@@ -107,11 +87,9 @@ pub struct Contents {
 /// # Errors
 /// [`BackupError`]; then there is no file of that name.
 pub fn backup(store: &Store<'_>, to: &Path, now: u64) -> Result<Contents, BackupError> {
-    if to.symlink_metadata().is_ok() {
-        return Err(BackupError::Exists(to.to_owned()));
-    }
+    copy::is_free(to)?;
     let part = Part::begin(to, ".partial")?;
-    let path = utf8(&part.path)?;
+    let path = copy::utf8(part.path())?;
     let source = database::open_reader(store.database).map_err(of(store.database))?;
     let copy = || -> Result<(), DatabaseError> {
         database::check_ours(&source)?;
@@ -120,12 +98,12 @@ pub fn backup(store: &Store<'_>, to: &Path, now: u64) -> Result<Contents, Backup
         Ok(())
     };
     copy().map_err(of(store.database))?;
-    let connection = open_part(&part.path)?;
+    let connection = open_part(part.path())?;
     let mark = "INSERT OR REPLACE INTO meta(name, value) VALUES (?1, ?2)";
     let marked = connection.execute(mark, [database::BACKUP, &rfc3339(now)]);
-    marked.map_err(|error| of(&part.path)(error.into()))?;
-    let contents = look_through(&connection, store, &part.path, now)?;
-    close(connection, &part.path)?;
+    marked.map_err(|error| of(part.path())(error.into()))?;
+    let contents = look_through(&connection, store, part.path(), now)?;
+    close(connection, part.path())?;
     part.finish(to, false)?;
     Ok(contents)
 }
@@ -150,12 +128,12 @@ pub fn restore(store: &Store<'_>, from: &Path, replace: bool, now: u64) -> Resul
         return Err(BackupError::NotEmpty(store.database.to_owned()));
     }
     let mut part = Part::begin(store.database, ".restoring")?;
-    copy_file(from, &mut part)?;
-    let mut connection = open_part(&part.path)?;
+    part.fill_from(from)?;
+    let mut connection = open_part(part.path())?;
     let contents = look_through(&connection, store, from, now)?;
-    quarantine(&mut connection, store, &contents, now).map_err(of(&part.path))?;
-    close(connection, &part.path)?;
-    let aside = set_aside(store.database, now)?;
+    quarantine(&mut connection, store, &contents, now).map_err(of(part.path()))?;
+    close(connection, part.path())?;
+    let aside = copy::set_aside(store.database, is_empty(store.database), &rfc3339(now))?;
     part.finish(store.database, true)?;
     Ok(Restored { contents, aside })
 }
@@ -226,83 +204,6 @@ fn of(path: &Path) -> impl Fn(DatabaseError) -> BackupError + use<> {
         path: path.clone(),
         source,
     }
-}
-
-fn file_error(path: &Path) -> impl Fn(io::Error) -> BackupError + use<> {
-    let path = path.to_owned();
-    move |source| BackupError::File {
-        path: path.clone(),
-        source,
-    }
-}
-
-fn utf8(path: &Path) -> Result<&str, BackupError> {
-    path.to_str().ok_or_else(|| BackupError::Name(path.to_owned()))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// A file under a name that says it is not finished, for nobody but its owner to read. What a killed process left of an
-/// earlier one goes; what a living one writes is left alone.
-struct Part {
-    path: PathBuf,
-    file: File,
-    named: bool,
-}
-
-impl Part {
-    fn begin(target: &Path, suffix: &str) -> Result<Self, BackupError> {
-        let path = with_suffix(target, suffix);
-        let failed = file_error(&path);
-        if let Ok(left) = File::open(&path) {
-            let free = rustix::fs::flock(&left, FlockOperation::NonBlockingLockExclusive);
-            free.map_err(|_| BackupError::UnderWay(path.clone()))?;
-            fs::remove_file(&path).map_err(&failed)?;
-        }
-        let mut options = File::options();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(&failed)?;
-        let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        taken.map_err(|_| BackupError::UnderWay(path.clone()))?;
-        let named = false;
-        Ok(Self { path, file, named })
-    }
-
-    /// Flushes it and gives it its name.
-    fn finish(mut self, target: &Path, over: bool) -> Result<(), BackupError> {
-        self.file.sync_all().map_err(file_error(&self.path))?;
-        if over {
-            fs::rename(&self.path, target).map_err(file_error(target))?;
-        } else {
-            let named = rustix::fs::renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE);
-            named.map_err(|error| match error {
-                rustix::io::Errno::EXIST => BackupError::Exists(target.to_owned()),
-                error => file_error(target)(error.into()),
-            })?;
-        }
-        self.named = true;
-        sync_folder(target)
-    }
-}
-
-/// What was not finished goes.
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.named {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn sync_folder(of: &Path) -> Result<(), BackupError> {
-    let folder = of.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(file_error(folder))
 }
 
 /// Opens an unfinished copy. It has no name yet that anybody trusts: no journal, no flush until it is done.
@@ -434,54 +335,4 @@ fn is_empty(path: &Path) -> bool {
     };
     // What cannot be read may still be worth something to somebody.
     !count().unwrap_or(true)
-}
-
-fn copy_file(from: &Path, part: &mut Part) -> Result<(), BackupError> {
-    let log = with_suffix(from, "-wal");
-    if log.metadata().is_ok_and(|found| found.len() > 0) {
-        return Err(BackupError::Copied(from.to_owned()));
-    }
-    let mut source = File::open(from).map_err(file_error(from))?;
-    io::copy(&mut source, &mut part.file).map_err(file_error(from))?;
-    Ok(())
-}
-
-/// Gives the present database a second name, under which it stays when the first goes to another. What SQLite has in its
-/// log goes into the database first, or, where that fails, aside with it: a log left behind would be played into the new.
-fn set_aside(path: &Path, now: u64) -> Result<Option<PathBuf>, BackupError> {
-    let (log, shared) = (with_suffix(path, "-wal"), with_suffix(path, "-shm"));
-    let aside = if is_empty(path) {
-        None
-    } else {
-        let settle = || -> Result<(), rusqlite::Error> {
-            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-            connection.close().map_err(|(_, error)| error)
-        };
-        // A database that is damaged may be why there is a restore.
-        let _ = settle();
-        let time = rfc3339(now).replace(['-', ':'], "");
-        let aside = with_suffix(path, &format!(".replaced-{time}"));
-        if log.metadata().is_ok_and(|found| found.len() > 0) {
-            let beside = with_suffix(&aside, "-wal");
-            link(&log, &beside)?;
-        }
-        link(path, &aside)?;
-        sync_folder(path)?;
-        Some(aside)
-    };
-    for left in [log, shared] {
-        match fs::remove_file(&left) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file_error(&left)(error)),
-            _ => {}
-        }
-    }
-    Ok(aside)
-}
-
-fn link(from: &Path, to: &Path) -> Result<(), BackupError> {
-    fs::hard_link(from, to).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
-        _ => file_error(to)(error),
-    })
 }

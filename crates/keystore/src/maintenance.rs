@@ -7,6 +7,7 @@ use hydra_cli::{Code, Failure, output};
 use hydra_core::ids::StoreId;
 use hydra_core::key_id::KeyId;
 use hydra_core::secret::Key;
+use hydra_service::copy::CopyError;
 
 use crate::backup::{self, BackupError, Contents, Store, Which};
 use crate::commands::{database_code, database_failure, read_config, read_store_key};
@@ -218,17 +219,21 @@ fn counted(contents: &Contents) -> String {
 
 fn failure(error: BackupError) -> Failure {
     let code = match &error {
-        BackupError::Exists(_) | BackupError::NotEmpty(_) => Code::CannotCreate,
-        BackupError::UnderWay(_) => Code::TryLater,
-        BackupError::File { .. } => Code::Io,
-        BackupError::Name(_) => Code::Usage,
-        BackupError::Copied(_) | BackupError::Damaged { .. } | BackupError::Audit { .. } => Code::Damaged,
+        BackupError::Copy(CopyError::Exists(_)) | BackupError::NotEmpty(_) => Code::CannotCreate,
+        BackupError::Copy(CopyError::UnderWay(_)) => Code::TryLater,
+        BackupError::Copy(CopyError::Name(_)) => Code::Usage,
+        BackupError::Copy(CopyError::Copied(_)) | BackupError::Damaged { .. } | BackupError::Audit { .. } => {
+            Code::Damaged
+        }
+        BackupError::Copy(_) => Code::Io,
         BackupError::NotInQuarantine(_) => Code::NotAllowed,
         BackupError::Database { source, .. } => database_code(source),
     };
     let advice = match &error {
         BackupError::NotEmpty(_) => Some("--replace, which keeps the database that is there beside it"),
-        BackupError::Copied(_) => Some("hydra-keystore backup, which copies a database in use as of one moment"),
+        BackupError::Copy(CopyError::Copied(_)) => {
+            Some("hydra-keystore backup, which copies a database in use as of one moment")
+        }
         _ => None,
     };
     let failure = Failure::new(code, error);

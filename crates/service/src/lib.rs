@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod copy;
 pub mod folder;
 pub mod guard;
 pub mod key_file;

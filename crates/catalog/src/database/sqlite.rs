@@ -50,10 +50,7 @@ impl Sqlite {
     /// [`DatabaseError`]
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
         let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-        if application != APPLICATION_ID {
-            return Err(DatabaseError::NotOurs);
-        }
+        check_ours(&connection)?;
         Self::with(path, connection)
     }
 
@@ -76,6 +73,52 @@ impl Sqlite {
         migrated.map(|()| database)
     }
 
+    /// Writes a copy of one moment to a file that is empty or not there.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn copy(path: &Path, to: &str) -> Result<(), DatabaseError> {
+        let source = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        check_ours(&source)?;
+        source.execute("VACUUM INTO ?1", [to])?;
+        Ok(())
+    }
+
+    /// Brings everything from the log into the file itself, which has no log then.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn settle(path: &Path) -> Result<(), DatabaseError> {
+        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+        connection.close().map_err(|(_, error)| error.into())
+    }
+
+    /// What is damaged in a file, in SQLite's words.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn fault(path: &Path) -> Result<Option<String>, DatabaseError> {
+        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let said: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if said != "ok" {
+            return Ok(Some(said));
+        }
+        let mut foreign = connection.prepare("PRAGMA foreign_key_check")?;
+        let is_alone = foreign.exists([])?;
+        Ok(is_alone.then(|| "something belongs to an entry that is not there".to_owned()))
+    }
+
+    /// Whether nothing was ever done in it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn is_unused(path: &Path) -> Result<bool, DatabaseError> {
+        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let query = "SELECT NOT EXISTS (SELECT 1 FROM entries) AND NOT EXISTS (SELECT 1 FROM audit)";
+        Ok(connection.query_row(query, [], |row| row.get(0))?)
+    }
+
     /// Stops it from growing beyond so many bytes.
     ///
     /// # Errors
@@ -85,6 +128,15 @@ impl Sqlite {
         let page: i64 = writer.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let pages = (i64::try_from(max_bytes).unwrap_or(i64::MAX) / page.max(1)).max(1);
         Ok(writer.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
+    }
+}
+
+fn check_ours(connection: &Connection) -> Result<(), DatabaseError> {
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if application == APPLICATION_ID {
+        Ok(())
+    } else {
+        Err(DatabaseError::NotOurs)
     }
 }
 

@@ -89,14 +89,7 @@ impl Engine {
             if let Some(made) = schema::meta(sql, BACKUP)? {
                 return Err(OpenError::Database(DatabaseError::IsBackup { made }));
             }
-            let found = schema::meta(sql, CATALOG)?.unwrap_or_default();
-            if found != rules.catalog {
-                return Err(DatabaseError::OtherCatalog { found }.into());
-            }
-            match schema::meta(sql, COLUMN_KEY)? {
-                Some(check) if check == keys.check() => Ok(()),
-                _ => Err(OpenError::OtherColumnKey),
-            }
+            Self::check_own(sql, &rules.catalog, &keys)
         })?;
         let cursors = CursorKey::new(&keys.cursor_secret()).ok_or(OpenError::OtherColumnKey)?;
         Ok(Self {
@@ -106,6 +99,18 @@ impl Engine {
             rules,
             known: Known::default(),
         })
+    }
+
+    /// Whether a database is this catalogue's.
+    pub(crate) fn check_own(sql: &dyn Sql, catalog: &str, keys: &ColumnKeys) -> Result<(), OpenError> {
+        let found = schema::meta(sql, CATALOG)?.unwrap_or_default();
+        if found != catalog {
+            return Err(DatabaseError::OtherCatalog { found }.into());
+        }
+        match schema::meta(sql, COLUMN_KEY)? {
+            Some(check) if check == keys.check() => Ok(()),
+            _ => Err(OpenError::OtherColumnKey),
+        }
     }
 
     /// Who may what.
@@ -132,27 +137,27 @@ impl Engine {
     ///
     /// # Errors
     /// A database that fails.
-    pub fn create(&self, caller: &Caller, items: Vec<NewEntry>) -> Result<Vec<Answer<Created>>, Problem> {
+    pub fn create(&self, caller: &Caller, items: &[NewEntry]) -> Result<Vec<Answer<Created>>, Problem> {
         let subject = |item: &NewEntry| item.path.to_string();
-        self.change_each(caller, "create", &items, subject, |work, item| work.create(item))
+        self.change_each(caller, "create", items, subject, |work, item| work.create(item))
     }
 
     /// Changes entries.
     ///
     /// # Errors
     /// A database that fails.
-    pub fn change(&self, caller: &Caller, items: Vec<Change>) -> Result<Vec<Answer<Entry>>, Problem> {
+    pub fn change(&self, caller: &Caller, items: &[Change]) -> Result<Vec<Answer<Entry>>, Problem> {
         let subject = |item: &Change| item.path.clone();
-        self.change_each(caller, "change", &items, subject, |work, item| work.change(item))
+        self.change_each(caller, "change", items, subject, |work, item| work.change(item))
     }
 
     /// Removes entries.
     ///
     /// # Errors
     /// A database that fails.
-    pub fn remove(&self, caller: &Caller, items: Vec<Removal>) -> Result<Vec<Answer<u64>>, Problem> {
+    pub fn remove(&self, caller: &Caller, items: &[Removal]) -> Result<Vec<Answer<u64>>, Problem> {
         let subject = |item: &Removal| item.path.clone();
-        self.change_each(caller, "remove", &items, subject, |work, item| work.remove(item))
+        self.change_each(caller, "remove", items, subject, |work, item| work.remove(item))
     }
 
     /// Changes permissions.
@@ -162,10 +167,10 @@ impl Engine {
     pub fn change_permissions(
         &self,
         caller: &Caller,
-        items: Vec<PermissionsChange>,
+        items: &[PermissionsChange],
     ) -> Result<Vec<Answer<PermissionsChanged>>, Problem> {
         let subject = |item: &PermissionsChange| item.path.clone();
-        self.change_each(caller, "permissions", &items, subject, |work, item| {
+        self.change_each(caller, "permissions", items, subject, |work, item| {
             work.change_permissions(item)
         })
     }
@@ -541,6 +546,30 @@ impl Engine {
     ) -> Result<Result<Verified, AuditFault>, DatabaseError> {
         self.database
             .read(|sql| audit::verify(sql, self.keys.head_key(), &self.rules.catalog, kept))
+    }
+
+    /// Goes through the log of a database that nobody serves.
+    pub(crate) fn verify_log(
+        sql: &dyn Sql,
+        keys: &ColumnKeys,
+        catalog: &str,
+    ) -> Result<Result<Verified, AuditFault>, DatabaseError> {
+        audit::verify(sql, keys.head_key(), catalog, &[])
+    }
+
+    /// A line about what somebody did at the machine itself, signed.
+    pub(crate) fn note_restore(
+        sql: &dyn Sql,
+        keys: &ColumnKeys,
+        catalog: &str,
+        outcome: &str,
+        at: u64,
+    ) -> Result<(), DatabaseError> {
+        let dn = format!("local user {}", rustix::process::getuid().as_raw());
+        let mut log = audit::Writer::new(sql, at)?;
+        log.by(&dn, "restore", "", outcome)?;
+        log.finish()?;
+        audit::sign_last(sql, keys.head_key(), catalog, at).map(drop)
     }
 
     /// Up to `limit` lines of the log from behind `after`.

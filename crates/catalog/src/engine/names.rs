@@ -35,7 +35,7 @@ impl Work<'_> {
         check_form(new)?;
         let operation = new.operation.as_deref().map(|id| self.open_operation(id)).transpose()?;
         if let Some(known) = rows::find(self.sql, new.path.as_str())? {
-            return self.known(new, known);
+            return self.known(new, &known);
         }
         let parent = self.parent_for(new, operation)?;
         let (name, anonymous, identifying) = match &parent {
@@ -106,9 +106,9 @@ impl Work<'_> {
     }
 
     /// What is there already: the same in all that is said of it, or something else.
-    fn known(&self, new: &NewEntry, known: Stored) -> Result<Created, Refusal> {
-        let rights = self.rights(&known)?;
-        if !rights.sees() || !self.is_of_no_other(&known)? {
+    fn known(&self, new: &NewEntry, known: &Stored) -> Result<Created, Refusal> {
+        let rights = self.rights(known)?;
+        if !rights.sees() || !self.is_of_no_other(known)? {
             // Whoever may make names there learns that this one is taken; nobody else does.
             let parent = known.parent.map(|parent| rows::by_id(self.sql, parent)).transpose()?;
             let may = match &parent {
@@ -117,9 +117,9 @@ impl Work<'_> {
             };
             return Err(if may { taken() } else { not_found() });
         }
-        let has = self.entry(&known, &rights)?;
+        let has = self.entry(known, &rights)?;
         let same = |given: Option<String>, has: Option<String>| given.is_none() || given == has;
-        let schema = self.schema_of(&known)?;
+        let schema = self.schema_of(known)?;
         let halves = self.parted(schema.as_deref(), &rights, &new.attributes)?;
         let given = self.named(schema.as_deref(), &halves);
         let is_there = |(name, value): (&String, &Value)| {

@@ -36,7 +36,7 @@ impl Known {
         // It may be of a transaction that is not committed yet: it is not kept.
         let found = row(sql, "SELECT record FROM records WHERE id = ?1", &[id.into()])?;
         let mut found = found.ok_or(DatabaseError::Content { table: "records" })?;
-        read(found.text(0)?).map(Arc::new)
+        read(&found.text(0)?).map(Arc::new)
     }
 
     /// The numbers of all records that grant the caller this. Only for transactions that read: what they see is committed.
@@ -57,7 +57,7 @@ impl Known {
         let up_to = self.all.read().unwrap_or_else(PoisonError::into_inner).up_to;
         let mut fresh = Vec::new();
         let mut each = |mut row: Row| {
-            fresh.push((row.integer(0)?, Arc::new(read(row.text(1)?)?)));
+            fresh.push((row.integer(0)?, Arc::new(read(&row.text(1)?)?)));
             Ok(ControlFlow::Continue(()))
         };
         let text = "SELECT id, record FROM records WHERE id > ?1 ORDER BY id";
@@ -83,8 +83,8 @@ pub(super) fn intern(sql: &dyn Sql, record: &PermissionRecord) -> Result<i64, Da
     made.ok_or(DatabaseError::Content { table: "records" })?.integer(0)
 }
 
-fn read(text: String) -> Result<PermissionRecord, DatabaseError> {
-    serde_json::from_str(&text).map_err(|_| DatabaseError::Content { table: "records" })
+fn read(text: &str) -> Result<PermissionRecord, DatabaseError> {
+    serde_json::from_str(text).map_err(|_| DatabaseError::Content { table: "records" })
 }
 
 /// The record that a new entry has from its directory's.

@@ -19,9 +19,9 @@ use mdm_catalog::wire::{
 };
 
 /// A value that must be found nowhere in clear.
-pub const PLANTED: &str = "Zyxwvut";
+pub(crate) const PLANTED: &str = "Zyxwvut";
 
-pub fn caller(dn: &str) -> Caller {
+pub(crate) fn caller(dn: &str) -> Caller {
     Caller {
         dn: format!("/CN={dn}"),
         fqans: if dn == "stranger" { vec![] } else { vec!["/myvo".into()] },
@@ -29,7 +29,7 @@ pub fn caller(dn: &str) -> Caller {
     }
 }
 
-pub fn engine(database: Database) -> Engine {
+pub(crate) fn engine(database: Database) -> Engine {
     let keys = || ColumnKeys::new(&Key::from_slice(&[9; 32]).unwrap()).unwrap();
     Engine::found(&database, "test", &keys()).unwrap();
     let rules = Rules {
@@ -45,55 +45,55 @@ pub fn engine(database: Database) -> Engine {
     Engine::open(database, keys(), rules).unwrap()
 }
 
-pub fn path(text: &str) -> LogicalName {
+pub(crate) fn path(text: &str) -> LogicalName {
     LogicalName::new(text).unwrap()
 }
 
-pub fn file(text: &str) -> NewEntry {
+pub(crate) fn file(text: &str) -> NewEntry {
     NewEntry::of(path(text), Kind::File)
 }
 
-pub fn text(text: &str) -> Value {
+pub(crate) fn text(text: &str) -> Value {
     Value::Text(text.into())
 }
 
-pub fn done<T>(answer: Answer<T>) -> T {
+pub(crate) fn done<T>(answer: Answer<T>) -> T {
     match answer {
         Answer::Done(done) => done,
         Answer::Problem(problem) => panic!("{problem:?}"),
     }
 }
 
-pub fn problem<T: std::fmt::Debug>(answer: Answer<T>) -> ProblemKind {
+pub(crate) fn problem<T: std::fmt::Debug>(answer: Answer<T>) -> ProblemKind {
     match answer {
         Answer::Done(done) => panic!("{done:?}"),
         Answer::Problem(problem) => problem.kind,
     }
 }
 
-pub fn create(engine: &Engine, who: &str, new: NewEntry) -> Answer<Created> {
-    engine.create(&caller(who), vec![new]).unwrap().remove(0)
+pub(crate) fn create(engine: &Engine, who: &str, new: NewEntry) -> Answer<Created> {
+    engine.create(&caller(who), &[new]).unwrap().remove(0)
 }
 
-pub fn show(engine: &Engine, who: &str, path: &str) -> Answer<Entry> {
+pub(crate) fn show(engine: &Engine, who: &str, path: &str) -> Answer<Entry> {
     let question = Question { path: path.into() };
     engine.show(&caller(who), &[question]).unwrap().remove(0)
 }
 
-pub fn change(engine: &Engine, who: &str, change: Change) -> Answer<Entry> {
-    engine.change(&caller(who), vec![change]).unwrap().remove(0)
+pub(crate) fn change(engine: &Engine, who: &str, change: Change) -> Answer<Entry> {
+    engine.change(&caller(who), &[change]).unwrap().remove(0)
 }
 
-pub fn remove(engine: &Engine, who: &str, path: &str, recursive: bool) -> Answer<u64> {
+pub(crate) fn remove(engine: &Engine, who: &str, path: &str, recursive: bool) -> Answer<u64> {
     let removal = Removal {
         path: path.into(),
         recursive,
         unreplicated: false,
     };
-    engine.remove(&caller(who), vec![removal]).unwrap().remove(0)
+    engine.remove(&caller(who), &[removal]).unwrap().remove(0)
 }
 
-pub fn listed(engine: &Engine, who: &str, at: &str, recursive: bool) -> Vec<String> {
+pub(crate) fn listed(engine: &Engine, who: &str, at: &str, recursive: bool) -> Vec<String> {
     let question = ListQuestion {
         path: path(at),
         after: None,
@@ -101,11 +101,15 @@ pub fn listed(engine: &Engine, who: &str, at: &str, recursive: bool) -> Vec<Stri
         recursive,
     };
     let listing = engine.list(&caller(who), &question).unwrap();
-    listing.entries.into_iter().map(|entry| entry.path.to_string()).collect()
+    listing
+        .entries
+        .into_iter()
+        .map(|entry| entry.path.to_string())
+        .collect()
 }
 
 /// All rows of a search, or its problem's detail.
-pub fn found(engine: &Engine, who: &str, search: &Search) -> Result<Vec<Vec<Value>>, String> {
+pub(crate) fn found(engine: &Engine, who: &str, search: &Search) -> Result<Vec<Vec<Value>>, String> {
     let who = caller(who);
     let said = |problem: hydra_core::keystore::wire::Problem| format!("{problem:?}");
     let mut progress = engine.begin_search(&who, search).map_err(said)?;
@@ -120,7 +124,7 @@ pub fn found(engine: &Engine, who: &str, search: &Search) -> Result<Vec<Vec<Valu
     }
 }
 
-pub fn search(query: &str, columns: &[&str]) -> Search {
+pub(crate) fn search(query: &str, columns: &[&str]) -> Search {
     Search {
         from: "/myvo".into(),
         query: query.into(),
@@ -149,8 +153,11 @@ fn definition(name: &str, kind: Type, half: Part, dicom: Option<&str>) -> Attrib
 }
 
 /// `/myvo` of alice with a schema; bob may do everything with names and the anonymous half, nothing with the other.
-pub fn furnished(engine: &Engine) {
-    assert_eq!(done(create(engine, "alice", NewEntry::of(path("/myvo"), Kind::Directory))), Created::New);
+pub(crate) fn furnished(engine: &Engine) {
+    assert_eq!(
+        done(create(engine, "alice", NewEntry::of(path("/myvo"), Kind::Directory))),
+        Created::New
+    );
     let change = SchemaChange {
         path: path("/myvo"),
         add: vec![
@@ -180,7 +187,7 @@ fn record_of(records: Records, part: Part) -> PermissionRecord {
 }
 
 /// Alice gives somebody letters on a part, of everything below too.
-pub fn grant(engine: &Engine, at: &str, part: Part, who: &str, letters: &str) {
+pub(crate) fn grant(engine: &Engine, at: &str, part: Part, who: &str, letters: &str) {
     let question = Question { path: at.into() };
     let shown = done(engine.permissions(&caller("alice"), &[question]).unwrap().remove(0));
     let mut record = record_of(shown.records, part);
@@ -198,12 +205,15 @@ pub fn grant(engine: &Engine, at: &str, part: Part, who: &str, letters: &str) {
         record,
         recursive: true,
     };
-    let changed = engine.change_permissions(&caller("alice"), vec![change]).unwrap().remove(0);
+    let changed = engine
+        .change_permissions(&caller("alice"), &[change])
+        .unwrap()
+        .remove(0);
     assert_eq!(done(changed).left, 0);
 }
 
 /// A file with attributes of both halves.
-pub fn image(at: &str, modality: &str, age: i64, name: &str) -> NewEntry {
+pub(crate) fn image(at: &str, modality: &str, age: i64, name: &str) -> NewEntry {
     NewEntry {
         parents: true,
         replicas: vec![
@@ -220,7 +230,7 @@ pub fn image(at: &str, modality: &str, age: i64, name: &str) -> NewEntry {
     }
 }
 
-pub fn all(make: &dyn Fn() -> Database) {
+pub(crate) fn all(make: &dyn Fn() -> Database) {
     names_and_what_is_refused(make());
     halves_are_apart(make());
     values_are_values(make());
@@ -249,9 +259,19 @@ fn names_and_what_is_refused(database: Database) {
     assert_eq!(done(create(&engine, "alice", deep.clone())), Created::Known);
     let other = NewEntry { size: Some(6), ..deep };
     assert_eq!(problem(create(&engine, "alice", other)), ProblemKind::Conflict);
-    assert_eq!(problem(create(&engine, "alice", file("/myvo/a/b/c/d"))), ProblemKind::Conflict);
-    assert_eq!(problem(create(&engine, "alice", file("/myvo/x/y"))), ProblemKind::NotFound);
-    for name in ["/myvo/a/'; DROP TABLE entries; --", "/myvo/a/%_\\\"", "/myvo/a/ü\u{1F600}"] {
+    assert_eq!(
+        problem(create(&engine, "alice", file("/myvo/a/b/c/d"))),
+        ProblemKind::Conflict
+    );
+    assert_eq!(
+        problem(create(&engine, "alice", file("/myvo/x/y"))),
+        ProblemKind::NotFound
+    );
+    for name in [
+        "/myvo/a/'; DROP TABLE entries; --",
+        "/myvo/a/%_\\\"",
+        "/myvo/a/ü\u{1F600}",
+    ] {
         assert_eq!(done(create(&engine, "alice", file(name))), Created::New);
     }
     assert_eq!(listed(&engine, "alice", "/", false), ["/myvo"]);
@@ -284,8 +304,14 @@ fn names_and_what_is_refused(database: Database) {
         ..Change::default()
     };
     assert_eq!(problem(change(&engine, "alice", late)), ProblemKind::Conflict);
-    assert_eq!(problem(remove(&engine, "alice", "/myvo/z", false)), ProblemKind::Conflict);
-    assert_eq!(problem(remove(&engine, "stranger", "/myvo/z", true)), ProblemKind::NotFound);
+    assert_eq!(
+        problem(remove(&engine, "alice", "/myvo/z", false)),
+        ProblemKind::Conflict
+    );
+    assert_eq!(
+        problem(remove(&engine, "stranger", "/myvo/z", true)),
+        ProblemKind::NotFound
+    );
     assert_eq!(done(remove(&engine, "alice", "/myvo/z", true)), 6);
     assert_eq!(listed(&engine, "alice", "/", true), ["/myvo"]);
     assert_eq!(done(remove(&engine, "alice", "/myvo", false)), 1);
@@ -302,7 +328,10 @@ fn halves_are_apart(database: Database) {
     assert_eq!((seen.replicas.len(), seen.identifying.len()), (2, 2));
     let seen = done(show(&engine, "bob", "/myvo/s/1"));
     assert_eq!(seen.attributes.keys().collect::<Vec<_>>(), ["age", "modality"]);
-    assert_eq!((seen.replicas.len(), seen.identifying.len(), seen.records.identifying), (1, 0, None));
+    assert_eq!(
+        (seen.replicas.len(), seen.identifying.len(), seen.records.identifying),
+        (1, 0, None)
+    );
     // Found by the whole name in any case, by the beginning of its parts, by the exact number.
     for query in [
         format!("patient_name = 'mül-{PLANTED}^anna'"),
@@ -334,12 +363,18 @@ fn halves_are_apart(database: Database) {
         serde_json::to_string(&self::change(&engine, "bob", change)).unwrap()
     };
     as_unknown(&set("patient_name"), &set("patient_nama"));
-    let schema = engine.schema(&caller("bob"), &SchemaQuestion { path: path("/myvo/s") }).unwrap();
+    let schema = engine
+        .schema(&caller("bob"), &SchemaQuestion { path: path("/myvo/s") })
+        .unwrap();
     assert!(schema.attributes.iter().all(|known| known.half == Part::Anonymous));
     // Where the collection may be read but not one of its files, that one is unknown, also under NOT and IS NULL.
     grant(&engine, "/myvo", Part::Identifying, "bob", "g");
     grant(&engine, "/myvo/s/2", Part::Identifying, "bob", "");
-    for query in ["patient_name IS NULL", "patient_name IS NOT NULL", "patient_name <> 'x'"] {
+    for query in [
+        "patient_name IS NULL",
+        "patient_name IS NOT NULL",
+        "patient_name <> 'x'",
+    ] {
         assert!(!names(&engine, "bob", query).contains(&"/myvo/s/2".into()), "{query}");
     }
     assert_eq!(names(&engine, "bob", "patient_name <> 'x' OR age = 43").len(), 2);
@@ -377,15 +412,28 @@ fn values_are_values(database: Database) {
         done(create(&engine, "alice", new));
         let quoted = value.replace('\'', "''");
         let expected = [format!("/myvo/{number}")];
-        assert_eq!(names(&engine, "bob", &format!("modality = '{quoted}'")), expected, "{value}");
-        assert_eq!(names(&engine, "bob", &format!("tags = '{quoted}'")), expected, "{value}");
+        assert_eq!(
+            names(&engine, "bob", &format!("modality = '{quoted}'")),
+            expected,
+            "{value}"
+        );
+        assert_eq!(
+            names(&engine, "bob", &format!("tags = '{quoted}'")),
+            expected,
+            "{value}"
+        );
         let entry = done(show(&engine, "bob", &expected[0]));
         assert_eq!(entry.attributes["modality"], text(value));
         assert_eq!(entry.attributes["dose"], Value::Float(2.0));
-        let Value::Text(remark) = &entry.attributes["remark"] else { panic!() };
+        let Value::Text(remark) = &entry.attributes["remark"] else {
+            panic!()
+        };
         assert!(remark.starts_with(value) && remark.len() > 65_000);
     }
-    assert_eq!(names(&engine, "bob", "tags = 'all' AND taken = '2024-02-29'").len(), nasty.len());
+    assert_eq!(
+        names(&engine, "bob", "tags = 'all' AND taken = '2024-02-29'").len(),
+        nasty.len()
+    );
     let too_long = NewEntry {
         attributes: Attributes::from([("remark".into(), text(&"y".repeat(65_537)))]),
         ..file("/myvo/long")
@@ -454,7 +502,10 @@ fn operations_are_their_owners(database: Database) {
         assert_eq!(done(create(&engine, "alice", new)), Created::Known);
         assert_eq!(listed(&engine, "alice", "/myvo", true).len(), 3);
         assert!(listed(&engine, "bob", "/myvo", true).is_empty());
-        assert_eq!(problem(show(&engine, "bob", &format!("/myvo/op{number}"))), ProblemKind::NotFound);
+        assert_eq!(
+            problem(show(&engine, "bob", &format!("/myvo/op{number}"))),
+            ProblemKind::NotFound
+        );
         assert!(names(&engine, "bob", "").is_empty() && names(&engine, "alice", "").len() == 1);
         let open = engine.operations(&caller("alice")).unwrap();
         assert_eq!((open[0].id.as_str(), open[0].entries), (id.as_str(), 3));
@@ -479,8 +530,9 @@ fn permissions_are_decided_and_changed(database: Database) {
         done(engine.permissions(&caller(who), &[question]).unwrap().remove(0))
     };
     // Who makes a name in somebody's directory owns it, with the directory's record.
-    assert_eq!(shown("alice", "/myvo/s/2").records.name.owner, "/CN=bob");
     let owned = shown("bob", "/myvo/s/2");
+    assert_eq!(owned.records.name.owner, "/CN=bob");
+    assert_eq!(problem(show(&engine, "alice", "/myvo/s/2")), ProblemKind::NotFound);
     assert_eq!(owned.granted.len(), 3);
     let seen = shown("bob", "/myvo/s/1");
     assert!(seen.records.identifying.is_none() && !seen.granted.contains_key(&Part::Identifying));
@@ -495,13 +547,22 @@ fn permissions_are_decided_and_changed(database: Database) {
             },
             recursive: false,
         };
-        engine.change_permissions(&caller(who), vec![change]).unwrap().remove(0)
+        engine.change_permissions(&caller(who), &[change]).unwrap().remove(0)
     };
     let name = shown("alice", "/myvo/s/1").records.name;
-    assert_eq!(problem(change("alice", Part::Name, name.clone(), name.version)), ProblemKind::Conflict);
-    assert_eq!(problem(change("stranger", Part::Name, name.clone(), 2)), ProblemKind::NotFound);
+    assert_eq!(
+        problem(change("alice", Part::Name, name.clone(), name.version)),
+        ProblemKind::Conflict
+    );
+    assert_eq!(
+        problem(change("stranger", Part::Name, name.clone(), 2)),
+        ProblemKind::NotFound
+    );
     let identifying = shown("alice", "/myvo/s/1").records.identifying.unwrap();
-    assert_eq!(problem(change("bob", Part::Identifying, identifying.clone(), 2)), ProblemKind::NotFound);
+    assert_eq!(
+        problem(change("bob", Part::Identifying, identifying.clone(), 2)),
+        ProblemKind::NotFound
+    );
     // An administrator changes permissions, and gives nobody what reads.
     let mut theirs = identifying.clone();
     theirs.acl.push(AclEntry {
@@ -509,7 +570,10 @@ fn permissions_are_decided_and_changed(database: Database) {
         permissions: "g".parse().unwrap(),
     });
     let version = identifying.version + 1;
-    assert_eq!(problem(change("admin", Part::Identifying, theirs.clone(), version)), ProblemKind::Invalid);
+    assert_eq!(
+        problem(change("admin", Part::Identifying, theirs.clone(), version)),
+        ProblemKind::Invalid
+    );
     assert_eq!(done(change("alice", Part::Identifying, theirs, version)).changed, 1);
     // What `l` alone lets see.
     let mut weak = name.clone();
@@ -523,8 +587,14 @@ fn permissions_are_decided_and_changed(database: Database) {
         size: Some(1),
         ..Change::default()
     };
-    assert_eq!(problem(self::change(&engine, "stranger", touch)), ProblemKind::NotAllowed);
-    assert_eq!(problem(remove(&engine, "stranger", "/myvo/s/1", false)), ProblemKind::NotAllowed);
+    assert_eq!(
+        problem(self::change(&engine, "stranger", touch)),
+        ProblemKind::NotAllowed
+    );
+    assert_eq!(
+        problem(remove(&engine, "stranger", "/myvo/s/1", false)),
+        ProblemKind::NotAllowed
+    );
     // Thumbnails go with the anonymous half.
     engine.put_thumbnail(&caller("alice"), "/myvo/s/1", b"sealed").unwrap();
     assert_eq!(engine.thumbnail(&caller("bob"), "/myvo/s/1").unwrap(), b"sealed");
@@ -549,11 +619,17 @@ fn schemas_branch(database: Database) {
     };
     let field = || definition("field_strength", Type::Float, Part::Anonymous, None);
     // Whoever does not know one half may not change what both share.
-    assert_eq!(change("bob", vec![field()], &[]).unwrap_err().kind, ProblemKind::NotAllowed);
+    assert_eq!(
+        change("bob", vec![field()], &[]).unwrap_err().kind,
+        ProblemKind::NotAllowed
+    );
     let schema = change("alice", vec![field()], &["dose", "patient_id"]).unwrap();
     assert_eq!((schema.path, schema.attributes.len()), (path("/myvo/s"), 7));
     let seen = done(show(&engine, "alice", "/myvo/s/1"));
-    assert_eq!(seen.attributes.keys().collect::<Vec<_>>(), ["age", "modality", "patient_name", "tags"]);
+    assert_eq!(
+        seen.attributes.keys().collect::<Vec<_>>(),
+        ["age", "modality", "patient_name", "tags"]
+    );
     let here = |query: &str| {
         let search = Search {
             from: "/myvo/s".into(),
@@ -561,13 +637,22 @@ fn schemas_branch(database: Database) {
         };
         found(&engine, "alice", &search).map(|rows| rows.len())
     };
-    assert_eq!(here("modality = 'MR' AND tags = 't' AND patient_name LIKE 'mill%'"), Ok(1));
+    assert_eq!(
+        here("modality = 'MR' AND tags = 't' AND patient_name LIKE 'mill%'"),
+        Ok(1)
+    );
     assert_eq!(here("field_strength IS NULL"), Ok(1));
     assert!(here("dose = 1").is_err() && here("patient_id = 'x'").is_err());
     // The one above goes on with its own.
-    assert_eq!(names(&engine, "alice", "dose IS NULL AND patient_name LIKE 'smi%'"), ["/myvo/r/1"]);
+    assert_eq!(
+        names(&engine, "alice", "dose IS NULL AND patient_name LIKE 'smi%'"),
+        ["/myvo/r/1"]
+    );
     let twice = definition("FIELD_strength", Type::Integer, Part::Anonymous, None);
-    assert_eq!(change("alice", vec![twice], &[]).unwrap_err().kind, ProblemKind::Conflict);
+    assert_eq!(
+        change("alice", vec![twice], &[]).unwrap_err().kind,
+        ProblemKind::Conflict
+    );
     for name in ["select", "a b", "1a", "name", "order", "x'; --"] {
         let wrong = definition(name, Type::String, Part::Anonymous, None);
         let refused = change("alice", vec![wrong], &[]).map_err(|problem| problem.kind);
@@ -592,7 +677,7 @@ fn what_is_taken_away_is_not_shown_any_more(database: Database) {
         parents: true,
         ..file(&format!("/myvo/s/{number:04}"))
     });
-    for answer in engine.create(&caller("alice"), many.collect()).unwrap() {
+    for answer in engine.create(&caller("alice"), &many.collect::<Vec<_>>()).unwrap() {
         done(answer);
     }
     let who = caller("bob");
@@ -623,23 +708,32 @@ fn the_log_says_who_and_never_what(database: Database) {
     let text = serde_json::to_string(&lines).unwrap();
     assert!(!text.contains(PLANTED) && !text.contains("secret"), "{text}");
     let count = |operation: &str, dn: &str| {
-        let of = lines.iter().filter(|line| line.operation == operation && line.dn == format!("/CN={dn}"));
+        let of = lines
+            .iter()
+            .filter(|line| line.operation == operation && line.dn == format!("/CN={dn}"));
         of.count()
     };
-    assert_eq!((count("show", "alice"), count("show", "bob"), count("search", "alice")), (1, 0, 1));
+    assert_eq!(
+        (count("show", "alice"), count("show", "bob"), count("search", "alice")),
+        (1, 0, 1)
+    );
     assert_eq!((count("permissions", "alice"), count("remove", "stranger")), (2, 1));
     engine.sign_audit();
     let whole = engine.verify_audit(&[]).unwrap().unwrap();
-    assert_eq!((whole.head.sequence, whole.signed_to), (lines.len() as i64, lines.len() as i64));
+    assert_eq!(
+        (whole.head.sequence, whole.signed_to),
+        (lines.len() as i64, lines.len() as i64)
+    );
     let tampered: Result<(), mdm_catalog::database::DatabaseError> = engine.database().write(|sql| {
-        sql.execute("UPDATE audit SET outcome = 'x' WHERE sequence = 2", &[]).map(drop)
+        sql.execute("UPDATE audit SET outcome = 'x' WHERE sequence = 2", &[])
+            .map(drop)
     });
     tampered.unwrap();
     assert!(engine.verify_audit(&[]).unwrap().is_err());
 }
 
 /// What a caller gets who has nothing to do with the identifying half, but for times.
-pub fn all_that_bob_gets(engine: &Engine, queries: &[String]) -> String {
+pub(crate) fn all_that_bob_gets(engine: &Engine, queries: &[String]) -> String {
     let without_times = |mut value: serde_json::Value| {
         let mut clean = |entry: &mut serde_json::Value| {
             for field in ["created_at", "modified_at"] {
@@ -662,7 +756,10 @@ pub fn all_that_bob_gets(engine: &Engine, queries: &[String]) -> String {
     let listing = engine.list(&caller("bob"), &question).unwrap();
     for entry in &listing.entries {
         let shown = done(show(engine, "bob", entry.path.as_str()));
-        said.insert(entry.path.to_string(), without_times(serde_json::to_value(shown).unwrap()));
+        said.insert(
+            entry.path.to_string(),
+            without_times(serde_json::to_value(shown).unwrap()),
+        );
     }
     said.insert("list".into(), without_times(serde_json::to_value(&listing).unwrap()));
     for query in queries {
@@ -677,7 +774,10 @@ pub fn all_that_bob_gets(engine: &Engine, queries: &[String]) -> String {
         let counted = engine
             .begin_search(&caller("bob"), &count)
             .and_then(|progress| engine.search(&caller("bob"), &count, &progress));
-        said.insert(format!("{query} count"), format!("{:?}", counted.map(|chunk| chunk.counted)));
+        said.insert(
+            format!("{query} count"),
+            format!("{:?}", counted.map(|chunk| chunk.counted)),
+        );
     }
     serde_json::to_string(&said).unwrap()
 }
