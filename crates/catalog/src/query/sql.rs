@@ -101,7 +101,7 @@ pub fn counting(dialect: Dialect, resolved: &Resolved, scope: &Scope<'_>) -> Sta
             .map_or(Route::Order, |first| Route::First(*first)),
     };
     let mut builder = Builder::new(dialect, scope, route);
-    let conditions = builder.conditions(resolved, &[], None);
+    let conditions = builder.conditions(resolved, None);
     let from = builder.tables(&[]);
     builder.finish(format!("SELECT count(*) FROM {from} WHERE {conditions}"))
 }
@@ -351,7 +351,7 @@ fn statement(
     let mut columns: Vec<String> = select.iter().map(|column| (*column).to_owned()).collect();
     columns.extend(walk.keys.iter().map(|key| builder.key(key)));
     let from = builder.tables(&walk.keys);
-    let mut conditions = vec![builder.conditions(resolved, &walk.keys, walk.name_behind())];
+    let mut conditions = vec![builder.conditions(resolved, Some(walk))];
     conditions.extend(builder.beginning(walk));
     let order = builder.order(walk);
     let room = builder.bind(Datum::Integer(i64::try_from(room).unwrap_or(i64::MAX)));
@@ -410,8 +410,9 @@ impl<'a> Builder<'a> {
     }
 
     /// What every file must be that is found.
-    fn conditions(&mut self, resolved: &Resolved, keys: &[Key], behind: Option<(&str, bool)>) -> String {
-        let mut all = self.place(keys, behind);
+    fn conditions(&mut self, resolved: &Resolved, walk: Option<&Walk>) -> String {
+        let keys = walk.map_or(&[][..], |walk| walk.keys.as_slice());
+        let mut all = self.place(keys, walk.and_then(Walk::name_behind));
         all.extend(self.seen());
         for (index, predicate) in top(resolved).iter().enumerate() {
             if self.route == Route::First(index)
@@ -419,9 +420,47 @@ impl<'a> Builder<'a> {
             {
                 all.push(format!("e.id IN ({files})"));
             }
-            all.push(self.predicate(predicate));
+            all.push(match walk.and_then(|walk| self.range(predicate, walk)) {
+                Some(range) => range,
+                None => self.predicate(predicate),
+            });
         }
         all.join(" AND ")
+    }
+
+    /// A range of what the walk is ordered by, where it is walked by that: it begins and ends the walk. Where the page
+    /// before says where to begin, that bound stands for the range's own, as SQLite looks at one of each side alone.
+    fn range(&mut self, predicate: &Predicate, walk: &Walk) -> Option<String> {
+        let Predicate::Test {
+            column,
+            check,
+            holds: true,
+        } = predicate
+        else {
+            return None;
+        };
+        let key = walk.keys.first().filter(|key| key.column == Some(*column))?;
+        if self.route != Route::Order || !walks_values(&walk.keys) {
+            return None;
+        }
+        let is_begun = walk.shared.is_empty() && !walk.after.is_empty();
+        let plain = self.key(key);
+        let mut bound = |comparison: Comparison, value: &Datum| {
+            let is_lower = matches!(comparison, Comparison::Greater | Comparison::GreaterOrEqual);
+            let is_spent = is_begun && is_lower != key.descending && comparison != Comparison::Equal;
+            let expression = if is_spent { self.apart(&plain) } else { plain.clone() };
+            let value = self.bind(value.clone());
+            format!("{expression} {} {value}", comparison.sign())
+        };
+        match check {
+            Check::Compare(comparison, value) => Some(bound(*comparison, value)),
+            Check::Between(from, to) => {
+                let from = bound(Comparison::GreaterOrEqual, from);
+                let to = bound(Comparison::LessOrEqual, to);
+                Some(format!("{from} AND {to}"))
+            }
+            Check::In(_) | Check::Like(_) | Check::IsNull | Check::NamePart(_) => None,
+        }
     }
 
     /// Files of the schema below the directory, and behind the name that the walk begins at: SQLite looks at one bound of

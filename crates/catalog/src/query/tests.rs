@@ -1008,6 +1008,20 @@ fn sqlite_walks_along_indexes() {
             ],
         ),
         ("ORDER BY number", Some(&none), vec!["values_1_a2 (a2=? AND entry>?)"]),
+        (
+            "number BETWEEN 1 AND 5 ORDER BY number DESC",
+            None,
+            vec!["values_1_a2 (a2>? AND a2<?)", "values_1_a2 (a2=?)"],
+        ),
+        (
+            "number > 1 AND number <= 5 ORDER BY number",
+            Some(&number),
+            vec![
+                "values_1_a2 (a2=? AND entry>?)",
+                "values_1_a2 (a2>? AND a2<?)",
+                "values_1_a2 (a2=?)",
+            ],
+        ),
     ] {
         let plans = plans(&database, query, Route::Order, after);
         assert_eq!(plans.len(), steps.len(), "{query}");
