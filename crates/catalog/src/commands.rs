@@ -22,6 +22,7 @@ use hydra_service::settings::{CreationRule, Tls};
 use crate::backup::{self, BackupError, Catalog, Contents};
 use crate::columns::ColumnKeys;
 use crate::config::{self, ColumnKeySource, Config, ConfigError, DatabaseSource};
+use crate::database::postgres::{Postgres, Settings};
 use crate::database::sqlite::Sqlite;
 use crate::database::{Database, DatabaseError};
 use crate::engine::{Engine, OpenError, now};
@@ -123,6 +124,15 @@ struct Init {
     /// Folder of LSC files, by which VOMS servers are believed [default: /etc/grid-security/vomsdir]
     #[arg(long, value_name = "DIR")]
     voms_dir: Option<PathBuf>,
+    /// Keep names and attributes in this PostgreSQL database, which has no tables yet, and not in a SQLite file
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The file of the database's password
+    #[arg(long, value_name = "FILE", requires = "database")]
+    database_password_file: Option<PathBuf>,
+    /// The authorities that may sign the certificate of the database's server, PEM
+    #[arg(long, value_name = "FILE", requires = "database")]
+    database_authorities: Option<PathBuf>,
     /// Let PRINCIPAL (a DN or an FQAN) make directories at the top that begin with PREFIX; may be repeated
     #[arg(long, value_name = "PREFIX=PRINCIPAL")]
     create: Vec<String>,
@@ -168,10 +178,10 @@ enum CatalogError {
     ColumnKey,
     #[error("there is a key `{0}` already: it may be another catalogue's")]
     KeyTaken(KeyId),
-    #[error("a PostgreSQL database is backed up by its own means")]
+#[error("a PostgreSQL database is backed up by its own means")]
     ByItsOwnMeans,
-    #[error("databases by URL are not served by this build")]
-    NoPostgres,
+    #[error("the database is no PostgreSQL database: an address begins with `postgres://`")]
+    NoAddress,
 }
 
 pub(crate) fn config_failure(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
@@ -194,9 +204,7 @@ fn init(arguments: &Init) -> Result<(), Failure> {
     let mut made = NewFolder::make(&arguments.dir).map_err(not_made)?;
     let key = new_column_key(arguments, &mut made)?;
     let keys = ColumnKeys::new(&key).map_err(|_| Failure::new(Code::Failed, CatalogError::ColumnKey))?;
-    let path = arguments.dir.join(DATABASE_NAME);
-    made.add(&path);
-    let database = Database::new(Sqlite::create(&path).map_err(database_failure)?);
+    let database = new_database(arguments, &mut made)?;
     Engine::found(&database, &name, &keys).map_err(database_failure)?;
     let config = arguments.dir.join(CONFIG_NAME);
     let text = config_text(arguments, &name, &rules);
@@ -204,6 +212,22 @@ fn init(arguments: &Init) -> Result<(), Failure> {
     made.keep();
     output::tell(&format!("catalogue `{name}` is ready"));
     output::print_line(&config.display().to_string())
+}
+
+/// A file in the folder, or tables in a PostgreSQL database that has none yet.
+fn new_database(arguments: &Init, made: &mut NewFolder) -> Result<Database, Failure> {
+    let Some(url) = &arguments.database else {
+        let path = arguments.dir.join(DATABASE_NAME);
+        made.add(&path);
+        return Ok(Database::new(Sqlite::create(&path).map_err(database_failure)?));
+    };
+    let source = DatabaseSource::Postgres {
+        url: url.clone(),
+        password_file: arguments.database_password_file.clone(),
+        authorities: arguments.database_authorities.clone(),
+    };
+    let postgres = Postgres::create(postgres_settings(&source)?);
+    Ok(Database::new(postgres.map_err(database_failure)?))
 }
 
 fn new_column_key(arguments: &Init, made: &mut NewFolder) -> Result<Key, Failure> {
@@ -275,6 +299,10 @@ fn config_text(arguments: &Init, name: &str, rules: &[(String, String)]) -> Stri
             quoted(KEY_NAME)
         ),
     };
+    let stated = |name: &str, path: &Option<PathBuf>, usual: &str| match path {
+        Some(path) => format!("{name} = {}", absolute(path)),
+        None => format!("# {name} = {}", quoted(usual)),
+    };
     let voms_dir = match &arguments.voms_dir {
         Some(folder) => format!("voms_dir = {}", absolute(folder)),
         None => format!("# voms_dir = {}", quoted(Voms::DIRECTORY)),
@@ -302,6 +330,11 @@ fn config_text(arguments: &Init, name: &str, rules: &[(String, String)]) -> Stri
          # certificate, or in a file of 32 bytes.\n\
          [column_key]\n\
          {column_key}\
+         \n\
+         # Of a PostgreSQL database: its password, and who may sign its server's certificate (not asked for on a socket).\n\
+         [postgres]\n\
+         {password_file}\n\
+         {authorities}\n\
          \n\
          [tls]\n\
          certificate = {certificate}\n\
@@ -339,7 +372,13 @@ fn config_text(arguments: &Init, name: &str, rules: &[(String, String)]) -> Stri
          {rules}",
         name = quoted(name),
         listen = quoted(arguments.listen),
-        database = quoted(DATABASE_NAME),
+        database = quoted(arguments.database.as_deref().unwrap_or(DATABASE_NAME)),
+        password_file = stated("password_file", &arguments.database_password_file, "database.password"),
+        authorities = stated(
+            "authorities",
+            &arguments.database_authorities,
+            "/etc/ssl/certs/ca-certificates.crt"
+        ),
         certificate = absolute(&arguments.certificate),
         key = absolute(&arguments.key),
         ca_dir = absolute(&arguments.ca_dir),
@@ -370,8 +409,31 @@ pub(crate) fn open_database(config: &Config) -> Result<Database, Failure> {
             }
             Ok(Database::new(sqlite))
         }
-        DatabaseSource::Url(_) => Err(config_failure(CatalogError::NoPostgres)),
+        DatabaseSource::Postgres { .. } => {
+            let postgres = Postgres::open(postgres_settings(&config.database)?);
+            Ok(Database::new(postgres.map_err(database_failure)?))
+        }
     }
+}
+
+/// How a PostgreSQL database is reached.
+fn postgres_settings(source: &DatabaseSource) -> Result<Settings, Failure> {
+    let DatabaseSource::Postgres {
+        url,
+        password_file,
+        authorities,
+    } = source
+    else {
+        return Err(config_failure(CatalogError::NoAddress));
+    };
+    let mut settings = Settings::new(url).map_err(config_failure)?;
+    if let Some(path) = password_file {
+        settings = settings.password_file(path).map_err(config_failure)?;
+    }
+    if let Some(path) = authorities {
+        settings = settings.authorities(path.clone());
+    }
+    Ok(settings)
 }
 
 /// Keeps a second process from serving a file; servers of one PostgreSQL database take turns there.
@@ -400,6 +462,7 @@ fn database_code(error: &DatabaseError) -> Code {
         DatabaseError::NotOurs
         | DatabaseError::OtherCatalog { .. }
         | DatabaseError::Newer { .. }
+        | DatabaseError::Exists
         | DatabaseError::IsBackup { .. } => Code::Config,
         _ => Code::Io,
     }

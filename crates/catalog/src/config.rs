@@ -28,6 +28,8 @@ struct File {
     #[serde(default = "default_database")]
     database: String,
     #[serde(default)]
+    postgres: PostgresTable,
+    #[serde(default)]
     max_database_bytes: u64,
     #[serde(default = "default_level")]
     log: String,
@@ -43,6 +45,13 @@ struct File {
     #[serde(default)]
     entries: EntryLimits,
     monitor: Option<Monitor>,
+}
+
+/// What the address of a PostgreSQL database does not say.
+#[derive(Debug, Default, Deserialize)]
+struct PostgresTable {
+    password_file: Option<PathBuf>,
+    authorities: Option<PathBuf>,
 }
 
 fn default_database() -> String {
@@ -124,8 +133,15 @@ pub struct Config {
 pub enum DatabaseSource {
     /// A SQLite file.
     File(PathBuf),
-    /// A PostgreSQL database, `postgres://…` or `host=…`.
-    Url(String),
+    /// A PostgreSQL database.
+    Postgres {
+        /// `postgres://…` or `host=…`
+        url: String,
+        /// The file of its password.
+        password_file: Option<PathBuf>,
+        /// The authorities that may sign its server's certificate, PEM.
+        authorities: Option<PathBuf>,
+    },
 }
 
 impl DatabaseSource {
@@ -133,7 +149,7 @@ impl DatabaseSource {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::Url(_) => None,
+            Self::Postgres { .. } => None,
         }
     }
 }
@@ -205,7 +221,7 @@ impl Config {
         };
         Ok(Self {
             listen,
-            database: database(&file.database, folder),
+            database: database(&file.database, &file.postgres, folder),
             max_database_bytes: file.max_database_bytes,
             log: file.log,
             column_key,
@@ -223,10 +239,15 @@ impl Config {
     }
 }
 
-fn database(text: &str, folder: &Path) -> DatabaseSource {
+fn database(text: &str, postgres: &PostgresTable, folder: &Path) -> DatabaseSource {
     let is_url = ["postgres://", "postgresql://", "host="];
     if is_url.iter().any(|start| text.starts_with(start)) {
-        DatabaseSource::Url(text.to_owned())
+        let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| folder.join(path));
+        DatabaseSource::Postgres {
+            url: text.to_owned(),
+            password_file: absolute(&postgres.password_file),
+            authorities: absolute(&postgres.authorities),
+        }
     } else {
         DatabaseSource::File(folder.join(text))
     }

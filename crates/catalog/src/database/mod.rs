@@ -4,6 +4,7 @@
 //!
 //! Placeholders are `?1`, `?2` … Where the two databases differ, [`Dialect`] has the words.
 
+pub mod postgres;
 pub mod schema;
 pub mod sqlite;
 
@@ -18,6 +19,12 @@ pub enum DatabaseError {
     /// SQLite says so.
     #[error("the database failed")]
     Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL says so, or there is no way to it.
+    #[error("the database failed")]
+    Postgres(#[source] postgres::PostgresError),
+    /// Where a new catalogue should be made.
+    #[error("there is a catalogue in this database already")]
+    Exists,
     /// Another process has it open.
     #[error("`{}` is in use by another process", path.display())]
     Locked {
@@ -78,6 +85,7 @@ impl DatabaseError {
     pub fn is_full(&self) -> bool {
         match self {
             Self::Sqlite(error) => sqlite::is_full(error),
+            Self::Postgres(error) => error.is_full(),
             _ => false,
         }
     }
@@ -281,7 +289,8 @@ pub trait Sql {
     /// [`DatabaseError`]
     fn execute(&self, sql: &str, data: &[Datum]) -> Result<u64, DatabaseError>;
 
-    /// Runs a statement and shows each row of the answer (of `… RETURNING` too).
+    /// Runs a statement and shows each row of the answer (of `… RETURNING` too). PostgreSQL's answers are taken in whole:
+    /// what could be long is asked for in pages.
     ///
     /// # Errors
     /// [`DatabaseError`], also what `each` answers.
