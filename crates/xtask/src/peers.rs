@@ -36,6 +36,8 @@ const DEBIAN: &[(&str, &str)] = &[
     ("gfal-copy", "gfal2-plugin-gridftp"),
     ("gfal-copy", "gfal2-plugin-file"),
     ("gfal-bringonline", "gfal2-plugin-http"),
+    ("postgres", "postgresql"),
+    ("createdb", "postgresql-client"),
 ];
 
 /// What comes from PyPI: the licence checker as a prebuilt program, the second implementation of sealed files, and DICOM
@@ -151,7 +153,15 @@ fn debian() -> Result<(), ChoreError> {
 
 /// On the search path, or where Debian keeps servers: that folder is not on every user's path.
 fn is_installed(program: &str) -> bool {
-    on_path(program) || Path::new("/usr/sbin").join(program).is_file()
+    on_path(program) || Path::new("/usr/sbin").join(program).is_file() || is_of_postgresql(program)
+}
+
+/// Debian keeps the programs of PostgreSQL in a folder for each version, out of the search path.
+fn is_of_postgresql(program: &str) -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions
+        .map(|version| version.path().join("bin").join(program))
+        .any(|path| path.is_file())
 }
 
 fn python_has_venv() -> bool {
