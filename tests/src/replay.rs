@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     ("sealed_file", sealed_file),
     ("dicom_file", dicom_file),
     ("recall_line", recall_line),
+    ("catalog_query", catalog_query),
 ];
 
 /// The body of a request of any operation: what is read is written back as what reads the same.
@@ -455,4 +456,87 @@ pub fn recall_line(data: &[u8]) {
     frame::<FromPlace>(data);
     json::<Ask>(data);
     json::<Answer>(data);
+}
+
+/// A search of the catalogue: what is read is printed as what reads the same, and no text of it becomes SQL.
+pub fn catalog_query(data: &[u8]) {
+    use mdm_catalog::LogicalName;
+    use mdm_catalog::database::Dialect;
+    use mdm_catalog::query::resolve::SchemaAttributes;
+    use mdm_catalog::query::sql::{Page, Route, statements};
+    use mdm_catalog::query::{Scope, Tokens, parse, resolve};
+    use mdm_catalog::wire::{AttributeDefinition, Part, Type};
+    struct Plain;
+    impl Tokens for Plain {
+        fn whole(&self, _: i64, value: &str) -> Vec<u8> {
+            value.as_bytes().to_vec()
+        }
+        fn name_part(&self, _: i64, part: &str) -> Vec<u8> {
+            part.as_bytes().to_vec()
+        }
+    }
+    let Ok(query) = parse(&String::from_utf8_lossy(data)) else {
+        return;
+    };
+    let again = parse(&query.to_string()).expect("what we print can be read");
+    assert_eq!(again, query);
+    let attribute = |(number, (name, kind, half, dicom)): (i64, (&str, Type, Part, Option<&str>))| {
+        let definition = AttributeDefinition {
+            name: name.to_owned(),
+            kind,
+            half,
+            indexed: true,
+            dicom: dicom.map(str::to_owned),
+        };
+        (number, definition)
+    };
+    let definitions = [
+        ("a", Type::String, Part::Anonymous, Some("Modality")),
+        ("b", Type::Integer, Part::Anonymous, None),
+        ("c", Type::Float, Part::Anonymous, None),
+        ("d", Type::Date, Part::Anonymous, Some("StudyDate")),
+        ("e", Type::Time, Part::Anonymous, None),
+        ("f", Type::List, Part::Anonymous, None),
+        ("g", Type::String, Part::Identifying, Some("PatientName")),
+    ];
+    let attributes = SchemaAttributes {
+        attributes: (1..).zip(definitions).map(attribute).collect(),
+        identifying: true,
+    };
+    let Ok(resolved) = resolve(&query, &attributes) else {
+        return;
+    };
+    let scope = Scope {
+        from: &LogicalName::root(),
+        schema: Some(1),
+        names: &[1],
+        anonymous: &[1],
+        identifying: &[1],
+        operations: &[],
+        tokens: &Plain,
+    };
+    let page = Page {
+        select: &["e.path"],
+        after: None,
+        files: 10,
+    };
+    for (dialect, route) in [
+        (Dialect::Sqlite, Route::Order),
+        (Dialect::Sqlite, Route::First(0)),
+        (Dialect::Postgres, Route::Free),
+    ] {
+        for statement in statements(dialect, &resolved, &scope, route, &page) {
+            let is_ours = |letter: char| letter.is_ascii_alphanumeric() || " _.,()=<>?+*'\\".contains(letter);
+            assert!(statement.text.chars().all(is_ours), "{}", statement.text);
+            let texts = statement.text.matches('\'').count();
+            assert_eq!(
+                texts,
+                2 * statement.text.matches("ESCAPE '\\'").count(),
+                "{}",
+                statement.text
+            );
+            let placeholders = statement.text.matches('?').count();
+            assert!(placeholders >= statement.data.len(), "{}", statement.text);
+        }
+    }
 }
