@@ -178,7 +178,7 @@ enum CatalogError {
     ColumnKey,
     #[error("there is a key `{0}` already: it may be another catalogue's")]
     KeyTaken(KeyId),
-#[error("a PostgreSQL database is backed up by its own means")]
+    #[error("a PostgreSQL database is backed up by its own means")]
     ByItsOwnMeans,
     #[error("the database is no PostgreSQL database: an address begins with `postgres://`")]
     NoAddress,
