@@ -33,6 +33,15 @@ struct File {
     #[serde(default)]
     daemon: DaemonTable,
     receive: Option<ReceiveTable>,
+    #[serde(default)]
+    catalog: CatalogTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct CatalogTable {
+    url: Option<String>,
+    #[serde(default)]
+    doors: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -247,6 +256,10 @@ pub struct Config {
     pub log: String,
     /// What is taken from those who push images.
     pub receive: Option<ReceiveConfig>,
+    /// The catalogue that is told of what is catalogued.
+    pub catalog: Option<String>,
+    /// URLs of the storage element's doors, without the names of files.
+    pub doors: Vec<String>,
 }
 
 impl Config {
@@ -297,11 +310,21 @@ impl Config {
         if file.queue.workers == Some(0) {
             faults.push("`queue.workers`: at least 1".to_owned());
         }
+        if file
+            .catalog
+            .url
+            .as_deref()
+            .is_some_and(|url| !url.starts_with("https://"))
+        {
+            faults.push("`catalog.url`: it does not begin with `https://`".to_owned());
+        }
         let (Some(pacs), Some((deid, secret)), Some(names), true) = (pacs, deid, names, faults.is_empty()) else {
             return Err(faults);
         };
         Ok(Self {
             receive,
+            catalog: file.catalog.url,
+            doors: file.catalog.doors,
             workers: file.queue.workers.unwrap_or(pacs.associations),
             pacs,
             deid,

@@ -22,6 +22,7 @@ use hydra_cli::{Code, Failure, output};
 use hydra_core::sealed;
 
 use crate::CONFIG;
+use crate::catalogued::Catalogued;
 use crate::config::{Config, Place};
 use crate::database::{Database, DatabaseError, now_ms};
 use crate::destination::{Destination, Folder};
@@ -29,6 +30,7 @@ use crate::door::{self, Ends};
 use crate::engine::{Item, Recall, Series, Settled, Stop, Teller, Tools, Waiting};
 use crate::errors::chain;
 use crate::evict;
+use crate::herald;
 use crate::keys::Keys;
 use crate::ledger::{database_failure, open_or_make};
 use crate::line::Reason;
@@ -167,6 +169,9 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
         threads.push(daemon.thread("worker", Daemon::work).map_err(start)?);
     }
     threads.push(daemon.thread("keeper", Daemon::keep).map_err(start)?);
+    if daemon.config.catalog.is_some() {
+        threads.push(daemon.thread("herald", Daemon::tell_catalog).map_err(start)?);
+    }
     tracing::info!(daemon = daemon.owner.id, pacs = daemon.source.peer(), "started");
     output::print_line("started")?;
     tokio::select! {
@@ -369,6 +374,13 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(50).min(lease));
         }
+    }
+
+    /// Tells the catalogue what became of what stands in it.
+    fn tell_catalog(&self) {
+        let Some(url) = &self.config.catalog else { return };
+        let catalogued = Catalogued::new(Arc::clone(&self.database));
+        herald::run(&catalogued, &mut herald::Catalog::new(url), &self.cancel);
     }
 
     fn round(&self) -> Result<(), DatabaseError> {

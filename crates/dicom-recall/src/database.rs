@@ -18,7 +18,8 @@ const NORMAL: i64 = 1;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What each version of the schema adds.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE instances(
     name TEXT PRIMARY KEY,
@@ -64,7 +65,49 @@ CREATE INDEX requests_change ON requests(change);
 CREATE TABLE evictions(name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE changes(kind TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO changes VALUES ('instances', 0), ('requests', 0);
-"];
+",
+    "
+CREATE TABLE registrations(
+    id TEXT PRIMARY KEY,
+    what TEXT NOT NULL,
+    into_path TEXT NOT NULL,
+    state TEXT NOT NULL,
+    began_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE registration_keys(
+    id TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    registration_id TEXT,
+    PRIMARY KEY (id, key_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE registration_names(
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (id, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX instances_key ON instances(key_id);
+CREATE TABLE catalogued(name TEXT PRIMARY KEY, path TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox(
+    name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    next_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER told_of_change AFTER UPDATE OF size, sha256, on_disk ON instances
+WHEN (NEW.size IS NOT OLD.size OR NEW.sha256 IS NOT OLD.sha256 OR NEW.on_disk IS NOT OLD.on_disk)
+    AND EXISTS (SELECT 1 FROM catalogued WHERE name = NEW.name)
+BEGIN
+    INSERT INTO outbox VALUES (NEW.name, 1, 0, 0)
+    ON CONFLICT(name) DO UPDATE SET version = version + 1, tries = 0, next_at = 0;
+END;
+CREATE TRIGGER told_of_what_is_known AFTER INSERT ON catalogued
+WHEN EXISTS (SELECT 1 FROM instances WHERE name = NEW.name AND (size IS NOT NULL OR on_disk = 1))
+BEGIN
+    INSERT INTO outbox VALUES (NEW.name, 1, 0, 0)
+    ON CONFLICT(name) DO UPDATE SET version = version + 1, tries = 0, next_at = 0;
+END;
+",
+];
 
 /// The schema that this version writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;

@@ -114,11 +114,19 @@ impl Keys {
     /// # Errors
     /// Where there is none that we may use.
     pub fn ensure(&self, name: &str) -> Result<bool, Failure> {
+        self.registered_now(name).map(|registration| registration.is_some())
+    }
+
+    /// As [`Keys::ensure`], and answers which registration is new.
+    ///
+    /// # Errors
+    /// As for [`Keys::ensure`].
+    pub fn registered_now(&self, name: &str) -> Result<Option<RegistrationId>, Failure> {
         let key_id = new_key_id(name).map_err(|error| bad_key_id(name, error))?;
         let registered = self.session.hydra.register(&key_id, RegisterOptions::default());
         match self.session.wait(registered) {
-            Ok(_) => Ok(true),
-            Err(RegisterError::Exists { unfinished: false, .. }) => self.key(name).map(|_| false),
+            Ok(registered) => Ok(Some(registered.registration_id)),
+            Err(RegisterError::Exists { unfinished: false, .. }) => self.key(name).map(|_| None),
             Err(error) => Err(failure::register(error)),
         }
     }

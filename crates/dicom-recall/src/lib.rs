@@ -16,6 +16,7 @@ pub use crate::args::{Check, Now};
 
 mod args;
 pub mod ask;
+pub mod catalogued;
 pub mod check;
 pub mod config;
 pub mod daemon;
@@ -23,8 +24,9 @@ pub mod database;
 pub mod destination;
 pub mod door;
 pub mod engine;
-mod errors;
+pub mod errors;
 pub mod evict;
+mod herald;
 pub mod hooks;
 pub mod hsm;
 pub mod intake;

@@ -144,7 +144,7 @@ pub(crate) fn nothing_found(source: &Source) -> Failure {
 }
 
 /// Reads `STUDY[/SERIES[/INSTANCE]]`.
-pub(crate) fn wanted(text: &str) -> Result<Wanted, Failure> {
+pub fn wanted(text: &str) -> Result<Wanted, Failure> {
     let parts: Result<Vec<Uid>, _> = text.split('/').map(Uid::new).collect();
     let usage = |error: String| hydra_cli::command::usage_error(format!("`{text}`: {error}"));
     let mut parts = parts.map_err(|error| usage(error.to_string()))?.into_iter();

@@ -393,7 +393,7 @@ fn record(transaction: &Transaction<'_>, file: &(String, u64, String)) -> Result
     Ok(recorded)
 }
 
-fn add(transaction: &Transaction<'_>, new: &Instance) -> Result<Added, DatabaseError> {
+pub(crate) fn add(transaction: &Transaction<'_>, new: &Instance) -> Result<Added, DatabaseError> {
     let query = format!("SELECT {COLUMNS} FROM instances WHERE name = ?1");
     let known = transaction
         .prepare_cached(&query)?

@@ -20,7 +20,8 @@ use crate::legacy::{self, Opener};
 use crate::operands::{self, Job, Plan};
 use crate::session::{Session, fetch_first};
 use crate::voice::Voice;
-use crate::work::{self, Outcome, Way, open_failure};
+pub use crate::work::open_failure;
+use crate::work::{self, Outcome, Way};
 use crate::{args, encrypt, failure, slice};
 
 /// Keys that are fetched at the same time: enough to hide the way to the stores, few enough to be no burden to them.

@@ -258,7 +258,7 @@ pub(crate) fn seal_failure(error: SealError) -> Failure {
 }
 
 /// A file that could not be opened.
-pub(crate) fn open_failure(error: OpenError) -> Failure {
+pub fn open_failure(error: OpenError) -> Failure {
     let exists = matches!(&error, OpenError::Output(OutputError::Exists { .. }));
     let failure = Failure::new(code_of(error.trouble()), error);
     if exists {

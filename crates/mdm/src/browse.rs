@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::attributes::shown;
 use crate::connection::{Catalog, done, entry_names, logical_name, worst};
+use crate::identify;
 
 /// List directories of the catalogue
 ///
@@ -46,6 +47,9 @@ pub struct Show {
     /// Logical file names, or `guid:…`
     #[arg(value_name = "LFN", required = true)]
     pub names: Vec<String>,
+    /// Say who is in these images and what the PACS calls them, where you may know
+    #[arg(long)]
+    pub identify: bool,
     #[command(flatten)]
     pub catalog: Catalog,
     #[command(flatten)]
@@ -172,6 +176,9 @@ pub fn show(args: &Show) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
     let names = entry_names(&args.names)?;
     let client = args.catalog.open()?;
+    if args.identify {
+        return identify::all(&client, &names, voice);
+    }
     let mut failures = Vec::new();
     let mut entries = Vec::new();
     for (name, answer) in names.iter().zip(client.show(&names)?) {

@@ -14,11 +14,17 @@ pub mod browse;
 pub mod change;
 pub mod connection;
 pub mod find;
+pub mod get;
 pub mod halves;
+pub mod headers;
+pub mod identify;
 pub mod lcg;
 pub mod mdcli;
+pub mod register;
 pub mod schema;
+pub mod steps;
 pub mod tape;
+pub mod withdraw;
 
 /// One of the commands that this program is.
 struct Command {
@@ -46,6 +52,12 @@ const COMMANDS: &[Command] = &[
         run: |arguments, examples| with(arguments, examples, find::find),
     },
     Command {
+        name: "mdm-get",
+        about: "get images, opened",
+        examples: get::EXAMPLES,
+        run: |arguments, examples| with(arguments, examples, get::get),
+    },
+    Command {
         name: "mdm-getacl",
         about: "show who may do what with name, halves and key",
         examples: access::GETACL_EXAMPLES,
@@ -62,6 +74,12 @@ const COMMANDS: &[Command] = &[
         about: "make directories",
         examples: change::MKDIR_EXAMPLES,
         run: |arguments, examples| with(arguments, examples, change::mkdir),
+    },
+    Command {
+        name: "mdm-register",
+        about: "register images of a PACS without copying them",
+        examples: register::EXAMPLES,
+        run: |arguments, examples| with(arguments, examples, register::register),
     },
     Command {
         name: "mdm-rm",
@@ -92,6 +110,12 @@ const COMMANDS: &[Command] = &[
         about: "show all that you may see of a file",
         examples: browse::SHOW_EXAMPLES,
         run: |arguments, examples| with(arguments, examples, browse::show),
+    },
+    Command {
+        name: "mdm-withdraw",
+        about: "remove a patient's images: keys, copies, names",
+        examples: withdraw::EXAMPLES,
+        run: |arguments, examples| with(arguments, examples, withdraw::withdraw),
     },
 ];
 
@@ -211,6 +235,9 @@ mod tests {
         access::SetAcl::command().debug_assert();
         browse::Ls::command().debug_assert();
         browse::Show::command().debug_assert();
+        get::Get::command().debug_assert();
+        register::Register::command().debug_assert();
+        withdraw::Withdraw::command().debug_assert();
         change::Mkdir::command().debug_assert();
         change::Rm::command().debug_assert();
         change::Set::command().debug_assert();

@@ -1,0 +1,469 @@
+//! What of the registered instances stands in a catalogue too: under which path, what the catalogue is still to be told of
+//! it, and which registrations are not at their end. In the same database as the registry, so that no change of it is
+//! forgotten: the outbox is filled by the database itself, whichever process makes the change.
+
+use std::sync::Arc;
+
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+
+use crate::database::{Database, DatabaseError, now_ms};
+use crate::registry::{Added, Instance, add};
+
+/// What the catalogue does not know is tried again that often: it may be of a registration that is under way.
+const TRIES: i64 = 12;
+/// The first pause before it is.
+const FIRST_PAUSE_MS: i64 = 5_000;
+const LONGEST_PAUSE_MS: i64 = 6 * 3_600_000;
+
+/// How far a registration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not at its end.
+    Open,
+    /// All of it is done.
+    Done,
+    /// All of it is taken back.
+    Undone,
+}
+
+impl State {
+    const NAMES: [(&str, Self); 3] = [("open", Self::Open), ("done", Self::Done), ("undone", Self::Undone)];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        let found = Self::NAMES.iter().find(|(_, state)| *state == self);
+        found.map_or("", |(word, _)| word)
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        let found = Self::NAMES.iter().find(|(name, _)| *name == word);
+        found.map(|(_, state)| *state)
+    }
+}
+
+/// A registration of several instances with a catalogue. It has original identifiers, and no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// 32 hexadecimal digits; the catalogue's operation has the same.
+    pub id: String,
+    /// What was to be registered, as its command had it.
+    pub what: String,
+    /// The directory.
+    pub into: String,
+    /// How far it is.
+    pub state: State,
+    /// When it began, in seconds since 1970.
+    pub began_at: i64,
+}
+
+/// A key that a registration made, or was about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeKey {
+    /// Its name.
+    pub key_id: String,
+    /// Which registration of it, once it was made.
+    pub registration_id: Option<String>,
+}
+
+/// What the catalogue is to be told of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Its name here.
+    pub name: String,
+    /// Its path in the catalogue.
+    pub path: String,
+    /// Of the sealed file.
+    pub size: Option<u64>,
+    /// Of the sealed file.
+    pub sha256: Option<String>,
+    /// Whether it is at the storage element.
+    pub on_disk: bool,
+    version: i64,
+}
+
+/// The side of the database that knows of a catalogue.
+pub struct Catalogued(Arc<Database>);
+
+impl Catalogued {
+    /// In `database`.
+    pub fn new(database: Arc<Database>) -> Self {
+        Self(database)
+    }
+
+    // --- registrations
+
+    /// Begins a registration; one that is known is open again.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn begin(&self, id: &str, what: &str, into: &str) -> Result<(), DatabaseError> {
+        let insert = "INSERT INTO registrations VALUES (?1, ?2, ?3, 'open', ?4)
+                      ON CONFLICT(id) DO UPDATE SET state = 'open'";
+        self.0.change(|transaction| {
+            transaction.execute(insert, params![id, what, into, now_ms() / 1000])?;
+            Ok(())
+        })
+    }
+
+    /// Says how far a registration is. Of one that is at its end no original identifiers are kept here.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn set_state(&self, id: &str, state: State) -> Result<(), DatabaseError> {
+        self.0.change(|transaction| {
+            let update = "UPDATE registrations SET state = ?2 WHERE id = ?1";
+            transaction.execute(update, params![id, state.word()])?;
+            if state != State::Open {
+                transaction.execute("UPDATE registrations SET what = '' WHERE id = ?1", [id])?;
+                transaction.execute("DELETE FROM registration_names WHERE id = ?1", [id])?;
+                transaction.execute("DELETE FROM registration_keys WHERE id = ?1", [id])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A registration.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn registration(&self, id: &str) -> Result<Option<Registration>, DatabaseError> {
+        let query = "SELECT id, what, into_path, state, began_at FROM registrations WHERE id = ?1";
+        let found = self.0.read(|connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            Ok(statement.query_row([id], registration).optional()?)
+        })?;
+        found.transpose()
+    }
+
+    /// Those that are not at their end, the oldest first.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn open_registrations(&self) -> Result<Vec<Registration>, DatabaseError> {
+        let query = "SELECT id, what, into_path, state, began_at FROM registrations WHERE state = 'open'
+                     ORDER BY began_at, id";
+        self.0.read(|connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            let rows = statement.query_map([], registration)?;
+            rows.map(|row| row?).collect()
+        })
+    }
+
+    /// A registration is about to make this key, or has made it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn add_key(&self, id: &str, key_id: &str, registration_id: Option<&str>) -> Result<(), DatabaseError> {
+        let insert = "INSERT INTO registration_keys VALUES (?1, ?2, ?3) ON CONFLICT(id, key_id)
+                      DO UPDATE SET registration_id = coalesce(excluded.registration_id, registration_id)";
+        self.0.change(|transaction| {
+            transaction.execute(insert, params![id, key_id, registration_id])?;
+            Ok(())
+        })
+    }
+
+    /// Whether anything else than this registration needs a key: another one that is open, or what others registered.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn is_used_elsewhere(&self, id: &str, key_id: &str) -> Result<bool, DatabaseError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM registration_keys WHERE key_id = ?2 AND id <> ?1)
+                         OR EXISTS (SELECT 1 FROM instances WHERE key_id = ?2 AND gone = 0 AND name NOT IN
+                             (SELECT name FROM registration_names WHERE id = ?1))";
+        self.0.read(|connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            Ok(statement.query_row([id, key_id], |row| row.get(0))?)
+        })
+    }
+
+    /// The keys that a registration made.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn keys(&self, id: &str) -> Result<Vec<MadeKey>, DatabaseError> {
+        let query = "SELECT key_id, registration_id FROM registration_keys WHERE id = ?1 ORDER BY key_id";
+        self.0.read(|connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            let rows = statement.query_map([id], |row| {
+                Ok(MadeKey {
+                    key_id: row.get(0)?,
+                    registration_id: row.get(1)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Registers instances under their paths in the catalogue, in one go; answers for each.
+    ///
+    /// # Errors
+    /// [`DatabaseError`], with nothing registered.
+    pub fn enter(&self, id: &str, instances: &[(Instance, String)]) -> Result<Vec<Added>, DatabaseError> {
+        self.0.change(|transaction| {
+            let mut all = Vec::with_capacity(instances.len());
+            for (instance, path) in instances {
+                let added = add(transaction, instance)?;
+                if added == Added::New {
+                    transaction
+                        .prepare_cached("INSERT OR IGNORE INTO registration_names VALUES (?1, ?2)")?
+                        .execute([id, &instance.name])?;
+                }
+                if added != Added::Taken {
+                    let insert = "INSERT INTO catalogued VALUES (?1, ?2)
+                                  ON CONFLICT(name) DO UPDATE SET path = excluded.path";
+                    transaction.prepare_cached(insert)?.execute([&instance.name, path])?;
+                }
+                all.push(added);
+            }
+            Ok(all)
+        })
+    }
+
+    /// The names that a registration entered and that were not there before, each with its path.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn names(&self, id: &str) -> Result<Vec<(String, String)>, DatabaseError> {
+        let query = "SELECT registration_names.name, coalesce(path, '') FROM registration_names
+                     LEFT JOIN catalogued USING (name) WHERE id = ?1 ORDER BY 1";
+        self.0.read(|connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The name of the file that is catalogued under a path.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn name_at(&self, path: &str) -> Result<Option<String>, DatabaseError> {
+        let query = "SELECT name FROM catalogued WHERE path = ?1";
+        self.0.read(|connection| {
+            let mut statement = connection.prepare(query)?;
+            Ok(statement.query_row([path], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// These are catalogued no more.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn forget(&self, names: &[String]) -> Result<(), DatabaseError> {
+        self.0.change(|transaction| {
+            for name in names {
+                for table in ["catalogued", "outbox"] {
+                    transaction
+                        .prepare_cached(&format!("DELETE FROM {table} WHERE name = ?1"))?
+                        .execute([name])?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    // --- the outbox
+
+    /// What the catalogue is to be told now: at most `limit`.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn news(&self, now_ms: i64, limit: usize) -> Result<Vec<News>, DatabaseError> {
+        let query = "SELECT outbox.name, path, size, sha256, on_disk, version FROM outbox
+                     JOIN catalogued USING (name) JOIN instances USING (name)
+                     WHERE next_at <= ?1 AND gone = 0 ORDER BY next_at, outbox.name LIMIT ?2";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.0.read(|connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            let rows = statement.query_map(params![now_ms, limit], |row| {
+                let size: Option<i64> = row.get(2)?;
+                Ok(News {
+                    name: row.get(0)?,
+                    path: row.get(1)?,
+                    size: size.map(i64::unsigned_abs),
+                    sha256: row.get(3)?,
+                    on_disk: row.get(4)?,
+                    version: row.get(5)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How much there is to tell, now or later.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn untold(&self) -> Result<u64, DatabaseError> {
+        self.0.read(|connection| {
+            let count: i64 = connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
+            Ok(count.unsigned_abs())
+        })
+    }
+
+    /// The catalogue was told of these; what changed meanwhile is told again.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn told(&self, news: &[News]) -> Result<(), DatabaseError> {
+        self.each(news, |one| {
+            let values = vec![Value::Text(one.name.clone()), Value::Integer(one.version)];
+            ("DELETE FROM outbox WHERE name = ?1 AND version = ?2", values)
+        })
+    }
+
+    /// The catalogue does not know these: they are told again later, and after some tries no more.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn unknown(&self, news: &[News], now_ms: i64) -> Result<(), DatabaseError> {
+        self.each(news, |one| {
+            let update = "UPDATE outbox SET tries = tries + 1,
+                              next_at = ?2 + min(?3, ?4 * (1 << min(tries, 20))) WHERE name = ?1";
+            let numbers = [now_ms, LONGEST_PAUSE_MS, FIRST_PAUSE_MS].map(Value::Integer);
+            let mut values = vec![Value::Text(one.name.clone())];
+            values.extend(numbers);
+            (update, values)
+        })?;
+        self.0.change(|transaction| {
+            transaction.execute("DELETE FROM outbox WHERE tries >= ?1", [TRIES])?;
+            Ok(())
+        })
+    }
+
+    fn each(
+        &self,
+        news: &[News],
+        statement: impl Fn(&News) -> (&'static str, Vec<Value>),
+    ) -> Result<(), DatabaseError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.0.change(|transaction| {
+            for one in news {
+                let (text, values) = statement(one);
+                transaction.prepare_cached(text)?.execute(params_from_iter(values))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn registration(row: &Row<'_>) -> rusqlite::Result<Result<Registration, DatabaseError>> {
+    let state: String = row.get(3)?;
+    let Some(state) = State::of(&state) else {
+        return Ok(Err(DatabaseError::Row { table: "registrations" }));
+    };
+    Ok(Ok(Registration {
+        id: row.get(0)?,
+        what: row.get(1)?,
+        into: row.get(2)?,
+        state,
+        began_at: row.get(4)?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::tests::{database, sample};
+    use crate::registry::{LocalRegistry, Registry};
+
+    fn entered(numbers: &[u32]) -> Vec<(Instance, String)> {
+        let one = |number: &u32| (sample(*number), format!("/myvo/images/{number}"));
+        numbers.iter().map(one).collect()
+    }
+
+    fn names(news: &[News]) -> Vec<(&str, Option<u64>, bool)> {
+        news.iter()
+            .map(|one| (one.path.as_str(), one.size, one.on_disk))
+            .collect()
+    }
+
+    #[test]
+    fn the_outbox_has_every_change_until_it_was_told() {
+        let (_folder, database) = database();
+        let (registry, catalogued) = (LocalRegistry::new(Arc::clone(&database)), Catalogued::new(database));
+        catalogued.begin("a", "1.2", "/myvo/images").unwrap();
+        let added = catalogued.enter("a", &entered(&[11, 12])).unwrap();
+        assert_eq!(added, [Added::New; 2]);
+        registry.add(&[sample(13)]).unwrap();
+        assert_eq!(catalogued.news(0, 9).unwrap(), []);
+        let file = |number: u32| (sample(number).name, 70, "a".repeat(64));
+        registry.record_placed(&[file(11), file(13)]).unwrap();
+        let news = catalogued.news(0, 9).unwrap();
+        assert_eq!(names(&news), [("/myvo/images/11", Some(70), true)]);
+        registry.set_on_disk(&[sample(11).name], false).unwrap();
+        // what was told is not what holds now
+        catalogued.told(&news).unwrap();
+        let news = catalogued.news(0, 9).unwrap();
+        assert_eq!(names(&news), [("/myvo/images/11", Some(70), false)]);
+        catalogued.told(&news).unwrap();
+        assert_eq!(catalogued.untold().unwrap(), 0);
+        // nothing changed
+        registry.set_on_disk(&[sample(11).name], false).unwrap();
+        assert_eq!(catalogued.untold().unwrap(), 0);
+        // what was recalled before it was catalogued is told too
+        catalogued.enter("a", &entered(&[13])).unwrap();
+        assert_eq!(
+            names(&catalogued.news(0, 9).unwrap()),
+            [("/myvo/images/13", Some(70), true)]
+        );
+        catalogued.forget(&[sample(13).name]).unwrap();
+        assert_eq!(catalogued.untold().unwrap(), 0);
+    }
+
+    #[test]
+    fn what_the_catalogue_does_not_know_is_told_some_times_more() {
+        let (_folder, database) = database();
+        let (registry, catalogued) = (LocalRegistry::new(Arc::clone(&database)), Catalogued::new(database));
+        catalogued.enter("a", &entered(&[11])).unwrap();
+        registry.set_on_disk(&[sample(11).name], true).unwrap();
+        let mut now = 0;
+        let mut tries = 0;
+        while catalogued.untold().unwrap() > 0 {
+            let news = catalogued.news(now, 9).unwrap();
+            if !news.is_empty() {
+                catalogued.unknown(&news, now).unwrap();
+                tries += 1;
+                assert_eq!(catalogued.news(now, 9).unwrap(), []);
+            }
+            now += 60_000;
+        }
+        assert_eq!(tries, TRIES);
+        assert!(now > 24 * 3_600_000 / 2, "{now}");
+    }
+
+    #[test]
+    fn a_registration_is_found_until_its_end_with_what_it_made_alone() {
+        let (_folder, database) = database();
+        let catalogued = Catalogued::new(database);
+        catalogued.enter("earlier", &entered(&[11])).unwrap();
+        catalogued.begin("a", "1.2", "/myvo/images").unwrap();
+        catalogued.add_key("a", "/eds/1", None).unwrap();
+        catalogued.add_key("a", "/eds/1", Some("r")).unwrap();
+        // a second run that finds the key does not forget that the first one made it
+        catalogued.add_key("a", "/eds/1", None).unwrap();
+        assert!(catalogued.is_used_elsewhere("a", &sample(11).key_id).unwrap());
+        assert!(!catalogued.is_used_elsewhere("a", "/eds/1").unwrap());
+        let made = MadeKey {
+            key_id: "/eds/1".to_owned(),
+            registration_id: Some("r".to_owned()),
+        };
+        assert_eq!(catalogued.keys("a").unwrap(), [made]);
+        let added = catalogued.enter("a", &entered(&[11, 12])).unwrap();
+        assert_eq!(added, [Added::Known, Added::New]);
+        let names = catalogued.names("a").unwrap();
+        assert_eq!(names, [(sample(12).name, "/myvo/images/12".to_owned())]);
+        assert_eq!(catalogued.name_at("/myvo/images/12").unwrap(), Some(sample(12).name));
+        let open = catalogued.open_registrations().unwrap();
+        assert!(open.len() == 1 && open[0].id == "a" && open[0].what == "1.2");
+        catalogued.set_state("a", State::Done).unwrap();
+        assert!(catalogued.open_registrations().unwrap().is_empty());
+        let done = catalogued.registration("a").unwrap().unwrap();
+        assert!(done.state == State::Done && done.what.is_empty());
+        assert!(catalogued.names("a").unwrap().is_empty() && catalogued.keys("a").unwrap().is_empty());
+        assert!(catalogued.registration("b").unwrap().is_none());
+    }
+}

@@ -1,0 +1,699 @@
+//! `mdm-register`: gives images of a PACS names, keys and a place in the catalogue, without copying them. The steps
+//! themselves are in [`crate::steps`]; the command is described in `docs/src/commands/mdm-register.md`.
+
+#![allow(
+    missing_docs,
+    reason = "a doc comment on a flattened group would become the help of the whole command"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Parser;
+use dicom_deid::Profile;
+use dicom_net::Wanted;
+use dicom_recall::CONFIG;
+use dicom_recall::catalogued::{Catalogued, Registration, State};
+use dicom_recall::config::Config;
+use dicom_recall::database::random_id;
+use dicom_recall::keys::Keys;
+use dicom_recall::ledger::{database_failure, open_or_make};
+use dicom_recall::names::{KeyPer, Template};
+use dicom_recall::now::{config_failure, wanted};
+use dicom_recall::pipeline::{self, Target};
+use dicom_recall::registry::{Instance, LocalRegistry};
+use dicom_recall::secret;
+use dicom_recall::source::Source;
+use eds::args::{Manners, Stores};
+use eds::failure::{self, Because};
+use eds::session::{Session, overrides, timestamp};
+use eds::storage::{Remote, args::Patience, failed, storage_url};
+use eds::voice::Voice;
+use hydra_cli::command::{Example, usage_error};
+use hydra_cli::progress::Progress;
+use hydra_cli::{Code, Failure, secret_input};
+use hydra_core::ids::RegistrationId;
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::hydra::RemoveError;
+use mdm_catalog::LogicalName;
+use mdm_catalog::client::CatalogClient;
+use mdm_catalog::wire::{Attributes, Change, Kind, NewEntry, Status};
+use serde_json::{Value as Json, json};
+use storage_url::{PutOptions, StorageUrl};
+
+use crate::connection::Catalog;
+use crate::halves::Halves;
+use crate::headers::{self, Query, Told};
+use crate::steps::{KeyStores, Planned, Steps, Summary};
+
+/// How long a query may be.
+const LONGEST_QUERY: usize = 64 * 1024;
+
+/// Register images with the catalogue, without copying them
+///
+/// WHAT is a study, series or instance by the PACS's own identifiers, or a file or folder of what the PACS has.
+#[derive(Debug, Parser)]
+#[command(name = "mdm-register")]
+pub struct Register {
+    /// What to register: STUDY, STUDY/SERIES, STUDY/SERIES/INSTANCE, or files and folders
+    #[arg(value_name = "WHAT")]
+    pub what: Vec<String>,
+    /// Register the studies that match: PatientID=…,StudyDate=…,Modality=MR; `-` reads it from standard input
+    #[arg(short, long, value_name = "QUERY")]
+    pub query: Option<String>,
+    /// The directory of the catalogue that they go to
+    #[arg(long, value_name = "LFN")]
+    pub into: Option<String>,
+    /// The configuration of dicom-recall
+    #[arg(short, long, value_name = "FILE", env = "DICOM_RECALL_CONFIG", default_value = CONFIG)]
+    pub config: PathBuf,
+    #[command(flatten)]
+    pub catalog: Catalog,
+    /// Register a key for each series or for each instance [default: as configured]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub key_per: Option<KeyPer>,
+    /// Seal FILE and put it at URL now, instead of leaving it where it is
+    #[arg(long, num_args = 2, value_names = ["FILE", "URL"], conflicts_with_all = ["what", "query"])]
+    pub seal: Option<Vec<String>>,
+    /// List registrations that are not at their end
+    #[arg(long, conflicts_with_all = ["what", "query", "seal", "into"])]
+    pub list: bool,
+    /// Go on with a registration
+    #[arg(long, value_name = "ID", conflicts_with_all = ["what", "query", "seal", "into", "list"])]
+    pub resume: Option<String>,
+    /// Take back a registration that is not at its end
+    #[arg(long, value_name = "ID", conflicts_with_all = ["what", "query", "seal", "into", "list", "resume"])]
+    pub undo: Option<String>,
+    #[command(flatten)]
+    pub patience: Patience,
+    #[command(flatten)]
+    pub stores: Stores,
+    #[command(flatten)]
+    pub manners: Manners,
+}
+
+/// Uses of `mdm-register`.
+pub const EXAMPLES: &[Example] = &[
+    Example {
+        says: "Register a study, and leave it where it is",
+        command: "mdm-register --into /myvo/images 1.2.840.113619.2.1",
+    },
+    Example {
+        says: "Register what a query finds, by a query that nobody sees in a list of processes",
+        command: "mdm-register --into /myvo/images --query -",
+    },
+];
+
+/// `mdm-register`.
+///
+/// # Errors
+/// What was in the way. What is not at its end is listed, to be resumed or undone.
+pub fn register(args: &Register) -> Result<(), Failure> {
+    let voice = Voice::new(&args.manners);
+    let config = config(args)?;
+    let database = open_or_make(&config)?;
+    let catalogued = Catalogued::new(Arc::clone(&database));
+    if args.list {
+        return list(&catalogued, voice);
+    }
+    let registry = LocalRegistry::new(database);
+    if let Some(id) = &args.undo {
+        let known = known(&catalogued, id)?;
+        let desk = Desk::open(args, config, voice)?;
+        return desk.undo(&known, &catalogued, &registry);
+    }
+    let (id, selection, into) = match &args.resume {
+        Some(id) => {
+            let known = known(&catalogued, id)?;
+            let selection = Selection::of(&known.what)?;
+            (id.clone(), selection, known.into)
+        }
+        None => {
+            let into = args
+                .into
+                .as_deref()
+                .ok_or_else(|| usage_error("--into LFN is needed"))?;
+            (
+                random_id::<16>().map_err(database_failure)?,
+                Selection::typed(args)?,
+                into.to_owned(),
+            )
+        }
+    };
+    let into = LogicalName::typed(&into).map_err(|error| usage_error(format!("`{into}`: {error}")))?;
+    let desk = Desk::open(args, config, voice)?;
+    let schema = desk.catalog.schema(&into)?;
+    let schema: BTreeSet<String> = schema.attributes.into_iter().map(|one| one.name).collect();
+    if let Some((file, url)) = &selection.seal {
+        return desk.seal(&id, (Path::new(file), url), &into, &schema, (&catalogued, &registry));
+    }
+    let told = desk.find(&selection)?;
+    desk.register(&id, &selection, told, &into, &schema, (&catalogued, &registry))
+}
+
+fn config(args: &Register) -> Result<Config, Failure> {
+    let mut config = Config::read(&args.config).map_err(config_failure)?;
+    if let Some(key_per) = args.key_per {
+        config.names = Template::parse(&config.name_text, key_per)
+            .map_err(|error| Failure::new(Code::Usage, error).advise("`name` under [seal] in the configuration"))?;
+        config.key_per = key_per;
+    }
+    Ok(config)
+}
+
+fn known(catalogued: &Catalogued, id: &str) -> Result<Registration, Failure> {
+    let found = catalogued.registration(id).map_err(database_failure)?;
+    match found {
+        Some(known) if known.state == State::Open => Ok(known),
+        Some(known) => {
+            let text = format!("registration `{id}` is {}", known.state.word());
+            Err(Failure::new(Code::Failed, text).advise("mdm-register --list"))
+        }
+        None => {
+            let text = format!("there is no registration `{id}` here");
+            Err(Failure::new(Code::Failed, text).advise("mdm-register --list"))
+        }
+    }
+}
+
+fn list(catalogued: &Catalogued, voice: Voice) -> Result<(), Failure> {
+    let open = catalogued.open_registrations().map_err(database_failure)?;
+    for one in &open {
+        let seconds = std::time::Duration::from_secs(one.began_at.unsigned_abs());
+        let began = timestamp(std::time::SystemTime::UNIX_EPOCH + seconds);
+        voice.result(&format!("{} began {began}, into {}", one.id, one.into))?;
+        voice.json(&json!({ "id": one.id, "into": one.into, "began_at": began }))?;
+    }
+    if open.is_empty() {
+        voice.note("all registrations are at their end");
+    } else {
+        voice.hint("mdm-register --resume ID, or --undo ID");
+    }
+    Ok(())
+}
+
+/// What is to be registered, as it can be read again.
+#[derive(Default)]
+struct Selection {
+    what: Vec<String>,
+    query: Option<String>,
+    seal: Option<(String, String)>,
+}
+
+impl Selection {
+    fn typed(args: &Register) -> Result<Self, Failure> {
+        let query = match args.query.as_deref() {
+            Some("-") => {
+                let read = secret_input::read_all(&secret_input::Source::from_operand(None), LONGEST_QUERY);
+                let bytes = read.map_err(|error| Failure::new(Code::Io, error))?;
+                let text = std::str::from_utf8(&bytes).map_err(|_| usage_error("the query is no UTF-8"))?;
+                Some(text.trim().to_owned())
+            }
+            other => other.map(str::to_owned),
+        };
+        let seal = match args.seal.as_deref() {
+            Some([file, url]) => Some((file.clone(), url.clone())),
+            _ => None,
+        };
+        if args.what.is_empty() && query.is_none() && seal.is_none() {
+            return Err(usage_error("name what to register: STUDY, --query or files"));
+        }
+        Ok(Self {
+            what: args.what.clone(),
+            query,
+            seal,
+        })
+    }
+
+    fn text(&self) -> String {
+        json!({ "what": self.what, "query": self.query, "seal": self.seal }).to_string()
+    }
+
+    fn of(text: &str) -> Result<Self, Failure> {
+        let value: Json = serde_json::from_str(text)
+            .map_err(|_| Failure::new(Code::Failed, "what was registered was not written by this version"))?;
+        let text = |value: &Json| value.as_str().map(str::to_owned);
+        let pair = || Some((text(&value["seal"][0])?, text(&value["seal"][1])?));
+        Ok(Self {
+            what: value["what"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(text)
+                .collect(),
+            query: text(&value["query"]),
+            seal: pair(),
+        })
+    }
+}
+
+/// The key stores as they are.
+struct OurStores {
+    session: Arc<Session>,
+    keys: Keys,
+}
+
+impl KeyStores for OurStores {
+    fn ensure(&self, key_id: &str) -> Result<Option<String>, Failure> {
+        Ok(self
+            .keys
+            .registered_now(key_id)?
+            .map(|registration| registration.to_string()))
+    }
+
+    fn unregister(&self, key_id: &str, registration_id: &str) -> Result<(), Failure> {
+        let wrong = |error: String| Failure::new(Code::Failed, format!("key `{key_id}`: {error}"));
+        let key_id = KeyId::new(key_id).map_err(|error| wrong(error.to_string()))?;
+        let registration: RegistrationId = registration_id
+            .parse()
+            .map_err(|error: hydra_core::ids::IdError| wrong(error.to_string()))?;
+        let removed = self.session.hydra.unregister(&key_id, Some(registration));
+        match self.session.wait(removed) {
+            Ok(_) | Err(RemoveError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failure::remove(error)),
+        }
+    }
+}
+
+struct Desk<'a> {
+    args: &'a Register,
+    voice: Voice,
+    config: Config,
+    profile: Profile,
+    catalog: CatalogClient,
+    stores: OurStores,
+}
+
+impl<'a> Desk<'a> {
+    fn open(args: &'a Register, config: Config, voice: Voice) -> Result<Self, Failure> {
+        let catalog = CatalogClient::open(args.catalog.url.as_deref().or(config.catalog.as_deref()))?;
+        let session = Arc::new(Session::open(&args.stores)?);
+        let secret = secret::secret(&session, &config.secret)?;
+        let profile = Profile::new(config.deid.clone(), &secret);
+        let keys = Keys::lasting(Arc::clone(&session), voice);
+        Ok(Self {
+            args,
+            voice,
+            config,
+            profile,
+            catalog,
+            stores: OurStores { session, keys },
+        })
+    }
+
+    /// The headers of all that is meant; each image once.
+    fn find(&self, selection: &Selection) -> Result<Vec<Told>, Failure> {
+        let mut all = Vec::new();
+        let mut wanteds: Vec<Wanted> = Vec::new();
+        for what in &selection.what {
+            let path = Path::new(what);
+            if path.exists() {
+                let files = headers::files(path).map_err(|error| {
+                    let text = format!("cannot read `{}`", path.display());
+                    Failure::new(Code::Io, Because::new(text, error))
+                })?;
+                all.extend(files.iter().map(|file| headers::of_file(file, &self.profile)));
+            } else {
+                wanteds.push(wanted(what)?);
+            }
+        }
+        let query = selection.query.as_deref().map(Query::parse).transpose();
+        let query = query.map_err(|error| usage_error(format!("--query: {error}")))?;
+        if query.is_some() || !wanteds.is_empty() {
+            let source = Source::open(&self.config.pacs)?;
+            for wanted in &wanteds {
+                all.extend(headers::of_pacs(&source, &self.profile, wanted)?);
+            }
+            if let Some(query) = &query {
+                for wanted in query.studies(&source)? {
+                    let told = headers::of_pacs(&source, &self.profile, &wanted)?;
+                    let is_meant = |one: &Told| one.halves.as_ref().map_or(true, |halves| query.means(halves));
+                    all.extend(told.into_iter().filter(is_meant));
+                }
+            }
+        }
+        let mut seen = BTreeSet::new();
+        all.retain(|one| one.ids.as_ref().is_none_or(|ids| seen.insert(ids.instance.clone())));
+        if all.is_empty() {
+            let text = "there is nothing of what was asked for";
+            return Err(Failure::new(Code::Io, text).advise("the identifiers, and whether the PACS shows us them"));
+        }
+        Ok(all)
+    }
+
+    fn register(
+        &self,
+        id: &str,
+        selection: &Selection,
+        told: Vec<Told>,
+        into: &LogicalName,
+        schema: &BTreeSet<String>,
+        (catalogued, registry): (&Catalogued, &LocalRegistry),
+    ) -> Result<(), Failure> {
+        let all = told.len();
+        let (mut planned, mut numbers, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, one) in (1..).zip(told) {
+            let one = one.halves.and_then(|halves| {
+                let ids = one.ids.ok_or_else(|| "it has no identifiers".to_owned())?;
+                let names = (&self.config.names, self.config.key_per);
+                let instance = Instance::named(ids, one.class, &self.profile, names.0, names.1);
+                let entry = self.entry(id, &instance, halves, into, schema)?;
+                Ok(Planned { instance, entry })
+            });
+            match one {
+                Ok(one) => {
+                    planned.push(one);
+                    numbers.push(number);
+                }
+                Err(why) => failed.push((number, why)),
+            }
+        }
+        let mut summary = Summary::default();
+        if !planned.is_empty() {
+            catalogued
+                .begin(id, &selection.text(), into.as_str())
+                .map_err(database_failure)?;
+            let bars = Bars::new(self.args.manners.verbosity.quiet || self.args.manners.json);
+            let progress = |name: &str, done: usize, of: usize| bars.set(name, done, of);
+            let steps = Steps {
+                names: &self.catalog,
+                keys: &self.stores,
+                registry,
+                catalogued,
+                progress: &progress,
+            };
+            let what = format!("{} images into {into}", planned.len());
+            let registered = steps.register(id, &what, &planned);
+            drop(bars);
+            summary =
+                registered.map_err(|failure| failure.advise(format!("mdm-register --resume {id}, or --undo {id}")))?;
+            failed.extend(
+                summary
+                    .failed
+                    .iter()
+                    .map(|(number, why)| (numbers[*number], why.clone())),
+            );
+        }
+        self.tell(&summary, &planned, failed, all)
+    }
+
+    fn entry(
+        &self,
+        id: &str,
+        instance: &Instance,
+        halves: Halves,
+        into: &LogicalName,
+        schema: &BTreeSet<String>,
+    ) -> Result<NewEntry, String> {
+        let new = &instance.new;
+        let path = into
+            .join(&new.study)
+            .and_then(|path| path.join(&new.series))
+            .and_then(|path| path.join(&new.instance))
+            .map_err(|error| error.to_string())?;
+        let attributes: Attributes = halves
+            .into_attributes()
+            .into_iter()
+            .filter(|(name, _)| schema.contains(name))
+            .collect();
+        let mut replicas = vec![self.replica(instance)];
+        replicas.extend(self.config.doors.iter().map(|door| at_door(door, &instance.name)));
+        Ok(NewEntry {
+            path,
+            kind: Kind::File,
+            parents: true,
+            guid: None,
+            operation: Some(id.to_owned()),
+            size: None,
+            adler32: None,
+            sha256: None,
+            key_id: Some(instance.key_id.clone()),
+            status: Some(Status::Nearline),
+            replicas,
+            attributes,
+        })
+    }
+
+    /// Where the PACS has it.
+    fn replica(&self, instance: &Instance) -> String {
+        let place = match (&self.config.pacs.dimse, &self.config.pacs.web) {
+            (Some(dimse), _) => format!("{}@{}:{}", dimse.called, dimse.host, dimse.port),
+            (None, Some(web)) => {
+                let rest = web.url.split_once("://").map_or(web.url.as_str(), |(_, rest)| rest);
+                rest.split('/').next().unwrap_or_default().to_owned()
+            }
+            (None, None) => "pacs".to_owned(),
+        };
+        let ids = &instance.original;
+        format!("dicom://{place}/{}/{}/{}", ids.study, ids.series, ids.instance)
+    }
+
+    fn tell(
+        &self,
+        summary: &Summary,
+        planned: &[Planned],
+        mut failed: Vec<(usize, String)>,
+        all: usize,
+    ) -> Result<(), Failure> {
+        let voice = self.voice;
+        failed.sort();
+        let bad: BTreeSet<usize> = summary.failed.iter().map(|(number, _)| *number).collect();
+        for (number, one) in planned.iter().enumerate() {
+            if !bad.contains(&number) {
+                let (path, key_id) = (&one.entry.path, &one.instance.key_id);
+                voice.json(
+                    &json!({ "state": "registered", "path": path, "name": one.instance.name, "key_id": key_id }),
+                )?;
+            }
+        }
+        for (number, why) in &failed {
+            voice.warning(&format!("image {number} of {all} was not registered: {why}"));
+            voice.json(&json!({ "state": "failed", "number": number, "error": why }))?;
+        }
+        voice.result(&format!(
+            "registered {} images under {} new keys, {} were registered before",
+            summary.new.saturating_sub(summary.failed.len()),
+            summary.keys,
+            summary.known
+        ))?;
+        for other in &summary.open_elsewhere {
+            voice.warning(&format!(
+                "some of them belong to registration {other}, which is not at its end"
+            ));
+            voice.note(&format!("  try: mdm-register --resume {other}"));
+        }
+        if failed.is_empty() {
+            voice.hint("find them with: mdm-find QUERY --from DIR");
+            return Ok(());
+        }
+        let text = format!("{} of {all} images were not registered", failed.len());
+        Err(Failure::new(Code::Failed, text))
+    }
+
+    fn undo(&self, known: &Registration, catalogued: &Catalogued, registry: &LocalRegistry) -> Result<(), Failure> {
+        let steps = Steps {
+            names: &self.catalog,
+            keys: &self.stores,
+            registry,
+            catalogued,
+            progress: &|_, _, _| {},
+        };
+        let url = Selection::of(&known.what).ok().and_then(|selection| selection.seal);
+        let taken = steps.undo(&known.id)?;
+        for key_id in &taken.doubtful {
+            self.voice
+                .warning(&format!("key `{key_id}` is left: it may have been there before"));
+            let quoted = failure::quoted(key_id);
+            self.voice.note(&format!(
+                "  try: eds-key-status {quoted}, then eds-key-unregister {quoted}"
+            ));
+        }
+        if let Some((_, url)) = url {
+            self.voice.warning(&format!("a file may be left at `{url}`"));
+            self.voice
+                .note(&format!("  try: eds-rm --keep-key {}", failure::quoted(&url)));
+        }
+        self.voice.result(&format!(
+            "undone: {} names and {} keys were taken back",
+            taken.names, taken.keys
+        ))?;
+        self.voice
+            .json(&json!({ "id": known.id, "names": taken.names, "keys": taken.keys, "doubtful": taken.doubtful }))
+    }
+
+    /// Seals a file and puts it somewhere now. The entry is there before the bytes are, so that they can be found.
+    fn seal(
+        &self,
+        id: &str,
+        (file, url): (&Path, &str),
+        into: &LogicalName,
+        schema: &BTreeSet<String>,
+        (catalogued, registry): (&Catalogued, &LocalRegistry),
+    ) -> Result<(), Failure> {
+        let url = storage_url(url)?;
+        let told = headers::of_file(file, &self.profile);
+        let refused = |why: String| Failure::new(Code::Damaged, format!("`{}`: {why}", file.display()));
+        let halves = told.halves.map_err(refused)?;
+        let ids = told.ids.ok_or_else(|| refused("it has no identifiers".to_owned()))?;
+        let instance = Instance::named(ids, told.class, &self.profile, &self.config.names, self.config.key_per);
+        let mut entry = self.entry(id, &instance, halves, into, schema).map_err(refused)?;
+        entry.replicas.clear();
+        let (name, path) = (instance.name.clone(), entry.path.to_string());
+        let planned = Planned { instance, entry };
+        let selection = Selection {
+            seal: Some((file.to_string_lossy().into_owned(), url.to_string())),
+            ..Selection::default()
+        };
+        catalogued
+            .begin(id, &selection.text(), into.as_str())
+            .map_err(database_failure)?;
+        let steps = Steps {
+            names: &self.catalog,
+            keys: &self.stores,
+            registry,
+            catalogued,
+            progress: &|_, _, _| {},
+        };
+        let made = (|| {
+            let begun = steps.begin_one(id, &planned)?;
+            let done = self.put(&planned.instance.key_id, &name, &planned.instance.new, file, &url)?;
+            self.catalog.change_one(&Change {
+                path: path.clone(),
+                size: Some(done.size),
+                adler32: Some(done.adler32),
+                sha256: Some(done.sha256),
+                status: Some(Status::Online),
+                add_replicas: vec![url.to_string()],
+                ..Change::default()
+            })?;
+            steps.end_one(id)?;
+            Ok(begun)
+        })();
+        let is_new: bool =
+            made.map_err(|failure: Failure| failure.advise(format!("mdm-register --resume {id}, or --undo {id}")))?;
+        self.voice
+            .json(&json!({ "state": "registered", "path": path, "url": url.to_string() }))?;
+        let word = if is_new { "registered" } else { "sealed anew" };
+        self.voice.result(&format!("{word} {path}, at {url}"))
+    }
+
+    fn put(
+        &self,
+        key_id: &str,
+        name: &str,
+        new: &dicom_recall::names::Ids,
+        file: &Path,
+        url: &StorageUrl,
+    ) -> Result<Put, Failure> {
+        let bytes = std::fs::read(file).map(zeroize::Zeroizing::new);
+        let bytes = bytes.map_err(|error| {
+            let text = format!("cannot read `{}`", file.display());
+            Failure::new(Code::Io, Because::new(text, error))
+        })?;
+        let key = self.stores.keys.key(key_id)?;
+        let target = Target {
+            name: name.to_owned(),
+            new: new.clone(),
+        };
+        let mut sealed = Vec::new();
+        let spool = std::env::temp_dir();
+        pipeline::whole(&self.profile, &key, &target, &bytes, &mut sealed, &spool)
+            .map_err(|error| Failure::new(error.code(), error))?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &sealed);
+        let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let size = sealed.len() as u64;
+        let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
+        let stored = remote.session.wait(async {
+            // reproducible: what an earlier run put there is the same
+            let before = remote.storage.look(url, true).await.map_err(failed)?;
+            let options = PutOptions {
+                overwrite: true,
+                bytes: Some(size),
+                stop: None,
+            };
+            let source = Box::new(Cursor::new(sealed));
+            let put = remote.storage.put(url, source, &options, before).await;
+            put.map_err(|error| failed(error.error))
+        })?;
+        Ok(Put {
+            size,
+            adler32: format!("{:08x}", stored.adler32),
+            sha256,
+        })
+    }
+}
+
+struct Put {
+    size: u64,
+    adler32: String,
+    sha256: String,
+}
+
+/// The URL of a file at a door of the storage element.
+fn at_door(door: &str, name: &str) -> String {
+    let door = door.trim_end_matches('/');
+    // behind the host of `root:` comes a path that itself begins with a slash
+    let between = if door.starts_with("root:") { "/" } else { "" };
+    format!("{door}{between}{name}")
+}
+
+/// Bars of progress, one for each step.
+struct Bars {
+    is_silent: bool,
+    bars: Mutex<BTreeMap<String, Progress>>,
+}
+
+impl Bars {
+    fn new(is_silent: bool) -> Self {
+        Self {
+            is_silent,
+            bars: Mutex::default(),
+        }
+    }
+
+    fn set(&self, name: &str, done: usize, of: usize) {
+        let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bars
+            .entry(name.to_owned())
+            .or_insert_with(|| Progress::count(name, of as u64, self.is_silent));
+        bar.set(done as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_selected_reads_back() {
+        let selection = Selection {
+            what: vec!["1.2/1.3".to_owned()],
+            query: Some("PatientID=\"x\"".to_owned()),
+            seal: None,
+        };
+        let again = Selection::of(&selection.text()).unwrap();
+        assert_eq!(
+            (again.what, again.query, again.seal),
+            (selection.what, selection.query, None)
+        );
+        let seal = Some(("a b".to_owned(), "https://h/x".to_owned()));
+        let selection = Selection {
+            seal: seal.clone(),
+            ..Selection::default()
+        };
+        assert_eq!(Selection::of(&selection.text()).unwrap().seal, seal);
+        assert!(Selection::of("no json").is_err());
+    }
+
+    #[test]
+    fn doors_and_names_make_urls() {
+        let name = "/eds/1/2/3.dcm.eds";
+        assert_eq!(at_door("root://se:1094/", name), "root://se:1094//eds/1/2/3.dcm.eds");
+        assert_eq!(
+            at_door("https://se/webdav", name),
+            "https://se/webdav/eds/1/2/3.dcm.eds"
+        );
+    }
+}

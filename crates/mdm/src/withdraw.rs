@@ -1,0 +1,401 @@
+//! `mdm-withdraw`: whoever withdraws consent has their images go: first the keys, with which all copies of the bytes are
+//! noise, then the copies that are known, and last names and attributes, so that whatever ends it in between can be found
+//! and done again (`docs/src/commands/mdm-withdraw.md`).
+
+#![allow(
+    missing_docs,
+    reason = "a doc comment on a flattened group would become the help of the whole command"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::Parser;
+use dicom_recall::catalogued::Catalogued;
+use dicom_recall::config::Config;
+use dicom_recall::ledger::{database_failure, open_or_make};
+use dicom_recall::now::config_failure;
+use dicom_recall::registry::{LocalRegistry, Registry};
+use eds::args::{Manners, Stores};
+use eds::failure::{self, severity};
+use eds::session::{overrides, timestamp};
+use eds::storage::{Remote, args::Patience, failed};
+use eds::voice::Voice;
+use hydra_cli::command::{Example, usage_error};
+use hydra_cli::{Code, Failure, secret_input};
+use hydra_core::key_id::KeyId;
+use hydra_core::keystore::hydra::{RemoveError, Verdict};
+use mdm_catalog::LogicalName;
+use mdm_catalog::client::{CatalogClient, CatalogError};
+use mdm_catalog::wire::{Answer, Entry, MAX_ITEMS, Removal};
+use serde_json::json;
+use storage_url::{StorageError, StorageUrl};
+
+use crate::connection::Catalog;
+use crate::get::found;
+
+/// The longest identifier of a patient that is read.
+const LONGEST_ID: usize = 4096;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Withdraw a patient: their images' keys, copies, names and attributes
+///
+/// What was removed cannot be brought back but from backups, until the day that is told at the end.
+#[derive(Debug, Parser)]
+#[command(name = "mdm-withdraw")]
+pub struct Withdraw {
+    /// The hospital's number of the patient; `-` reads it from standard input
+    #[arg(value_name = "PATIENT_ID")]
+    pub patient: String,
+    /// The directory of the catalogue that is searched
+    #[arg(long, value_name = "DIR")]
+    pub from: String,
+    /// The configuration of dicom-recall, so that nothing of it is recalled any more
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say what would go, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub catalog: Catalog,
+    #[command(flatten)]
+    pub patience: Patience,
+    #[command(flatten)]
+    pub stores: Stores,
+    #[command(flatten)]
+    pub manners: Manners,
+}
+
+/// Uses of `mdm-withdraw`.
+pub const EXAMPLES: &[Example] = &[Example {
+    says: "Say what would go",
+    command: "mdm-withdraw --from /myvo/images --dry-run -",
+}];
+
+/// What is to go.
+struct Plan {
+    entries: Vec<Entry>,
+    keys: BTreeSet<String>,
+    /// Keys that images of others are sealed under too.
+    shared: BTreeMap<String, usize>,
+    replicas: BTreeSet<String>,
+}
+
+/// `mdm-withdraw`.
+///
+/// # Errors
+/// What was in the way; what is left is named, and the same command goes on with it.
+pub fn withdraw(args: &Withdraw) -> Result<(), Failure> {
+    let voice = Voice::new(&args.manners);
+    let patient = patient(&args.patient)?;
+    let from = LogicalName::typed(&args.from).map_err(|error| usage_error(format!("`{}`: {error}", args.from)))?;
+    if !args.yes && !args.dry_run && !std::io::stdin().is_terminal() {
+        return Err(usage_error(
+            "without a terminal nobody can be asked: --yes, or --dry-run",
+        ));
+    }
+    let config = args
+        .config
+        .as_deref()
+        .map(Config::read)
+        .transpose()
+        .map_err(config_failure)?;
+    let catalog = args.catalog.open()?;
+    let plan = plan(&catalog, &patient, &from)?;
+    if plan.entries.is_empty() {
+        let text = format!("there is nothing of this patient in {from}, or it is not shown to you");
+        return Err(Failure::new(Code::NotAllowed, text).advise("eds-whoami"));
+    }
+    plan.tell(voice, args.dry_run)?;
+    plan.refuse_shared()?;
+    if args.dry_run {
+        return Ok(());
+    }
+    if !args.yes && !is_meant()? {
+        return Err(Failure::new(Code::Failed, "nothing was removed"));
+    }
+    let remote = Remote::open(&overrides(&args.stores), args.patience.idle())?;
+    let going = Going {
+        voice,
+        catalog: &catalog,
+        remote: &remote,
+        plan: &plan,
+        doors: config.as_ref().map(|config| config.doors.clone()).unwrap_or_default(),
+    };
+    going.keys()?;
+    if let Some(config) = &config {
+        going.recall(config)?;
+    }
+    let left = going.replicas();
+    going.names()?;
+    going.prove(&patient, &from, &left)
+}
+
+fn patient(typed: &str) -> Result<String, Failure> {
+    let text = if typed == "-" {
+        let read = secret_input::read_all(&secret_input::Source::from_operand(None), LONGEST_ID);
+        let bytes = read.map_err(|error| Failure::new(Code::Io, error))?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| usage_error("the number is no UTF-8"))?
+    } else {
+        typed.to_owned()
+    };
+    let text = text.trim();
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(usage_error("name a patient"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A text as a query has it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn plan(catalog: &CatalogClient, patient: &str, from: &LogicalName) -> Result<Plan, Failure> {
+    let names = found(catalog, &format!("patient_id = {}", quoted(patient)), from)?;
+    let mut plan = Plan {
+        entries: Vec::new(),
+        keys: BTreeSet::new(),
+        shared: BTreeMap::new(),
+        replicas: BTreeSet::new(),
+    };
+    for some in names.chunks(MAX_ITEMS) {
+        for (name, answer) in some.iter().zip(catalog.show(some)?) {
+            match answer {
+                Answer::Done(entry) => plan.entries.push(entry),
+                Answer::Problem(problem) => return Err(CatalogError::refused(name, problem).into()),
+            }
+        }
+    }
+    let own: BTreeSet<&str> = plan.entries.iter().map(|entry| entry.path.as_str()).collect();
+    for entry in &plan.entries {
+        plan.keys.extend(entry.key_id.clone());
+        plan.replicas.extend(entry.replicas.iter().cloned());
+    }
+    for key_id in &plan.keys {
+        let under = found(catalog, &format!("key_id = {}", quoted(key_id)), from)?;
+        let others = under.iter().filter(|name| !own.contains(name.as_str())).count();
+        if others > 0 {
+            plan.shared.insert(key_id.clone(), others);
+        }
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn tell(&self, voice: Voice, dry_run: bool) -> Result<(), Failure> {
+        for key_id in &self.keys {
+            voice.result(&format!("key {key_id}"))?;
+        }
+        for url in &self.replicas {
+            // the hospital's own images stay where they are
+            if !url.starts_with("dicom:") {
+                voice.result(&format!("replica {url}"))?;
+            }
+        }
+        for entry in &self.entries {
+            voice.result(&format!("name {}", entry.path))?;
+        }
+        if dry_run {
+            let names: Vec<&LogicalName> = self.entries.iter().map(|entry| &entry.path).collect();
+            voice.json(&json!({ "keys": self.keys, "replicas": self.replicas, "names": names }))?;
+        }
+        Ok(())
+    }
+
+    fn refuse_shared(&self) -> Result<(), Failure> {
+        let Some((key_id, others)) = self.shared.iter().next() else {
+            return Ok(());
+        };
+        let text = format!("key `{key_id}` opens {others} images of others too; nothing was removed");
+        Err(Failure::new(Code::Failed, text).advise("eds-key-rotate, so that they have another key"))
+    }
+}
+
+/// Whether a person says yes.
+fn is_meant() -> Result<bool, Failure> {
+    let broken = |error| Failure::new(Code::Io, eds::failure::Because::new("cannot ask", error));
+    let mut err = std::io::stderr();
+    write!(err, "Remove all of it? [yes/no] ")
+        .and_then(|()| err.flush())
+        .map_err(broken)?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(broken)?;
+    Ok(matches!(line.trim(), "yes" | "y"))
+}
+
+struct Going<'a> {
+    voice: Voice,
+    catalog: &'a CatalogClient,
+    remote: &'a Remote,
+    plan: &'a Plan,
+    doors: Vec<String>,
+}
+
+impl Going<'_> {
+    /// The keys, before anything else: as long as one is there nothing else goes.
+    fn keys(&self) -> Result<(), Failure> {
+        let mut worst: Option<Code> = None;
+        let mut left = 0;
+        for name in &self.plan.keys {
+            let key_id = KeyId::new(name).map_err(|error| {
+                Failure::new(Code::Failed, eds::failure::Because::new(format!("key `{name}`"), error))
+            })?;
+            let hydra = &self.remote.session.hydra;
+            let removed = match self.remote.session.wait(hydra.unregister(&key_id, None)) {
+                Ok(_) => Ok(()),
+                // removed before, or never there: the stores say which
+                Err(error @ RemoveError::NotFound { .. }) => match self.is_gone(&key_id)? {
+                    true => Ok(()),
+                    false => Err(failure::remove(error)),
+                },
+                Err(error) => Err(failure::remove(error)),
+            };
+            if let Err(failure) = removed {
+                left += 1;
+                if worst.is_none_or(|code| severity(failure.code) > severity(code)) {
+                    worst = Some(failure.code);
+                }
+                let _ = hydra_cli::exit(Err(failure));
+            }
+        }
+        match worst {
+            None => Ok(()),
+            Some(code) => {
+                let text = format!(
+                    "{left} of {} keys are not removed everywhere; copies and names are left",
+                    self.plan.keys.len()
+                );
+                Err(Failure::new(code, text).advise("the same command again"))
+            }
+        }
+    }
+
+    fn is_gone(&self, key_id: &KeyId) -> Result<bool, Failure> {
+        let status = self.remote.session.wait(self.remote.session.hydra.status(key_id));
+        let status = status.map_err(failure::local)?;
+        Ok(matches!(status.verdict, Verdict::Removed | Verdict::Unknown))
+    }
+
+    /// Nothing of it is recalled any more, and what was recalled goes off the disk.
+    fn recall(&self, config: &Config) -> Result<(), Failure> {
+        let database = open_or_make(config)?;
+        let catalogued = Catalogued::new(std::sync::Arc::clone(&database));
+        let registry = LocalRegistry::new(database);
+        let mut names = Vec::new();
+        for entry in &self.plan.entries {
+            names.extend(catalogued.name_at(entry.path.as_str()).map_err(database_failure)?);
+        }
+        registry.wish_evicted(&names).map_err(database_failure)?;
+        registry.remove(&names).map_err(database_failure)?;
+        catalogued.forget(&names).map_err(database_failure)?;
+        self.voice.note(&format!("{} files are recalled no more", names.len()));
+        Ok(())
+    }
+
+    /// The copies. What cannot be removed is noise without its key; it is named.
+    fn replicas(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for text in &self.plan.replicas {
+            // recall takes these away itself; the hospital's own stay
+            if text.starts_with("dicom:") || self.doors.iter().any(|door| text.starts_with(door.as_str())) {
+                continue;
+            }
+            let removed = StorageUrl::parse(text)
+                .map_err(|error| error.to_string())
+                .and_then(|url| match self.remote.session.wait(self.remote.storage.remove(&url)) {
+                    Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
+                    Err(error) => Err(failed(error).error.to_string()),
+                });
+            if let Err(why) = removed {
+                self.voice.warning(&format!("`{text}` is left, unreadable: {why}"));
+                left.push(text.clone());
+            }
+        }
+        left
+    }
+
+    fn names(&self) -> Result<(), Failure> {
+        let removal = |entry: &Entry| Removal {
+            path: entry.path.to_string(),
+            recursive: false,
+            unreplicated: false,
+        };
+        let removals: Vec<Removal> = self.plan.entries.iter().map(removal).collect();
+        let answers = self.catalog.remove(&removals)?;
+        for (removal, answer) in removals.iter().zip(answers) {
+            if let Answer::Problem(problem) = answer
+                && problem.kind != hydra_core::keystore::wire::ProblemKind::NotFound
+            {
+                let failure: Failure = CatalogError::refused(&removal.path, problem).into();
+                return Err(failure.advise("the same command again"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again, and says what is left and for how long.
+    fn prove(&self, patient: &str, from: &LogicalName, left: &[String]) -> Result<(), Failure> {
+        let names = found(self.catalog, &format!("patient_id = {}", quoted(patient)), from)?;
+        let mut keys = Vec::new();
+        for name in &self.plan.keys {
+            let Ok(key_id) = KeyId::new(name) else { continue };
+            if !self.is_gone(&key_id)? {
+                keys.push(name.clone());
+            }
+        }
+        let voice = self.voice;
+        voice.result(&format!(
+            "removed {} keys, {} names; left: {} keys, {} names, {} copies that nothing opens",
+            self.plan.keys.len() - keys.len(),
+            self.plan.entries.len().saturating_sub(names.len()),
+            keys.len(),
+            names.len(),
+            left.len(),
+        ))?;
+        let until = self.backups(voice)?;
+        voice.json(&json!({
+            "removed": { "keys": self.plan.keys, "names": self.plan.entries.len() },
+            "left": { "keys": keys, "names": names, "replicas": left },
+            "catalogue_backups_until": until,
+        }))?;
+        if keys.is_empty() && names.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(Code::Failed, "not all of it is gone").advise("the same command again"))
+    }
+
+    fn backups(&self, voice: Voice) -> Result<Option<String>, Failure> {
+        let about = self.catalog.about()?;
+        let until = about.backups_kept_days.map(|days| {
+            let at = timestamp(SystemTime::now() + DAY * days);
+            at.split('T').next().unwrap_or_default().to_owned()
+        });
+        match &until {
+            Some(day) => voice.result(&format!(
+                "until {day} a backup of the catalogue could bring names and attributes back"
+            ))?,
+            None => voice.result("how long backups of the catalogue are kept, its administrator has not said")?,
+        }
+        voice.note("key stores do not say how long their backups are kept: ask their administrators");
+        Ok(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patients_are_quoted_and_none_is_wrong_usage() {
+        assert_eq!(quoted("O'Brien"), "'O''Brien'");
+        assert_eq!(patient(" KH-1 ").unwrap(), "KH-1");
+        assert_eq!(patient("").unwrap_err().code, Code::Usage);
+        assert_eq!(patient("a\nb").unwrap_err().code, Code::Usage);
+    }
+}
