@@ -11,9 +11,9 @@ use crate::database::{Database, DatabaseError, now_ms};
 use crate::registry::{Added, Instance, add};
 
 /// What the catalogue does not know is tried again that often: it may be of a registration that is under way.
-const TRIES: i64 = 12;
+const TRIES: i64 = 14;
 /// The first pause before it is.
-const FIRST_PAUSE_MS: i64 = 5_000;
+const FIRST_PAUSE_MS: i64 = 15_000;
 const LONGEST_PAUSE_MS: i64 = 6 * 3_600_000;
 
 /// How far a registration is.

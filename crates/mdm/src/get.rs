@@ -1,5 +1,5 @@
 //! `mdm-get`: from names in the catalogue, or a query, to opened images: in a folder, on standard output, or in a viewer or
-//! research PACS, which gets them from memory (`docs/src/commands/mdm-get.md`).
+//! research PACS, which gets them from memory (`docs/src/commands/mdm-images.md`).
 
 #![allow(
     missing_docs,

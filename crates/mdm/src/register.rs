@@ -1,5 +1,5 @@
 //! `mdm-register`: gives images of a PACS names, keys and a place in the catalogue, without copying them. The steps
-//! themselves are in [`crate::steps`]; the command is described in `docs/src/commands/mdm-register.md`.
+//! themselves are in [`crate::steps`]; the command is described in `docs/src/commands/mdm-images.md`.
 
 #![allow(
     missing_docs,
@@ -384,7 +384,7 @@ impl<'a> Desk<'a> {
                 catalogued,
                 progress: &progress,
             };
-            let what = format!("{} images into {into}", planned.len());
+            let what = format!("images into {into}");
             let registered = steps.register(id, &what, &planned);
             drop(bars);
             summary =

@@ -21,21 +21,21 @@ const KEYS_AT_ONCE: usize = 8;
 
 /// A catalogue, as far as a registration needs it.
 pub trait Names {
-    /// Begins an operation; again is nothing.
+    /// Begins an operation, or answers how far it is.
     ///
     /// # Errors
     /// [`CatalogError`]
-    fn begin(&self, begin: &OperationBegin) -> Result<(), CatalogError>;
+    fn begin(&self, begin: &OperationBegin) -> Result<OperationState, CatalogError>;
     /// Makes entries; an answer for each.
     ///
     /// # Errors
     /// [`CatalogError`]
     fn create(&self, entries: &[NewEntry]) -> Result<Vec<Answer<Created>>, CatalogError>;
-    /// Ends an operation; answers how it ended.
+    /// Ends an operation; one that has ended otherwise is a conflict.
     ///
     /// # Errors
     /// [`CatalogError`]
-    fn end(&self, end: &OperationEnd) -> Result<OperationState, CatalogError>;
+    fn end(&self, end: &OperationEnd) -> Result<(), CatalogError>;
     /// Shows entries.
     ///
     /// # Errors
@@ -49,16 +49,16 @@ pub trait Names {
 }
 
 impl Names for CatalogClient {
-    fn begin(&self, begin: &OperationBegin) -> Result<(), CatalogError> {
-        Self::begin(self, begin).map(drop)
+    fn begin(&self, begin: &OperationBegin) -> Result<OperationState, CatalogError> {
+        Self::begin(self, begin).map(|operation| operation.state)
     }
 
     fn create(&self, entries: &[NewEntry]) -> Result<Vec<Answer<Created>>, CatalogError> {
         Self::create(self, entries)
     }
 
-    fn end(&self, end: &OperationEnd) -> Result<OperationState, CatalogError> {
-        Self::end(self, end).map(|operation| operation.state)
+    fn end(&self, end: &OperationEnd) -> Result<(), CatalogError> {
+        Self::end(self, end).map(drop)
     }
 
     fn show(&self, paths: &[String]) -> Result<Vec<Answer<Entry>>, CatalogError> {
@@ -140,10 +140,14 @@ impl Steps<'_> {
     /// # Errors
     /// What was in the way.
     pub fn register(&self, id: &str, what: &str, planned: &[Planned]) -> Result<Summary, Failure> {
-        self.names.begin(&OperationBegin {
-            id: id.to_owned(),
-            what: what.to_owned(),
-        })?;
+        if self.begin(id, what)? == OperationState::Committed {
+            // only the end of it had not been written down here
+            self.catalogued.set_state(id, State::Done).map_err(database_failure)?;
+            return Ok(Summary {
+                known: planned.len(),
+                ..Summary::default()
+            });
+        }
         let mut summary = Summary::default();
         let known = self.entries(planned, &mut summary)?;
         let failed: BTreeSet<usize> = summary.failed.iter().map(|(number, _)| *number).collect();
@@ -155,15 +159,27 @@ impl Steps<'_> {
         }
         summary.keys = self.register_keys(id, planned, &good)?;
         self.enter(id, planned, &good, &mut summary)?;
-        let state = self.names.end(&ended(id, OperationState::Committed))?;
-        if state != OperationState::Committed {
-            let text = format!("registration {id} was undone by somebody else meanwhile");
-            return Err(Failure::new(Code::Failed, text).advise("register it anew"));
-        }
+        self.names.end(&ended(id, OperationState::Committed))?;
         self.catalogued.set_state(id, State::Done).map_err(database_failure)?;
         summary.open_elsewhere = self.open_elsewhere(id, planned, &known)?;
         summary.failed.sort();
         Ok(summary)
+    }
+
+    /// Open, or committed.
+    fn begin(&self, id: &str, what: &str) -> Result<OperationState, Failure> {
+        let begin = OperationBegin {
+            id: id.to_owned(),
+            what: what.to_owned(),
+        };
+        match self.names.begin(&begin)? {
+            OperationState::Undone => {
+                self.catalogued.set_state(id, State::Undone).map_err(database_failure)?;
+                let text = format!("registration {id} was undone");
+                Err(Failure::new(Code::Failed, text).advise("register it anew"))
+            }
+            state => Ok(state),
+        }
     }
 
     /// Makes the entries; answers the numbers of those that were there.
@@ -282,11 +298,9 @@ impl Steps<'_> {
     /// # Errors
     /// What was in the way.
     pub fn begin_one(&self, id: &str, planned: &Planned) -> Result<bool, Failure> {
-        let what = format!("1 image into {}", planned.entry.path);
-        self.names.begin(&OperationBegin {
-            id: id.to_owned(),
-            what,
-        })?;
+        if self.begin(id, &format!("1 image into {}", planned.entry.path))? == OperationState::Committed {
+            return Ok(false);
+        }
         let mut summary = Summary::default();
         let planned = std::slice::from_ref(planned);
         self.entries(planned, &mut summary)?;
@@ -332,13 +346,17 @@ impl Steps<'_> {
     /// What was in the way; it can be done again.
     pub fn undo(&self, id: &str) -> Result<TakenBack, Failure> {
         match self.names.end(&ended(id, OperationState::Undone)) {
-            Ok(OperationState::Committed) => {
+            Ok(()) => {}
+            Err(error) if error.kind() == Some(ProblemKind::Conflict) => {
                 let text = format!("registration {id} is at its end: its images are in the catalogue");
                 return Err(Failure::new(Code::Failed, text).advise("mdm-rm, or mdm-withdraw PATIENT_ID"));
             }
-            // it never began, or was forgotten
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), Some(ProblemKind::NotFound | ProblemKind::NoSuchOperation)) => {}
+            // it never began there
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    Some(ProblemKind::Invalid | ProblemKind::NotFound | ProblemKind::NoSuchOperation)
+                ) => {}
             Err(error) => return Err(error.into()),
         }
         let mut taken = TakenBack::default();

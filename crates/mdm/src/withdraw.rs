@@ -1,6 +1,6 @@
 //! `mdm-withdraw`: whoever withdraws consent has their images go: first the keys, with which all copies of the bytes are
 //! noise, then the copies that are known, and last names and attributes, so that whatever ends it in between can be found
-//! and done again (`docs/src/commands/mdm-withdraw.md`).
+//! and done again (`docs/src/commands/mdm-images.md`).
 
 #![allow(
     missing_docs,
@@ -10,13 +10,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use dicom_recall::catalogued::Catalogued;
-use dicom_recall::config::Config;
+use dicom_recall::config::{Config, Place};
+use dicom_recall::database::now_ms;
+use dicom_recall::destination::Folder;
+use dicom_recall::evict;
 use dicom_recall::ledger::{database_failure, open_or_make};
 use dicom_recall::now::config_failure;
+use dicom_recall::queue::Queue;
 use dicom_recall::registry::{LocalRegistry, Registry};
 use eds::args::{Manners, Stores};
 use eds::failure::{self, severity};
@@ -285,13 +290,19 @@ impl Going<'_> {
     /// Nothing of it is recalled any more, and what was recalled goes off the disk.
     fn recall(&self, config: &Config) -> Result<(), Failure> {
         let database = open_or_make(config)?;
-        let catalogued = Catalogued::new(std::sync::Arc::clone(&database));
-        let registry = LocalRegistry::new(database);
+        let catalogued = Catalogued::new(Arc::clone(&database));
+        let registry = LocalRegistry::new(Arc::clone(&database));
         let mut names = Vec::new();
         for entry in &self.plan.entries {
             names.extend(catalogued.name_at(entry.path.as_str()).map_err(database_failure)?);
         }
-        registry.wish_evicted(&names).map_err(database_failure)?;
+        let queue = Queue::new(database, config.rules);
+        queue.cancel(&names, now_ms()).map_err(database_failure)?;
+        if let Some(Place::Folder(root)) = &config.place {
+            let folder = Folder::new(root, true, true);
+            evict::take_away(&folder, &registry, &names).map_err(database_failure)?;
+        }
+        // an agent takes away what is registered no more
         registry.remove(&names).map_err(database_failure)?;
         catalogued.forget(&names).map_err(database_failure)?;
         self.voice.note(&format!("{} files are recalled no more", names.len()));

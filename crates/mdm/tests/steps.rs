@@ -89,16 +89,18 @@ fn problem(kind: ProblemKind) -> Problem {
 }
 
 impl Names for World {
-    fn begin(&self, begin: &OperationBegin) -> Result<(), CatalogError> {
-        self.call(|state| {
-            state.operations.entry(begin.id.clone()).or_insert(OperationState::Open);
-        })
-        .ok_or_else(silent)
+    fn begin(&self, begin: &OperationBegin) -> Result<OperationState, CatalogError> {
+        self.call(|state| *state.operations.entry(begin.id.clone()).or_insert(OperationState::Open))
+            .ok_or_else(silent)
     }
 
     fn create(&self, entries: &[NewEntry]) -> Result<Vec<Answer<Created>>, CatalogError> {
         self.call(|state| {
             let one = |entry: &NewEntry| {
+                let operation = entry.operation.clone().unwrap();
+                if state.operations.get(&operation) != Some(&OperationState::Open) {
+                    return Answer::Problem(problem(ProblemKind::Conflict));
+                }
                 let key = entry.key_id.clone().unwrap_or_default();
                 let path = entry.path.to_string();
                 if path.ends_with("conflict") {
@@ -108,7 +110,7 @@ impl Names for World {
                     Some((_, known)) if *known == key => Answer::Done(Created::Known),
                     Some(_) => Answer::Problem(problem(ProblemKind::Conflict)),
                     None => {
-                        state.entries.insert(path, (entry.operation.clone().unwrap(), key));
+                        state.entries.insert(path, (operation, key));
                         Answer::Done(Created::New)
                     }
                 }
@@ -118,20 +120,24 @@ impl Names for World {
         .ok_or_else(silent)
     }
 
-    fn end(&self, end: &OperationEnd) -> Result<OperationState, CatalogError> {
+    fn end(&self, end: &OperationEnd) -> Result<(), CatalogError> {
         let ended = self.call(|state| {
-            let known = state.operations.get_mut(&end.id)?;
+            let Some(known) = state.operations.get_mut(&end.id) else {
+                return Err(ProblemKind::Invalid);
+            };
             if *known == OperationState::Open {
                 *known = end.state;
             }
-            let known = *known;
-            if known == OperationState::Undone {
+            if *known != end.state {
+                return Err(ProblemKind::Conflict);
+            }
+            if end.state == OperationState::Undone {
                 state.entries.retain(|_, (id, _)| *id != end.id);
             }
-            Some(known)
+            Ok(())
         });
-        let unknown = || CatalogError::refused(&end.id, problem(ProblemKind::NotFound));
-        ended.ok_or_else(silent)?.ok_or_else(unknown)
+        let refused = |kind| CatalogError::refused(&end.id, problem(kind));
+        ended.ok_or_else(silent)?.map_err(refused)
     }
 
     fn show(&self, paths: &[String]) -> Result<Vec<Answer<Entry>>, CatalogError> {

@@ -62,14 +62,17 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("lcg-rep", "mdm"),
     ("mdcli", "mdm"),
     ("mdm-find", "mdm"),
+    ("mdm-get", "mdm"),
     ("mdm-getacl", "mdm"),
     ("mdm-ls", "mdm"),
     ("mdm-mkdir", "mdm"),
+    ("mdm-register", "mdm"),
     ("mdm-rm", "mdm"),
     ("mdm-schema", "mdm"),
     ("mdm-set", "mdm"),
     ("mdm-setacl", "mdm"),
     ("mdm-show", "mdm"),
+    ("mdm-withdraw", "mdm"),
 ];
 
 /// The folder of the programs: that of the running one; of a test, the one above.

@@ -41,11 +41,7 @@ pub fn run(workspace: &Workspace, keep: bool) -> Result<(), ChoreError> {
     needed()?;
     workspace.build()?;
     let start = Instant::now();
-    let mut story = Story {
-        servers: Vec::new(),
-        scene: Scene::begin(workspace, &["hydra-keystore", "dicom-recall", "eds-decrypt"], keep)?,
-        is_root: succeed(Command::new("id").arg("-u"))?.trim() == "0",
-    };
+    let mut story = Story::begin(workspace, &["hydra-keystore", "dicom-recall", "eds-decrypt"], keep)?;
     story.tell()?;
     drop(story);
     say("");
@@ -56,7 +52,7 @@ pub fn run(workspace: &Workspace, keep: bool) -> Result<(), ChoreError> {
     Ok(())
 }
 
-fn needed() -> Result<(), ChoreError> {
+pub(crate) fn needed() -> Result<(), ChoreError> {
     let is_there = |program: &str| on_path(program) || Path::new("/usr/sbin").join(program).is_file();
     let mut packages: Vec<&str> = Vec::new();
     let missing = NEEDED.iter().filter(|(program, _)| !is_there(program));
@@ -103,10 +99,10 @@ impl Drop for Server {
     }
 }
 
-struct Story {
+pub(crate) struct Story {
     /// Ended from the last to the first, before the scene goes.
     servers: Vec<Server>,
-    scene: Scene,
+    pub(crate) scene: Scene,
     is_root: bool,
 }
 
@@ -119,11 +115,23 @@ impl Drop for Story {
 }
 
 /// The ports of the servers.
-struct Ports {
+pub(crate) struct Ports {
     orthanc: u16,
     dicom: u16,
-    root: u16,
+    pub(crate) root: u16,
     https: u16,
+}
+
+impl Ports {
+    /// Some that were free a moment ago.
+    pub(crate) fn free() -> Result<Self, ChoreError> {
+        Ok(Self {
+            orthanc: free_port()?,
+            dicom: free_port()?,
+            root: free_port()?,
+            https: free_port()?,
+        })
+    }
 }
 
 impl Story {
@@ -139,13 +147,17 @@ impl Story {
         Ok(path)
     }
 
+    /// With nothing in it.
+    pub(crate) fn begin(workspace: &Workspace, programs: &[&str], keep: bool) -> Result<Self, ChoreError> {
+        Ok(Self {
+            servers: Vec::new(),
+            scene: Scene::begin(workspace, programs, keep)?,
+            is_root: succeed(Command::new("id").arg("-u"))?.trim() == "0",
+        })
+    }
+
     fn tell(&mut self) -> Result<(), ChoreError> {
-        let ports = Ports {
-            orthanc: free_port()?,
-            dicom: free_port()?,
-            root: free_port()?,
-            https: free_port()?,
-        };
+        let ports = Ports::free()?;
         chapter("A hospital: a PACS (Orthanc) with a CT series of a patient who does not exist.");
         self.orthanc(&ports)?;
         let study = self.study(&ports)?;
@@ -218,7 +230,7 @@ impl Story {
     }
 
     /// Orthanc, with nothing in it.
-    fn orthanc(&mut self, ports: &Ports) -> Result<(), ChoreError> {
+    pub(crate) fn orthanc(&mut self, ports: &Ports) -> Result<(), ChoreError> {
         let storage = self.make("pacs")?;
         let config = json!({
             "Name": "demo", "StorageDirectory": storage, "IndexDirectory": storage,
@@ -239,7 +251,7 @@ impl Story {
     }
 
     /// A series of invented slices in the PACS; answers what the PACS calls the study.
-    fn study(&self, ports: &Ports) -> Result<String, ChoreError> {
+    pub(crate) fn study(&self, ports: &Ports) -> Result<String, ChoreError> {
         let [study, series, image, frame] = random_numbers()?;
         for number in 0..SLICES {
             let slice = ct_slice(&INVENTED, [study, series, image.wrapping_add(number), frame]);
@@ -261,7 +273,7 @@ impl Story {
     }
 
     /// The files of daemon and agent.
-    fn configure(&self, ports: &Ports) -> Result<(), ChoreError> {
+    pub(crate) fn configure(&self, ports: &Ports) -> Result<(), ChoreError> {
         let mut secret = Vec::new();
         for number in random_numbers()? {
             secret.extend(number.to_be_bytes());
@@ -288,7 +300,7 @@ impl Story {
     }
 
     /// What is registered, in order.
-    fn names(&self) -> Result<Vec<String>, ChoreError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, ChoreError> {
         let text = succeed(&mut self.recall(&["ls", "--json"]))?;
         let names = text.lines().filter_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
@@ -305,7 +317,7 @@ impl Story {
         }
     }
 
-    fn start_recall(&mut self) -> Result<(), ChoreError> {
+    pub(crate) fn start_recall(&mut self) -> Result<(), ChoreError> {
         let place = self.scene.path("place.toml").to_string_lossy().into_owned();
         let mut agent = self.scene.own("dicom-recall", &["place", &place]);
         say(&format!("    $ {} &", shown(&agent)));
@@ -317,7 +329,7 @@ impl Story {
     }
 
     /// XRootD with our hooks, as an ordinary user.
-    fn xrootd(&mut self, ports: &Ports) -> Result<(), ChoreError> {
+    pub(crate) fn xrootd(&mut self, ports: &Ports) -> Result<(), ChoreError> {
         let at = self.scene.folder().display().to_string();
         // a copy, for this repository may lie where only its owner may go
         let (from, to) = (
@@ -396,7 +408,7 @@ impl Story {
     }
 
     /// Entries go over the line some time after both ends are up; XRootD then knows the files.
-    fn wait_until_listed(&self, names: &[String], ports: &Ports) -> Result<(), ChoreError> {
+    pub(crate) fn wait_until_listed(&self, names: &[String], ports: &Ports) -> Result<(), ChoreError> {
         let door = format!("root://localhost:{}", ports.root);
         let last = names.last().cloned().unwrap_or_default();
         self.wait("the storage element to know the files", |story| {
@@ -453,12 +465,18 @@ impl Story {
 
     /// Nothing that the storage element's administrator can look at has anything of the patient.
     fn names_nobody(&self) -> Result<(), ChoreError> {
-        let mut paths = vec![
+        self.names_nobody_beside(&[])
+    }
+
+    /// Nor have these.
+    pub(crate) fn names_nobody_beside(&self, more: &[PathBuf]) -> Result<(), ChoreError> {
+        let mut paths = more.to_vec();
+        paths.extend([
             self.scene.path("se"),
             self.scene.path("place.toml"),
             self.scene.path("agent.log"),
             self.scene.path("xrootd.log"),
-        ];
+        ]);
         for name in ["place.db", "place.db-wal"] {
             paths.extend(Some(self.scene.path(name)).filter(|path| path.exists()));
         }
@@ -483,7 +501,7 @@ impl Story {
     }
 
     /// `dicom-recall` in the hospital.
-    fn recall(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn recall(&self, arguments: &[&str]) -> Command {
         let mut command = self.scene.own("dicom-recall", arguments);
         command.env("DICOM_RECALL_CONFIG", self.scene.path("recall.toml"));
         command
@@ -508,7 +526,7 @@ impl Story {
         self.all_run()
     }
 
-    fn wait(&self, what: &str, is_so: impl Fn(&Self) -> Result<bool, ChoreError>) -> Result<(), ChoreError> {
+    pub(crate) fn wait(&self, what: &str, is_so: impl Fn(&Self) -> Result<bool, ChoreError>) -> Result<(), ChoreError> {
         let end = Instant::now() + PATIENCE;
         while !is_so(self)? {
             self.scene.go_on()?;

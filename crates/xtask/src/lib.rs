@@ -12,6 +12,7 @@ pub mod bench_store;
 pub mod chore;
 pub mod demo;
 pub mod demo_pacs;
+pub mod demo_story;
 pub mod dicom;
 pub mod dist;
 pub mod names;
@@ -41,11 +42,14 @@ enum Chore {
     /// Show the main job: three key stores, an image sealed, a store killed, the image opened, and refused to another
     Demo {
         /// The file to seal; without it a CT slice of an invented patient is written
-        #[arg(conflicts_with = "pacs")]
+        #[arg(conflicts_with_all = ["pacs", "story"])]
         file: Option<PathBuf>,
         /// Show another job: images in a PACS (Orthanc) come to a storage element (XRootD) when somebody asks for them
         #[arg(long)]
         pacs: bool,
+        /// Show all of it: registered without copying, found by a researcher, recalled, identified, withdrawn
+        #[arg(long, conflicts_with = "pacs")]
+        story: bool,
         /// Keep the grid's folder (keys, logs, sealed file) for a look afterwards
         #[arg(long)]
         keep: bool,
@@ -97,6 +101,7 @@ pub fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<(), ChoreError> {
     let workspace = Workspace::find()?;
     match chore {
+        Chore::Demo { keep, story: true, .. } => demo_story::run(&workspace, keep),
         Chore::Demo { keep, pacs: true, .. } => demo_pacs::run(&workspace, keep),
         Chore::Demo { file, keep, .. } => demo::run(&workspace, file.as_deref(), keep),
         Chore::Verify { no_peers, filter } => verify::run(&workspace, no_peers, filter.as_deref()),

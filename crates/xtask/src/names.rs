@@ -27,14 +27,17 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("lcg-rep", "mdm"),
     ("mdcli", "mdm"),
     ("mdm-find", "mdm"),
+    ("mdm-get", "mdm"),
     ("mdm-getacl", "mdm"),
     ("mdm-ls", "mdm"),
     ("mdm-mkdir", "mdm"),
+    ("mdm-register", "mdm"),
     ("mdm-rm", "mdm"),
     ("mdm-schema", "mdm"),
     ("mdm-set", "mdm"),
     ("mdm-setacl", "mdm"),
     ("mdm-show", "mdm"),
+    ("mdm-withdraw", "mdm"),
 ];
 
 /// Packages whose programs are one program by several names: each of them does what it is called by.

@@ -151,6 +151,27 @@ impl Scene {
         Ok(())
     }
 
+    /// Somebody tries something, and is refused with this exit code.
+    pub(crate) fn refused(&self, proxy: &str, command: &mut Command, code: i32) -> Result<(), ChoreError> {
+        command.env("X509_USER_PROXY", self.variable(proxy));
+        let (output, took) = self.timed(command)?;
+        let line = shown(command).replace(&*self.grid.to_string_lossy(), "DIR");
+        say(&format!("    $ X509_USER_PROXY=${proxy} {line}    {}", time(took)));
+        indented(&output.stderr);
+        if output.status.code() != Some(code) {
+            return Err(ended(command, &output));
+        }
+        say(&format!("    refused (exit code {code})"));
+        Ok(())
+    }
+
+    /// As [`Scene::show`], as somebody else.
+    pub(crate) fn show_as(&self, proxy: &str, command: &mut Command) -> Result<String, ChoreError> {
+        command.env("X509_USER_PROXY", self.variable(proxy));
+        say(&format!("    ({proxy})"));
+        self.show(command)
+    }
+
     fn timed(&self, command: &mut Command) -> Result<(Output, Duration), ChoreError> {
         let start = Instant::now();
         let output = output(command)?;

@@ -28,6 +28,14 @@ impl Workspace {
         Ok(Self { root, programs })
     }
 
+    /// A workspace with programs that were built from it.
+    pub fn at(root: &Path, programs: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            programs: programs.to_owned(),
+        }
+    }
+
     /// Where cargo puts what it builds; scratch folders of chores go there too.
     pub fn target(&self) -> PathBuf {
         self.programs.parent().unwrap_or(&self.programs).to_owned()
