@@ -50,7 +50,7 @@ pub struct Get {
     #[arg(value_name = "LFN… FOLDER", required = true)]
     pub operands: Vec<String>,
     /// Get what this query finds
-    #[arg(short, long, value_name = "QUERY", requires = "from")]
+    #[arg(long, value_name = "QUERY", requires = "from")]
     pub query: Option<String>,
     /// Where it searches
     #[arg(long, value_name = "DIR")]

@@ -61,7 +61,7 @@ pub struct Register {
     #[arg(value_name = "WHAT")]
     pub what: Vec<String>,
     /// Register the studies that match: PatientID=…,StudyDate=…,Modality=MR; `-` reads it from standard input
-    #[arg(short, long, value_name = "QUERY")]
+    #[arg(long, value_name = "QUERY")]
     pub query: Option<String>,
     /// The directory of the catalogue that they go to
     #[arg(long, value_name = "LFN")]

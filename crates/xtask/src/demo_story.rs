@@ -18,13 +18,7 @@ const NOT_ALLOWED: i32 = 77;
 const IMAGES: &str = "/myvo/images";
 /// What the researcher looks for.
 const QUERY: &str = "modality = 'CT' AND body_part = 'CHEST' AND age_group = '65-69' ORDER BY instance_uid";
-const PROGRAMS: &[&str] = &[
-    "hydra-keystore",
-    "mdm-catalog",
-    "mdm",
-    "dicom-recall",
-    "eds-decrypt",
-];
+const PROGRAMS: &[&str] = &["hydra-keystore", "mdm-catalog", "mdm", "dicom-recall", "eds-decrypt"];
 
 /// Tells the story, with programs that were built now.
 ///
@@ -71,8 +65,12 @@ impl Story {
         self.scene.show(&mut self.mdm("mdm-register", &register))?;
         chapter("Registering it again changes nothing: the same names, the same key.");
         let again = self.scene.show(&mut self.mdm("mdm-register", &register))?;
-        promised(again.contains("registered 0 images"), "registering again made something new")?;
-        self.scene.show(&mut self.mdm("mdm-register", &["--config", &config, "--list"]))?;
+        promised(
+            again.contains("registered 0 images"),
+            "registering again made something new",
+        )?;
+        self.scene
+            .show(&mut self.mdm("mdm-register", &["--config", &config, "--list"]))?;
 
         chapter("Beside the storage element (XRootD): an agent without a key, and a line to the hospital's daemon.");
         self.start_recall()?;
@@ -82,8 +80,14 @@ impl Story {
         self.is_empty(&names)?;
 
         chapter("Bob is a researcher of the VO. Nobody gave him anything yet.");
-        let find = ["--columns", "name,modality,body_part,age_group,study_year", IMAGES, QUERY];
-        self.scene.refused("BOB_PROXY", &mut self.mdm("mdm-find", &find), NOT_ALLOWED)?;
+        let find = [
+            "--columns",
+            "name,modality,body_part,age_group,study_year",
+            IMAGES,
+            QUERY,
+        ];
+        self.scene
+            .refused("BOB_PROXY", &mut self.mdm("mdm-find", &find), NOT_ALLOWED)?;
         chapter("Alice gives his group names, anonymous halves and keys, in one go. The identifying halves stay hers.");
         let grant = ["-R", "-m", "/myvo/researchers:lrg", IMAGES];
         self.scene.show(&mut self.mdm("mdm-setacl", &grant))?;
@@ -109,7 +113,10 @@ impl Story {
 
         chapter("The hospital may know whose image it is.");
         let told = self.scene.show(&mut self.mdm("mdm-show", &["--identify", &paths[0]]))?;
-        promised(told.contains(INVENTED.name) && told.contains(INVENTED.id), "the patient is not told")?;
+        promised(
+            told.contains(INVENTED.name) && told.contains(INVENTED.id),
+            "the patient is not told",
+        )?;
 
         chapter("The patient withdraws. First what would go, then all of it.");
         let withdraw = ["--from", IMAGES, "--config", &config, INVENTED.id];
@@ -118,12 +125,16 @@ impl Story {
         let yes: Vec<&str> = ["--yes"].into_iter().chain(withdraw).collect();
         self.scene.show(&mut self.mdm("mdm-withdraw", &yes))?;
         chapter("Bob finds nothing any more, and the sealed copy that Carol has opens to nobody.");
-        let left = self.scene.show_as("BOB_PROXY", &mut self.mdm("mdm-find", &["--count", IMAGES]))?;
+        let left = self
+            .scene
+            .show_as("BOB_PROXY", &mut self.mdm("mdm-find", &["--count", IMAGES]))?;
         promised(left.trim() == "0", "something is found still")?;
         let mut open = self.scene.own("eds-decrypt", &["carols.eds", "late.dcm"]);
         self.scene.refused("BOB_PROXY", &mut open, NOT_ALLOWED)?;
         self.wait("the bytes to go", |story| {
-            Ok(names.iter().all(|name| !story.scene.path("se").join(&name[1..]).exists()))
+            Ok(names
+                .iter()
+                .all(|name| !story.scene.path("se").join(&name[1..]).exists()))
         })?;
         say("    and the storage element's disk has none of it");
         chapter("What storage element, agent and catalogue have on disk, looked through for the patient.");
@@ -146,13 +157,18 @@ impl Story {
 
     fn collection(&self) -> Result<(), ChoreError> {
         self.scene.show(&mut self.mdm("mdm-mkdir", &["--parents", IMAGES]))?;
-        self.scene.show(&mut self.mdm("mdm-schema", &["--images", IMAGES])).map(drop)
+        self.scene
+            .show(&mut self.mdm("mdm-schema", &["--images", IMAGES]))
+            .map(drop)
     }
 
     /// Nothing was copied.
     fn is_empty(&self, names: &[String]) -> Result<(), ChoreError> {
         let is_there = |name: &String| self.scene.path("se").join(&name[1..]).exists();
-        promised(!names.iter().any(is_there), "an image is on the storage element already")?;
+        promised(
+            !names.iter().any(is_there),
+            "an image is on the storage element already",
+        )?;
         say(&format!("    {} files are known there, and none is there", names.len()));
         Ok(())
     }
@@ -165,7 +181,10 @@ impl Story {
         let mut find = self.mdm("mdm-find", &[IMAGES, "shoe_sizes = '47'"]);
         let unknown = self.failed_as_bob(&mut find)?;
         let same = known.replace("patient_id", "_") == unknown.replace("shoe_sizes", "_");
-        promised(same, "an identifying attribute is refused otherwise than one that there is not")?;
+        promised(
+            same,
+            "an identifying attribute is refused otherwise than one that there is not",
+        )?;
         let mut show = self.mdm("mdm-show", &["--identify", path]);
         self.scene.refused("BOB_PROXY", &mut show, NOT_ALLOWED)
     }
@@ -208,7 +227,10 @@ impl Story {
         promised(files.len() == 1, "not one image came")?;
         let (new, old) = (self.scene.read(&files[0])?, self.scene.read("0.dcm")?);
         let telling = [INVENTED.name, INVENTED.id, INVENTED.institution];
-        promised(!telling.iter().any(|text| occurs(&new, text.as_bytes())), "the patient shows")?;
+        promised(
+            !telling.iter().any(|text| occurs(&new, text.as_bytes())),
+            "the patient shows",
+        )?;
         let pixels = old.len().saturating_sub(512 * 512 * 2);
         promised(occurs(&new, &old[pixels..]), "the pixels are others")?;
         say("    its pixels are those in the PACS, and it names nobody");
