@@ -42,11 +42,13 @@ pub mod tag {
     pub const MEDIA_CLASS: Tag = Tag(0x0002, 0x0002);
     pub const MEDIA_INSTANCE: Tag = Tag(0x0002, 0x0003);
     pub const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
+    pub const CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
     pub const SOP_CLASS: Tag = Tag(0x0008, 0x0016);
     pub const SOP_INSTANCE: Tag = Tag(0x0008, 0x0018);
     pub const QUERY_LEVEL: Tag = Tag(0x0008, 0x0052);
     pub const FAILED_INSTANCES: Tag = Tag(0x0008, 0x0058);
     pub const MODALITY: Tag = Tag(0x0008, 0x0060);
+    pub const MODALITIES: Tag = Tag(0x0008, 0x0061);
     pub const PATIENT_ID: Tag = Tag(0x0010, 0x0020);
     pub const STUDY: Tag = Tag(0x0020, 0x000d);
     pub const SERIES: Tag = Tag(0x0020, 0x000e);
@@ -461,6 +463,12 @@ impl Attributes {
     pub fn text(&self, tag: Tag) -> Option<String> {
         let text = String::from_utf8_lossy(self.0.get(&tag)?);
         Some(text.trim_matches(['\0', ' ']).to_owned())
+    }
+
+    /// The values of a list of texts.
+    pub fn texts(&self, tag: Tag) -> Vec<String> {
+        let text = self.text(tag).unwrap_or_default();
+        text.split('\\').map(|value| value.trim().to_owned()).collect()
     }
 
     /// A single identifier.

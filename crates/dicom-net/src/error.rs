@@ -198,6 +198,22 @@ pub enum NetError {
         /// The answer.
         status: Status,
     },
+    /// More fits a query than was meant.
+    #[error("{peer} has more than {most} studies that fit the query")]
+    TooMany {
+        /// Who.
+        peer: Peer,
+        /// How many were meant at most.
+        most: usize,
+    },
+    /// It answered without a word of what was asked for.
+    #[error("{peer} does not go by `{key}`, so that what it answers may be anything")]
+    Ignored {
+        /// Who.
+        peer: Peer,
+        /// What it passes over.
+        key: &'static str,
+    },
     /// Whoever was given the instances wants no more.
     #[error("the exchange with {peer} was stopped")]
     Stopped {

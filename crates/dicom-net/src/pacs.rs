@@ -12,6 +12,7 @@ use crate::contexts::{Proposal, known, service};
 use crate::dataset::{Attributes, DataError, FileMeta, syntax, tag};
 use crate::error::{NetError, Peer, Waiting};
 use crate::intake::{Intake, Retrieved, Sink, Wanted};
+use crate::query::{FoundStudies, Query, Sorting};
 use crate::scp::{Receiver, Stop};
 use crate::uid::{AeTitle, Uid};
 use crate::wire::{Deadlines, Wire};
@@ -152,6 +153,20 @@ impl Pacs {
         query: &Attributes,
         each: &mut dyn FnMut(Attributes),
     ) -> Result<(), NetError> {
+        let each = &mut |answer| {
+            each(answer);
+            Ok(true)
+        };
+        self.find_until(association, query, each).map(|_| ())
+    }
+
+    /// Hands over answers as long as they are wanted; whether all were. If not, the association is of no more use.
+    fn find_until(
+        &self,
+        association: &mut Association,
+        query: &Attributes,
+        each: &mut dyn FnMut(Attributes) -> Result<bool, DataError>,
+    ) -> Result<bool, NetError> {
         let context = self.context(association, service::FIND, "C-FIND")?;
         let id = association.next_message();
         let mut request = Command::request(Field::FindRequest, id, &known(service::FIND));
@@ -161,11 +176,63 @@ impl Pacs {
             let message = association.expect()?;
             let status = self.answer(association, &message.command, Field::FindReply, id)?;
             if !status.is_pending() {
-                return self.judge("C-FIND", status);
+                return self.judge("C-FIND", status).map(|()| true);
             }
             let bytes = association.small_data()?;
-            each(Attributes::decode(&bytes).map_err(|error| association.protocol(error))?);
+            if !Attributes::decode(&bytes)
+                .and_then(&mut *each)
+                .map_err(|error| association.protocol(error))?
+            {
+                return Ok(false);
+            }
         }
+    }
+
+    /// The studies that fit a query, if they are no more than `most`.
+    ///
+    /// # Errors
+    /// Where the PACS cannot answer, or passes over a key.
+    pub fn studies(&self, query: &Query, most: usize) -> Result<FoundStudies, NetError> {
+        let mut association = self.associate(Proposal::of_service(service::FIND))?;
+        let mut sorting = Sorting::new(query);
+        self.find_until(&mut association, &query.identifier(), &mut |answer| {
+            let fit = query.fit(|tag| answer.texts(tag));
+            let study = answer.uid(tag::STUDY);
+            study.map(|study| sorting.take(study, fit) <= most)
+        })
+        .and_then(|is_whole| is_whole.then_some(()).ok_or_else(|| self.too_many(most)))?;
+        let key = sorting.ignored.map_or(Ok(()), Err);
+        key.map_err(|key| NetError::Ignored {
+            peer: self.peer.clone(),
+            key,
+        })?;
+        for study in std::mem::take(&mut sorting.untold) {
+            if !self.has_modality(&mut association, &study, query.modality().unwrap_or_default())? {
+                sorting.remove(&study);
+            }
+        }
+        association.release();
+        Ok(sorting.found())
+    }
+
+    fn too_many(&self, most: usize) -> NetError {
+        NetError::TooMany {
+            peer: self.peer.clone(),
+            most,
+        }
+    }
+
+    fn has_modality(&self, association: &mut Association, study: &Uid, modality: &str) -> Result<bool, NetError> {
+        let query = Attributes::new()
+            .with(tag::QUERY_LEVEL, "SERIES")
+            .with_uids(tag::STUDY, [study])
+            .with(tag::SERIES, "")
+            .with(tag::MODALITY, "");
+        let mut has_modality = false;
+        self.find_over(association, &query, &mut |answer| {
+            has_modality |= answer.text(tag::MODALITY).as_deref() == Some(modality);
+        })?;
+        Ok(has_modality)
     }
 
     /// The instances of a study, or of one series of it, or that one instance, where the PACS has them.

@@ -20,6 +20,7 @@ use crate::error::Peer;
 use crate::intake::{Intake, Retrieved, Sink, Taken, Wanted};
 use crate::multipart::{self, MultipartError, Parts};
 use crate::pacs::Found;
+use crate::query::{FoundStudies, Query, Sorting};
 use crate::uid::Uid;
 use crate::wire::Deadlines;
 
@@ -99,6 +100,22 @@ pub enum WebError {
         operation: &'static str,
         /// The answer.
         status: u16,
+    },
+    /// More fits a query than was meant.
+    #[error("{peer} has more than {most} studies that fit the query")]
+    TooMany {
+        /// Who.
+        peer: Peer,
+        /// How many were meant at most.
+        most: usize,
+    },
+    /// It answered without a word of what was asked for.
+    #[error("{peer} does not go by `{key}`, so that what it answers may be anything")]
+    Ignored {
+        /// Who.
+        peer: Peer,
+        /// What it passes over.
+        key: &'static str,
     },
     /// An answer that is none to the question.
     #[error("{peer} does not speak DICOMweb as it should: {what}")]
@@ -214,6 +231,49 @@ impl Dicomweb {
         self.query("/studies?limit=1").map(|_| ())
     }
 
+    /// QIDO-RS: the studies that fit a query, if they are no more than `most`.
+    ///
+    /// # Errors
+    /// Where it cannot answer, or passes over a key.
+    pub fn studies(&self, query: &Query, most: usize) -> Result<FoundStudies, WebError> {
+        let mut sorting = Sorting::new(query);
+        let parameters = query.parameters();
+        let mut asked = 0;
+        loop {
+            let page = self.query(&format!("/studies?{parameters}&limit={PAGE}&offset={asked}"))?;
+            let mut is_new = false;
+            for one in &page {
+                let study = values(one, tag::STUDY).first().and_then(|study| Uid::new(study).ok());
+                let study = study.ok_or_else(|| self.answer("a study without an identifier"))?;
+                is_new |= !sorting.knows(&study);
+                if sorting.take(study, query.fit(|tag| values(one, tag))) > most {
+                    return Err(WebError::TooMany {
+                        peer: self.peer.clone(),
+                        most,
+                    });
+                }
+            }
+            asked += page.len();
+            // a service that does not go by offsets sends the same again
+            if page.len() < PAGE || !is_new {
+                break;
+            }
+        }
+        if let Some(key) = sorting.ignored {
+            let peer = self.peer.clone();
+            return Err(WebError::Ignored { peer, key });
+        }
+        for study in std::mem::take(&mut sorting.untold) {
+            let series = self.query(&format!("/studies/{study}/series?includefield=00080060"))?;
+            let modality = query.modality().unwrap_or_default();
+            let has_it = |one: &Value| values(one, tag::MODALITY).iter().any(|value| value == modality);
+            if !series.iter().any(has_it) {
+                sorting.remove(&study);
+            }
+        }
+        Ok(sorting.found())
+    }
+
     /// QIDO-RS: the instances of a study, or of one series of it, or those that are named, where it has them.
     ///
     /// # Errors
@@ -280,27 +340,21 @@ impl Dicomweb {
     }
 
     fn found(&self, one: &Value, wanted: &Wanted) -> Result<Found, WebError> {
-        let value = |tag: crate::dataset::Tag| {
-            let name = format!("{:04X}{:04X}", tag.0, tag.1);
-            Uid::new(
-                one.get(name)?
-                    .get("Value")?
-                    .get(0)?
-                    .as_str()?
-                    .trim_end_matches(['\0', ' ']),
-            )
-            .ok()
-        };
-        let missing = |what| WebError::Answer {
-            peer: self.peer.clone(),
-            what,
-        };
+        let value = |tag| Uid::new(values(one, tag).first()?).ok();
+        let missing = |what| self.answer(what);
         let series = value(tag::SERIES).or_else(|| wanted.series.clone());
         Ok(Found {
             series: series.ok_or_else(|| missing("an instance without a series"))?,
             instance: value(tag::SOP_INSTANCE).ok_or_else(|| missing("an instance without an identifier"))?,
             class: value(tag::SOP_CLASS),
         })
+    }
+
+    fn answer(&self, what: &'static str) -> WebError {
+        WebError::Answer {
+            peer: self.peer.clone(),
+            what,
+        }
     }
 
     fn query(&self, path: &str) -> Result<Vec<Value>, WebError> {
@@ -321,10 +375,7 @@ impl Dicomweb {
         let read = body.take(longest as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|error| self.broken(error))?;
         let answer = serde_json::from_slice(&bytes).ok();
-        answer.ok_or_else(|| WebError::Answer {
-            peer: self.peer.clone(),
-            what: "an answer to a query that is no list in JSON",
-        })
+        answer.ok_or_else(|| self.answer("an answer to a query that is no list in JSON"))
     }
 
     /// WADO-RS: retrieves what is wanted; several named instances one after the other, over the same connection.
@@ -523,6 +574,24 @@ impl Read for Body<'_> {
         out[..count].copy_from_slice(&self.chunk.split_to(count));
         Ok(count)
     }
+}
+
+/// The values of an attribute (PS3.18, F.2): texts, and names in any of their groups.
+fn values(one: &Value, tag: Tag) -> Vec<String> {
+    let name = format!("{:04X}{:04X}", tag.0, tag.1);
+    let list = one.get(name).and_then(|attribute| attribute.get("Value"));
+    let list = list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.trim_matches(['\0', ' ']).to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Object(groups) => {
+            let groups = ["Alphabetic", "Ideographic", "Phonetic"].map(|group| groups.get(group));
+            let groups: Vec<&str> = groups.into_iter().flatten().filter_map(Value::as_str).collect();
+            Some(groups.join("="))
+        }
+        _ => None,
+    };
+    list.iter().filter_map(text).collect()
 }
 
 /// What reqwest says around it repeats the URL, which names a study.
