@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -127,12 +127,20 @@ impl Orthanc {
     /// # Panics
     /// If it is not installed, or does not start.
     pub fn start() -> Self {
+        Self::start_with(&serde_json::json!({}))
+    }
+
+    /// Starts one with more in its configuration, or other things: the keys of `more`.
+    ///
+    /// # Panics
+    /// If it is not installed, or does not start.
+    pub fn start_with(more: &serde_json::Value) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let [port, http, move_port] = [free_port(), free_port(), free_port()];
         let plugin = DICOMWEB.iter().find(|path| Path::new(path).exists());
         let plugin = plugin.expect("the DICOMweb plug-in is needed (Debian: orthanc-dicomweb)");
         let storage = folder.path().join("storage");
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "Name": "test",
             "StorageDirectory": storage,
             "IndexDirectory": storage,
@@ -148,7 +156,8 @@ impl Orthanc {
             "DicomAlwaysAllowFind": true,
             "DicomAlwaysAllowGet": true,
             "DicomAlwaysAllowMove": true,
-            "DicomModalities": { OURS: [OURS, "127.0.0.1", move_port] },
+            "DicomModalities": { OURS: { "AET": OURS, "Host": "localhost", "Port": move_port,
+                                         "UseDicomTls": !more["DicomTlsEnabled"].is_null() } },
             "UnknownSopClassAccepted": true,
             "SaveJobs": false,
             "ConcurrentJobs": 2,
@@ -156,6 +165,9 @@ impl Orthanc {
             "HttpThreadsCount": 4,
             "DicomWeb": { "Enable": true, "Root": "/dicom-web/" },
         });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         let path = folder.path().join("orthanc.json");
         fs::write(&path, config.to_string()).expect("it can be written");
         let server = Server::start("Orthanc", "orthanc", &[path.as_os_str()], folder, &[port, http]);
@@ -503,6 +515,117 @@ impl Holding {
             other => other,
         }
     }
+}
+
+/// Ends TLS in front of a server of HTTP on this machine, as reverse proxies do.
+pub struct Front {
+    /// Its port.
+    pub port: u16,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Front {
+    /// Starts one before `to`.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub fn start(to: u16, tls: Arc<rustls::ServerConfig>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+        let listener = listener.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+        runtime.spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let mut outside = acceptor.accept(tcp).await?;
+                    let mut inside = tokio::net::TcpStream::connect(("127.0.0.1", to)).await?;
+                    tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+                });
+            }
+        });
+        Self {
+            port,
+            _runtime: runtime,
+        }
+    }
+
+    /// The root of the DICOMweb of an Orthanc behind it.
+    pub fn dicomweb(&self) -> String {
+        format!("https://localhost:{}/dicom-web", self.port)
+    }
+}
+
+/// Which way a [`Drip`] is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To whoever connects.
+    Back,
+    /// To whoever is connected to.
+    There,
+}
+
+/// Passes a connection on to another port of this machine; one way, after so many bytes, byte by byte, which is never
+/// quite silence.
+pub struct Drip {
+    /// Its port.
+    pub port: u16,
+}
+
+impl Drip {
+    /// A byte this often, so many times; then it ends.
+    const EVERY: Duration = Duration::from_millis(50);
+    const TIMES: usize = 200;
+
+    /// Starts one for a single connection.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub fn start(to: u16, way: Way, after: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            let Ok((caller, _)) = listener.accept() else { return };
+            let Ok(called) = TcpStream::connect(("127.0.0.1", to)) else {
+                return;
+            };
+            let (Ok(caller_too), Ok(called_too)) = (caller.try_clone(), called.try_clone()) else {
+                return;
+            };
+            let limit = |of| if way == of { after } else { usize::MAX };
+            let (back, there) = (limit(Way::Back), limit(Way::There));
+            std::thread::spawn(move || pass(called_too, caller_too, back));
+            pass(caller, called, there);
+        });
+        Self { port }
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, mut quick: usize) {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut drops = 0;
+    let _ = to.set_nodelay(true);
+    while drops < Drip::TIMES {
+        let length = buffer.len().min(quick.max(1));
+        let Ok(read @ 1..) = from.read(&mut buffer[..length]) else {
+            break;
+        };
+        if quick == 0 {
+            std::thread::sleep(Drip::EVERY);
+            drops += 1;
+        }
+        quick = quick.saturating_sub(read);
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = from.shutdown(std::net::Shutdown::Both);
 }
 
 /// The slots of a client that wants only one association at once.

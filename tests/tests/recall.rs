@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::pacs::{Dcmqrscp, FakePacs, Fault, OURS, Orthanc, THEIRS, free_port, load};
 use hydra_tests::{Ended, files_under};
-use hydra_xtask::dicom::{INVENTED, ct_slice, ct_study};
+use hydra_xtask::dicom::{INVENTED, Patient, ct_slice, ct_study};
 use serde_json::Value;
 use testgrid::GridOptions;
 
@@ -433,4 +433,122 @@ fn without_stores_nothing_is_placed_and_with_enough_of_them_it_goes_on() {
     let ended = now(&desk, &what, &["--force"]);
     assert!(files_under(&desk.path("se")) == placed, "{ended:?}");
     let _ = ended.exits(75);
+}
+
+/// Somebody else, examined twice.
+const ANOTHER: Patient = Patient {
+    name: "Mustermann^Erika",
+    id: "KH-7",
+    born: "19640812",
+    institution: "St. Nowhere's Hospital",
+};
+
+/// A study with its day and its modality changed, both of the same length.
+fn changed(patient: &Patient, number: u128, date: &str, modality: &str) -> Vec<Vec<u8>> {
+    let element = |modality: &str| [b"\x08\0\x60\0CS\x02\0".as_slice(), modality.as_bytes()].concat();
+    let replace = |file: &mut Vec<u8>, from: &[u8], to: &[u8]| {
+        let at = file.windows(from.len()).position(|window| window == from).unwrap();
+        file[at..at + to.len()].copy_from_slice(to);
+    };
+    let mut files = ct_study(patient, number);
+    for file in &mut files {
+        replace(file, b"20260301", date.as_bytes());
+        replace(file, &element("CT"), &element(modality));
+    }
+    files
+}
+
+#[test]
+fn peer_studies_that_fit_a_query_are_registered_and_no_others() {
+    let _whole = GRID.whole();
+    let (orthanc, dcmqrscp) = (Orthanc::start(), Dcmqrscp::start());
+    let studies = [
+        ct_study(&INVENTED, 1101),
+        changed(&ANOTHER, 1102, "20200615", "MR"),
+        changed(&ANOTHER, 1103, "20201231", "CT"),
+        changed(&ANOTHER, 1104, "20210101", "MR"),
+    ];
+    for port in [orthanc.port, dcmqrscp.port] {
+        load(port, &studies.concat());
+    }
+    let query = "PatientID=KH-7,StudyDate=20200101-20201231,ModalitiesInStudy=MR";
+    let web = format!("method = \"wado-rs\"\ndicomweb = \"{}\"", orthanc.dicomweb());
+    for pacs in [dimse("c-get", orthanc.port), web, dimse("c-get", dcmqrscp.port)] {
+        let desk = registering(&pacs);
+        let register = |more: &[&str]| {
+            let words = [&["register", "-c", "recall.toml"], more].concat();
+            desk.run_words("dicom-recall", &words)
+        };
+        let dry = register(&["--dry-run", "--query", query]).exits(0);
+        let would = "would register 3 instances of 2 series in 1 studies, 0 are registered already";
+        assert!(dry.stdout.contains(would), "{pacs}: {dry:?}");
+        assert!(!desk.path("recall.db").exists(), "nothing is made");
+        // more keys, less, and what is more than was meant
+        for (query, instances) in [
+            ("PatientID=KH-7", 9),
+            ("PatientName=Muster*", 9),
+            ("StudyDate=-20201231", 6),
+            ("StudyDate=20210101-,PatientSex=F", 6),
+            ("AccessionNumber=A-2026-0311,ModalitiesInStudy=CT", 6),
+        ] {
+            let told = register(&["--dry-run", "--query", query]);
+            let expected = format!("would register {instances} instances");
+            assert!(told.stdout.contains(&expected), "{pacs}: {query}: {told:?}");
+        }
+        let many = register(&["--query", "PatientID=KH-7", "--most", "8"]).exits(2);
+        assert!(many.stderr.contains("more than 8 instances fit the query"), "{many:?}");
+        let many = register(&["--query", "PatientID=KH-7", "--most", "2"]).exits(2);
+        assert!(many.stderr.contains("more than 2 studies that fit"), "{many:?}");
+        let none = register(&["--query", "PatientID=KH-8"]).exits(74);
+        assert!(none.stderr.contains("has nothing that fits the query"), "{none:?}");
+        // nothing was registered until now; a file keeps patients out of the list of processes
+        desk.write(
+            "query",
+            "# one of hers\nPatientID=KH-7\nStudyDate=20200101-20201231\nModalitiesInStudy=MR\n",
+        );
+        let done = register(&["--query-file", "query"]).exits(0);
+        assert!(done.stdout.contains("registered 3 instances"), "{done:?}");
+        names_nobody(&done, &BTreeMap::new(), &["2.25.1102", ANOTHER.name, ANOTHER.id]);
+        let dry = register(&["--dry-run", "--json", "--query", query, "2.25.1101"]).exits(0);
+        let told = &lines(&dry)[0];
+        assert_eq!(
+            (&told["instances"], &told["known"], &told["studies"]),
+            (&6.into(), &3.into(), &2.into())
+        );
+        let all = desk.run("dicom-recall ls --json --original -c recall.toml").exits(0);
+        assert!(
+            lines(&all).iter().all(|line| line.to_string().contains("2.25.1102")),
+            "{all:?}"
+        );
+    }
+}
+
+fn registering(pacs: &str) -> Desk {
+    let desk = desk(pacs);
+    let text = String::from_utf8(desk.read("recall.toml")).unwrap();
+    desk.write("recall.toml", format!("{text}[registry]\ndatabase = \"recall.db\"\n"));
+    desk
+}
+
+#[test]
+fn what_is_no_query_and_who_does_not_go_by_one_is_refused() {
+    // answers whatever it has, and says nothing of the patient
+    let fake = FakePacs::start(&study(1110), &study(1)[0], Fault::None);
+    let desk = registering(&dimse("c-get", fake.port));
+    let register = |query: &str| desk.run_words("dicom-recall", &["register", "-c", "recall.toml", "--query", query]);
+    let ended = register("PatientID=KH-7").exits(2);
+    assert!(ended.stderr.contains("does not go by `PatientID`"), "{ended:?}");
+    for (query, words) in [
+        ("PatientID=*", "everything would fit"),
+        ("Patient=KH-7", "cannot be looked for by `Patient`"),
+        ("StudyDate=2020", "a date is YYYYMMDD"),
+    ] {
+        let ended = register(query).exits(2);
+        assert!(
+            ended.stderr.contains(words) && !ended.stderr.contains("KH-7"),
+            "{ended:?}"
+        );
+    }
+    let _ = desk.run("dicom-recall register -c recall.toml").exits(2);
+    assert!(!desk.path("recall.db").exists());
 }

@@ -720,4 +720,52 @@ fn daemon_and_agent_find_each_other_over_mutual_tls() {
     let _ = daemon.stop();
     agent.kill().unwrap();
     agent.wait().unwrap();
+    the_agent_dials(&desk, &fake, &end, &names);
+}
+
+/// The same line the other way round: the daemon listens over TLS, and a stranger who dials it is not let in.
+fn the_agent_dials(desk: &Desk, fake: &FakePacs, end: &dyn Fn(&str, &str) -> String, names: &[String]) {
+    let port = free_port();
+    let place = |ours: &str| {
+        let text = format!(
+            "root = \"se\"\ndatabase = \"place.db\"\n[line]\nconnect = \"localhost:{port}\"\n{}[ask]\nsocket = \"ask\"\n",
+            end(ours, "keystore1")
+        );
+        desk.write("place.toml", text);
+        let mut agent = desk.start("dicom-recall", &["place", "place.toml"]);
+        let mut line = String::new();
+        BufReader::new(agent.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        agent
+    };
+    let listen = format!("listen = \"127.0.0.1:{port}\"\n");
+    configure(desk, fake.port, &format!("{listen}{}", end("keystore1", "se")));
+    let daemon = Daemon::start(desk);
+    let mut stranger = place("keystore2");
+    until(|| daemon.log().contains("the other end is"), || daemon.log());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(!daemon.log().contains("is up"), "{}", daemon.log());
+
+    let mut agent = place("se");
+    let gets = fake.gets.load(Ordering::Acquire);
+    fs::remove_file(desk.path("se").join(names[0].trim_start_matches('/'))).unwrap();
+    let staged = |name: &str| {
+        let mut asked = dicom_recall::ask::Agent::connect(&desk.path("ask")).unwrap();
+        let (name, path, deadline_s) = (name.to_owned(), None, 60);
+        asked
+            .ask(&dicom_recall::ask::Ask::Stage { name, path, deadline_s })
+            .unwrap()
+    };
+    until(|| staged(&names[0]) == dicom_recall::ask::Answer::Done, || daemon.log());
+    assert_eq!(files_under(&desk.path("se")).len(), 3);
+    assert_eq!(
+        fake.gets.load(Ordering::Acquire),
+        gets + 1,
+        "only what was gone is fetched"
+    );
+    let _ = daemon.stop();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }

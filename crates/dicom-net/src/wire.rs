@@ -1,5 +1,8 @@
 //! A connection with deadlines: TCP or TLS over it, read in units and written whole.
 //!
+//! The deadline is at the socket itself: whoever sends byte by byte would otherwise keep TLS reading at a single record,
+//! with the full time for each byte.
+//!
 //! Nagle's algorithm is off: with it a C-GET waits for a delayed acknowledgement at every instance, 40 to 50 ms each.
 
 use std::io::{self, Read, Write};
@@ -43,24 +46,76 @@ impl Default for Deadlines {
     }
 }
 
+/// A socket that waits no longer than to a moment, however often it is asked.
+struct Timed {
+    tcp: TcpStream,
+    until: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(left.max(SHORTEST))
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.tcp.set_read_timeout(Some(self.left()?))?;
+            match self.tcp.read(buffer) {
+                Err(error) if is_passing(&error) => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.tcp.set_write_timeout(Some(self.left()?))?;
+            match self.tcp.write(bytes) {
+                Err(error) if is_passing(&error) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 enum Stream {
-    Plain(TcpStream),
-    Client(Box<StreamOwned<ClientConnection, TcpStream>>),
-    Server(Box<StreamOwned<ServerConnection, TcpStream>>),
+    Plain(Timed),
+    Client(Box<StreamOwned<ClientConnection, Timed>>),
+    Server(Box<StreamOwned<ServerConnection, Timed>>),
 }
 
 impl Stream {
+    fn timed(&mut self) -> &mut Timed {
+        match self {
+            Self::Plain(timed) => timed,
+            Self::Client(tls) => &mut tls.sock,
+            Self::Server(tls) => &mut tls.sock,
+        }
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Client(tls) => &tls.sock,
-            Self::Server(tls) => &tls.sock,
+            Self::Plain(timed) => &timed.tcp,
+            Self::Client(tls) => &tls.sock.tcp,
+            Self::Server(tls) => &tls.sock.tcp,
         }
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.read(buffer),
+            Self::Plain(timed) => timed.read(buffer),
             Self::Client(tls) => tls.read(buffer),
             Self::Server(tls) => tls.read(buffer),
         }
@@ -68,7 +123,7 @@ impl Stream {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.write(bytes),
+            Self::Plain(timed) => timed.write(bytes),
             Self::Client(tls) => tls.write(bytes),
             Self::Server(tls) => tls.write(bytes),
         }
@@ -76,7 +131,7 @@ impl Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(tcp) => tcp.flush(),
+            Self::Plain(timed) => timed.flush(),
             Self::Client(tls) => tls.flush(),
             Self::Server(tls) => tls.flush(),
         }
@@ -119,10 +174,16 @@ impl Wire {
         for one in (host, port).to_socket_addrs().map_err(address)? {
             match TcpStream::connect_timeout(&one, deadlines.connect) {
                 Ok(tcp) => {
-                    let mut wire = Self::over(Stream::Plain(tcp), peer, deadlines)?;
-                    if let Some(tls) = tls {
-                        wire.start_tls(host, tls)?;
-                    }
+                    let timed = timed(tcp, deadlines);
+                    let stream = match tls {
+                        None => Stream::Plain(timed),
+                        Some(config) => {
+                            let connection = client(host, config).map_err(|error| tls_error(&peer, error))?;
+                            Stream::Client(Box::new(StreamOwned::new(connection, timed)))
+                        }
+                    };
+                    let mut wire = Self::over(stream, peer, deadlines)?;
+                    wire.shake_hands()?;
                     return Ok(wire);
                 }
                 Err(error) => last = Some(error),
@@ -146,17 +207,18 @@ impl Wire {
         peer: Peer,
         deadlines: Deadlines,
     ) -> Result<Self, NetError> {
+        let timed = timed(tcp, deadlines);
         let stream = match tls {
-            None => Stream::Plain(tcp),
+            None => Stream::Plain(timed),
             Some(config) => {
-                let connection = ServerConnection::new(Arc::clone(config)).map_err(|error| NetError::Tls {
-                    peer: peer.clone(),
-                    source: io::Error::other(error),
-                })?;
-                Stream::Server(Box::new(StreamOwned::new(connection, tcp)))
+                let connection = ServerConnection::new(Arc::clone(config));
+                let connection = connection.map_err(|error| tls_error(&peer, io::Error::other(error)))?;
+                Stream::Server(Box::new(StreamOwned::new(connection, timed)))
             }
         };
-        Self::over(stream, peer, deadlines)
+        let mut wire = Self::over(stream, peer, deadlines)?;
+        wire.shake_hands()?;
+        Ok(wire)
     }
 
     fn over(stream: Stream, peer: Peer, deadlines: Deadlines) -> Result<Self, NetError> {
@@ -174,35 +236,19 @@ impl Wire {
         Ok(wire)
     }
 
-    fn start_tls(&mut self, host: &str, config: &Arc<ClientConfig>) -> Result<(), NetError> {
-        let tls = |source| NetError::Tls {
-            peer: self.peer.clone(),
-            source,
-        };
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| tls(io::Error::other(error)))?;
-        let connection = ClientConnection::new(Arc::clone(config), name);
-        let mut connection = connection.map_err(|error| tls(io::Error::other(error)))?;
-        let Stream::Plain(tcp) = &self.stream else {
-            return Ok(());
-        };
-        let mut tcp = tcp.try_clone().map_err(tls)?;
+    /// The TLS handshake, if there is one.
+    fn shake_hands(&mut self) -> Result<(), NetError> {
         let until = self.until(Waiting::Association, self.deadlines.association);
-        while connection.is_handshaking() {
-            let left = until.at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(self.late(until));
-            }
-            let limits = tcp.set_read_timeout(Some(left.max(SHORTEST)));
-            limits
-                .and_then(|()| tcp.set_write_timeout(Some(left.max(SHORTEST))))
-                .map_err(tls)?;
-            match connection.complete_io(&mut tcp) {
-                Err(error) if is_timeout(&error) => return Err(self.late(until)),
-                result => result.map(|_| ()).map_err(tls)?,
-            }
+        self.stream.timed().until = until.at;
+        let done = match &mut self.stream {
+            Stream::Plain(_) => return Ok(()),
+            Stream::Client(tls) => finish(&mut tls.conn, &mut tls.sock),
+            Stream::Server(tls) => finish(&mut tls.conn, &mut tls.sock),
+        };
+        match done {
+            Err(error) if is_timeout(&error) => Err(self.late(until)),
+            result => result.map_err(|error| tls_error(&self.peer, error)),
         }
-        self.stream = Stream::Client(Box::new(StreamOwned::new(connection, tcp)));
-        Ok(())
     }
 
     /// Reads a unit's header, and what follows it into `body`. `waiting` tells which deadline holds.
@@ -245,41 +291,37 @@ impl Wire {
     }
 
     fn read_some(&mut self, out: &mut [u8], until: Until) -> Result<usize, NetError> {
-        loop {
-            let left = self.left(until)?;
-            let set = self.stream.tcp().set_read_timeout(Some(left));
-            match set.and_then(|()| self.stream.read(out)) {
-                Ok(0) => {
-                    return Err(NetError::Closed {
-                        peer: self.peer.clone(),
-                    });
-                }
-                Ok(read) => return Ok(read),
-                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broken(error)),
-            }
+        self.stream.timed().until = until.at;
+        match self.stream.read(out) {
+            Ok(0) => Err(NetError::Closed {
+                peer: self.peer.clone(),
+            }),
+            Ok(read) => Ok(read),
+            Err(error) if is_timeout(&error) => Err(self.late(until)),
+            Err(error) => Err(self.broken(error)),
         }
     }
 
     /// Writes bytes, all of them.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), NetError> {
         let until = self.until(Waiting::Sending, self.deadlines.unit);
+        self.stream.timed().until = until.at;
         while !bytes.is_empty() {
-            let left = self.left(until)?;
-            let set = self.stream.tcp().set_write_timeout(Some(left));
-            match set.and_then(|()| self.stream.write(bytes)) {
+            match self.stream.write(bytes) {
                 Ok(0) => {
                     return Err(NetError::Closed {
                         peer: self.peer.clone(),
                     });
                 }
                 Ok(written) => bytes = &bytes[written..],
-                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Err(self.late(until)),
                 Err(error) => return Err(self.broken(error)),
             }
         }
-        let flushed = self.stream.flush();
-        flushed.map_err(|error| self.broken(error))
+        match self.stream.flush() {
+            Err(error) if is_timeout(&error) => Err(self.late(until)),
+            result => result.map_err(|error| self.broken(error)),
+        }
     }
 
     /// Ends the connection at once.
@@ -297,14 +339,6 @@ impl Wire {
             };
         }
         Until { at, waiting, allowed }
-    }
-
-    fn left(&self, until: Until) -> Result<Duration, NetError> {
-        let left = until.at.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(self.late(until));
-        }
-        Ok(left.max(SHORTEST))
     }
 
     fn late(&self, until: Until) -> NetError {
@@ -332,6 +366,34 @@ impl Wire {
             source: error.into(),
         }
     }
+}
+
+fn timed(tcp: TcpStream, deadlines: Deadlines) -> Timed {
+    let until = Instant::now() + deadlines.association;
+    Timed { tcp, until }
+}
+
+fn client(host: &str, config: &Arc<ClientConfig>) -> io::Result<ClientConnection> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)
+}
+
+/// Without data, so that whoever is called answers a handshake before it waits for a request.
+fn finish<D>(connection: &mut rustls::ConnectionCommon<D>, socket: &mut Timed) -> io::Result<()> {
+    while connection.is_handshaking() {
+        connection.complete_io(socket)?;
+    }
+    Ok(())
+}
+
+fn tls_error(peer: &Peer, source: io::Error) -> NetError {
+    let peer = peer.clone();
+    NetError::Tls { peer, source }
+}
+
+/// Whether the system only woke us: the deadline is looked at again.
+fn is_passing(error: &io::Error) -> bool {
+    is_timeout(error) || error.kind() == io::ErrorKind::Interrupted
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -455,6 +455,9 @@ fn pacs(faults: &mut Vec<String>, table: PacsTable, folder: &Path) -> Option<Pac
         faults.push("`pacs.associations`: at least 1".to_owned());
     }
     let tls = table.tls.and_then(|tls| tls_files(faults, tls, folder));
+    if method == Method::CMove && tls.as_ref().is_some_and(|files: &TlsFiles| files.own.is_none()) {
+        faults.push("`pacs.tls.certificate`: with `c-move` the PACS connects to us, and we need one".to_owned());
+    }
     let usual = Deadlines::default();
     let seconds = |given: Option<u64>, usual: Duration| given.map_or(usual, Duration::from_secs);
     let deadlines = Deadlines {
@@ -580,6 +583,17 @@ mod tests {
         ] {
             assert!(faults.contains(words), "{words} in\n{faults}");
         }
+    }
+
+    #[test]
+    fn a_pacs_that_sends_to_us_over_tls_needs_our_certificate() {
+        let text = "[pacs]\nmethod = \"c-move\"\nae_title = \"A\"\naet = \"B\"\nhost = \"h\"\nport = 1\n\
+                    listen = \"[::]:2\"\n[pacs.tls]\nauthorities = \"ca\"\n[deid]\nsecret_file = \"s\"\n";
+        assert!(faults(text).contains("`pacs.tls.certificate`"), "{}", faults(text));
+        let own = text.replace("\"ca\"", "\"ca\"\ncertificate = \"c\"\nkey = \"k\"");
+        assert!(Config::parse(&own, Path::new("/etc/hydra")).is_ok());
+        let get = text.replace("c-move", "c-get");
+        assert!(Config::parse(&get, Path::new("/etc/hydra")).is_ok());
     }
 
     #[test]

@@ -7,12 +7,14 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dicom_deid::Profile;
-use dicom_net::{Found, Uid, Wanted};
+use dicom_net::{Found, Query, QueryError, Uid, Wanted};
 use eds::args::{Manners, Stores};
 use eds::session::Session;
 use eds::voice::Voice;
@@ -21,7 +23,7 @@ use serde_json::json;
 
 use crate::CONFIG;
 use crate::config::Config;
-use crate::database::DatabaseError;
+use crate::database::{Database, DatabaseError};
 use crate::destination::{Expected, Nowhere};
 use crate::engine::{Item, Recall, Series, Settled, Teller, Tools, Waiting, worse};
 use crate::errors::chain;
@@ -36,13 +38,29 @@ use crate::source::{Source, SourceError};
 
 /// Keys that are registered side by side.
 const KEYS_AT_ONCE: usize = 4;
+/// The longest file with a query.
+const LONGEST_QUERY: u64 = 64 * 1024;
+/// What to do where more fits than was meant.
+pub(crate) const NARROWER: &str = "a query that fits less, --dry-run to see how much it is, or --most N";
 
 /// `dicom-recall register`.
 #[derive(Debug, clap::Args)]
 pub struct Register {
     /// What to register, by the PACS's own identifiers: STUDY, STUDY/SERIES or STUDY/SERIES/INSTANCE
-    #[arg(value_name = "STUDY[/SERIES[/INSTANCE]]", required = true)]
+    #[arg(value_name = "STUDY[/SERIES[/INSTANCE]]", required_unless_present_any = ["query", "query_file"])]
     pub what: Vec<String>,
+    /// Register every study that fits, for example StudyDate=20200101-20201231,ModalitiesInStudy=MR; may be repeated
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub query: Vec<String>,
+    /// The same from a file, one KEY=VALUE a line, so that no patient is named on the command line; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub query_file: Option<PathBuf>,
+    /// With a query: refuse where more instances fit
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub most: usize,
+    /// Say how much it would be, and register nothing
+    #[arg(long, conflicts_with = "exact_size")]
+    pub dry_run: bool,
     /// The configuration
     #[arg(short, long, value_name = "FILE", env = "DICOM_RECALL_CONFIG", default_value = CONFIG)]
     pub config: PathBuf,
@@ -77,14 +95,25 @@ struct Desk<'a> {
 pub fn register(args: &Register) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
     let wanted: Vec<Wanted> = args.what.iter().map(|what| wanted(what)).collect::<Result<_, _>>()?;
+    let queries = queries(args)?;
     let config = config_with(args)?;
+    let source = Source::open(&config.pacs)?;
+    let meant = Meant {
+        voice,
+        source: &source,
+        most: args.most,
+    };
+    // nothing is made for what cannot be found
+    let found = meant.find(&wanted, &queries)?;
+    if args.dry_run {
+        return dry_run(voice, &config, &found);
+    }
     let database = open_or_make(&config)?;
     let registry = LocalRegistry::new(Arc::clone(&database));
     let session = Arc::new(Session::open(&args.stores)?);
     let secret = secret::secret(&session, &config.secret)?;
     let profile = Profile::new(config.deid.clone(), &secret);
     drop(secret);
-    let source = Source::open(&config.pacs)?;
     let desk = Desk {
         voice,
         config: &config,
@@ -92,10 +121,8 @@ pub fn register(args: &Register) -> Result<(), Failure> {
         source: &source,
         registry: &registry,
     };
-    let mut instances = BTreeMap::new();
-    for wanted in &wanted {
-        desk.find(wanted, &mut instances)?;
-    }
+    let named = found.iter().map(|(study, found)| desk.named(study, found));
+    let instances: BTreeMap<String, Instance> = named.map(|one| (one.name.clone(), one)).collect();
     let instances: Vec<Instance> = instances.into_values().collect();
     let keys = Keys::lasting(Arc::clone(&session), voice);
     let new_keys = desk.keys(&keys, &instances)?;
@@ -105,6 +132,123 @@ pub fn register(args: &Register) -> Result<(), Failure> {
         desk.measure(&keys, &names, args.attempts)?;
     }
     entered
+}
+
+/// Studies may be looked for by what names a patient, which other users must not see in a list of processes.
+fn queries(args: &Register) -> Result<Vec<Query>, Failure> {
+    let usage = |error: QueryError| hydra_cli::command::usage_error(format!("the query cannot be used: {error}"));
+    let parsed = args.query.iter().map(|text| Query::parse(text).map_err(usage));
+    let mut queries: Vec<Query> = parsed.collect::<Result<_, _>>()?;
+    if let Some(path) = &args.query_file {
+        let file: Box<dyn Read> = match path.as_os_str() == "-" {
+            true => Box::new(std::io::stdin()),
+            false => Box::new(File::open(path).map_err(|error| unread(path, error))?),
+        };
+        let mut text = String::new();
+        let read = file.take(LONGEST_QUERY).read_to_string(&mut text);
+        read.map_err(|error| unread(path, error))?;
+        queries.push(Query::parse_lines(&text).map_err(usage)?);
+    }
+    Ok(queries)
+}
+
+fn unread(path: &Path, error: std::io::Error) -> Failure {
+    let text = format!("cannot read the query in `{}`", path.display());
+    Failure::new(Code::Io, eds::failure::Because::new(text, error))
+}
+
+/// What the PACS has, by study.
+type FoundAll = BTreeSet<(Uid, Found)>;
+
+/// Finds what is meant.
+struct Meant<'a> {
+    voice: Voice,
+    source: &'a Source,
+    most: usize,
+}
+
+impl Meant<'_> {
+    fn find(&self, wanted: &[Wanted], queries: &[Query]) -> Result<FoundAll, Failure> {
+        let mut all = FoundAll::new();
+        for wanted in wanted {
+            let found = self.source.find(wanted)?;
+            if found.is_empty() {
+                return Err(nothing_found(self.source));
+            }
+            all.extend(found.into_iter().map(|found| (wanted.study.clone(), found)));
+        }
+        for query in queries {
+            self.of_query(query, &mut all)?;
+        }
+        Ok(all)
+    }
+
+    fn of_query(&self, query: &Query, all: &mut FoundAll) -> Result<(), Failure> {
+        let found = self.source.studies(query, self.most)?;
+        if found.unfit > 0 {
+            self.voice.warning(&format!(
+                "{} answered with {} other studies, which do not fit the query and are left out",
+                self.source.peer(),
+                found.unfit
+            ));
+        }
+        let mut count = 0;
+        for study in found.studies {
+            let wanted = Wanted {
+                study,
+                series: None,
+                instances: Vec::new(),
+            };
+            let found = self.source.find(&wanted)?;
+            count += found.len();
+            if count > self.most {
+                let text = format!("more than {} instances fit the query", self.most);
+                return Err(Failure::new(Code::Usage, text).advise(NARROWER));
+            }
+            all.extend(found.into_iter().map(|found| (wanted.study.clone(), found)));
+        }
+        if count == 0 {
+            let text = format!("{} has nothing that fits the query", self.source.peer());
+            return Err(Failure::new(Code::Io, text).advise("the query, and whether the PACS lets our title see it"));
+        }
+        Ok(())
+    }
+}
+
+/// Says how much would be registered. Neither stores nor secret are needed, and nothing is made.
+fn dry_run(voice: Voice, config: &Config, found: &FoundAll) -> Result<(), Failure> {
+    let studies: BTreeSet<&Uid> = found.iter().map(|(study, _)| study).collect();
+    let series: BTreeSet<(&Uid, &Uid)> = found.iter().map(|(study, found)| (study, &found.series)).collect();
+    let mut known = 0;
+    if let Some(path) = config.database.as_deref().filter(|path| path.exists()) {
+        let registry = LocalRegistry::new(Arc::new(Database::open(path).map_err(database_failure)?));
+        for study in &studies {
+            let which = Which::Original {
+                study: study.as_str(),
+                series: None,
+                instance: None,
+            };
+            let registered = registry.find(&which).map_err(database_failure)?;
+            let registered: BTreeSet<String> = registered.into_iter().map(|one| one.original.instance).collect();
+            let of_study = found.iter().filter(|(of, _)| of == *study);
+            known += of_study
+                .filter(|(_, found)| registered.contains(found.instance.as_str()))
+                .count();
+        }
+    }
+    voice.json(&json!({
+        "state": "dry-run",
+        "studies": studies.len(),
+        "series": series.len(),
+        "instances": found.len(),
+        "known": known,
+    }))?;
+    voice.result(&format!(
+        "would register {} instances of {} series in {} studies, {known} are registered already",
+        found.len() - known,
+        series.len(),
+        studies.len()
+    ))
 }
 
 fn config_with(args: &Register) -> Result<Config, Failure> {
@@ -118,19 +262,6 @@ fn config_with(args: &Register) -> Result<Config, Failure> {
 }
 
 impl Desk<'_> {
-    /// Asks the PACS, and gives names to what it has.
-    fn find(&self, wanted: &Wanted, instances: &mut BTreeMap<String, Instance>) -> Result<(), Failure> {
-        let found = self.source.find(wanted)?;
-        if found.is_empty() {
-            return Err(nothing_found(self.source));
-        }
-        for found in found {
-            let instance = self.named(&wanted.study, &found);
-            instances.insert(instance.name.clone(), instance);
-        }
-        Ok(())
-    }
-
     fn named(&self, study: &Uid, found: &Found) -> Instance {
         let original = Ids {
             study: study.to_string(),

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dicom_net::{
-    AeTitle, Dicomweb, Found, NetError, Pacs, PacsOptions, Receiver, ReceiverOptions, Retrieved, Sink, Slots, TlsError,
-    Uid, Wanted, WebError, WebOptions,
+    AeTitle, Dicomweb, Found, FoundStudies, NetError, Pacs, PacsOptions, Query, Receiver, ReceiverOptions, Retrieved,
+    Sink, Slots, TlsError, Uid, Wanted, WebError, WebOptions,
 };
 use hydra_cli::{Code, Failure};
 use zeroize::Zeroizing;
 
 use crate::config::{Dimse, Method, PacsConfig, Web};
+use crate::register::NARROWER;
 
 /// The longest bearer token.
 const LONGEST_TOKEN: u64 = 64 * 1024;
@@ -50,12 +51,19 @@ impl SourceError {
                 | NetError::NoService { .. }
                 | NetError::Listen { .. }
                 | NetError::Tls { .. }
+                | NetError::TooMany { .. }
+                | NetError::Ignored { .. }
                 | NetError::Stopped { .. } => false,
                 _ => true,
             },
             Self::Web(error) => !matches!(
                 error,
-                WebError::Url(..) | WebError::NotAllowed { .. } | WebError::Stopped { .. } | WebError::Local { .. }
+                WebError::Url(..)
+                    | WebError::NotAllowed { .. }
+                    | WebError::TooMany { .. }
+                    | WebError::Ignored { .. }
+                    | WebError::Stopped { .. }
+                    | WebError::Local { .. }
             ),
             Self::Tls(_) | Self::Token { .. } => false,
         }
@@ -75,6 +83,8 @@ impl SourceError {
             | Self::Web(WebError::Url(..) | WebError::NotAllowed { .. } | WebError::Local { .. })
             | Self::Tls(_)
             | Self::Token { .. } => Code::Config,
+            Self::Net(NetError::TooMany { .. } | NetError::Ignored { .. })
+            | Self::Web(WebError::TooMany { .. } | WebError::Ignored { .. }) => Code::Usage,
             _ => Code::Io,
         }
     }
@@ -91,6 +101,14 @@ impl SourceError {
             Self::Net(NetError::Status {
                 operation: "C-MOVE", ..
             }) => Some("the PACS's table of titles to send to: ours must be in it, with our address and port"),
+            Self::Net(NetError::Tls { .. }) => Some(
+                "`pacs.tls.authorities`, the name in `pacs.host`, which the PACS's certificate must have, and whether \
+                 the PACS wants a certificate of ours",
+            ),
+            Self::Net(NetError::TooMany { .. }) | Self::Web(WebError::TooMany { .. }) => Some(NARROWER),
+            Self::Net(NetError::Ignored { .. }) | Self::Web(WebError::Ignored { .. }) => {
+                Some("the query without that key, or studies by their identifiers")
+            }
             _ => None,
         }
     }
@@ -169,6 +187,17 @@ impl Source {
         }
     }
 
+    /// The studies that fit a query, if they are no more than `most`.
+    ///
+    /// # Errors
+    /// Where it does not say.
+    pub fn studies(&self, query: &Query, most: usize) -> Result<FoundStudies, SourceError> {
+        match self {
+            Self::Dimse { pacs, .. } => Ok(pacs.studies(query, most)?),
+            Self::Web(web) => Ok(web.studies(query, most)?),
+        }
+    }
+
     /// What it has of what is wanted.
     ///
     /// # Errors
@@ -199,6 +228,8 @@ impl Source {
 fn listen(dimse: &Dimse, config: &PacsConfig) -> Result<Receiver, SourceError> {
     let title: AeTitle = dimse.calling.clone();
     let mut options = ReceiverOptions::new(title);
+    // what is asked for over TLS does not come without
+    options.tls = config.tls.as_ref().map(|files| files.server(provider())).transpose()?;
     options.deadlines = config.deadlines;
     // some PACS send under another title than the one they are called by: what comes is held against what was asked
     options.callers = Vec::new();
