@@ -192,7 +192,7 @@ impl Pacs {
     ///
     /// # Errors
     /// Where the PACS cannot answer, or passes over a key.
-    pub fn studies(&self, query: &Query, most: usize) -> Result<FoundStudies, NetError> {
+    pub fn studies_that_fit(&self, query: &Query, most: usize) -> Result<FoundStudies, NetError> {
         let mut association = self.associate(Proposal::of_service(service::FIND))?;
         let mut sorting = Sorting::new(query);
         self.find_until(&mut association, &query.identifier(), &mut |answer| {

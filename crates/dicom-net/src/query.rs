@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::dataset::{Attributes, Tag, tag};
 use crate::uid::Uid;
+use crate::web::escaped;
 
 /// The longest value of a key, in characters.
 const LONGEST_VALUE: usize = 64;
@@ -170,7 +171,7 @@ impl Query {
     pub(crate) fn parameters(&self) -> String {
         let one = |key: &Key| {
             let name = format!("{:04X}{:04X}", key.tag.0, key.tag.1);
-            format!("{name}={}&includefield={name}", quoted(&key.value))
+            format!("{name}={}&includefield={name}", escaped(&key.value))
         };
         self.0.iter().map(one).collect::<Vec<_>>().join("&")
     }
@@ -348,18 +349,6 @@ fn is_like(pattern: &str, value: &str) -> bool {
         }
     }
     pattern[p..].iter().all(|byte| *byte == b'*')
-}
-
-/// Percent-encoded (RFC 3986), but for the star.
-fn quoted(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'*' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ impl Dicomweb {
     ///
     /// # Errors
     /// Where it cannot answer, or passes over a key.
-    pub fn studies(&self, query: &Query, most: usize) -> Result<FoundStudies, WebError> {
+    pub fn studies_that_fit(&self, query: &Query, most: usize) -> Result<FoundStudies, WebError> {
         let mut sorting = Sorting::new(query);
         let parameters = query.parameters();
         let mut asked = 0;
@@ -614,7 +614,7 @@ fn no_tls() -> Result<ClientConfig, rustls::Error> {
 }
 
 /// A value as it stands in a query of a URL.
-fn escaped(value: &str) -> String {
+pub(crate) fn escaped(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~*".contains(&byte);
     let escape = |byte: u8| {
         if plain(byte) {

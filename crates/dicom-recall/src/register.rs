@@ -184,7 +184,7 @@ impl Meant<'_> {
     }
 
     fn of_query(&self, query: &Query, all: &mut FoundAll) -> Result<(), Failure> {
-        let found = self.source.studies(query, self.most)?;
+        let found = self.source.studies_that_fit(query, self.most)?;
         if found.unfit > 0 {
             self.voice.warning(&format!(
                 "{} answered with {} other studies, which do not fit the query and are left out",

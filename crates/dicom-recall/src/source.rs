@@ -191,10 +191,10 @@ impl Source {
     ///
     /// # Errors
     /// Where it does not say.
-    pub fn studies(&self, query: &Query, most: usize) -> Result<FoundStudies, SourceError> {
+    pub fn studies_that_fit(&self, query: &Query, most: usize) -> Result<FoundStudies, SourceError> {
         match self {
-            Self::Dimse { pacs, .. } => Ok(pacs.studies(query, most)?),
-            Self::Web(web) => Ok(web.studies(query, most)?),
+            Self::Dimse { pacs, .. } => Ok(pacs.studies_that_fit(query, most)?),
+            Self::Web(web) => Ok(web.studies_that_fit(query, most)?),
         }
     }
 
