@@ -48,6 +48,9 @@ pub const TARGETS: &[Target] = &[
     ("dicom_file", dicom_file),
     ("recall_line", recall_line),
     ("catalog_query", catalog_query),
+    ("stow_body", stow_body),
+    ("tape_body", tape_body),
+    ("study_query", study_query),
 ];
 
 /// The body of a request of any operation: what is read is written back as what reads the same.
@@ -421,6 +424,71 @@ pub fn dicom_multipart(data: &[u8]) {
         let delimiter = [b"\r\n--".as_slice(), &found].concat();
         for part in parts {
             assert!(!part.windows(delimiter.len()).any(|window| window == delimiter));
+        }
+    }
+}
+
+/// A request of STOW-RS: its media type on the first line, its body behind. What is handed on is what the parts have, and
+/// every part is answered for.
+pub fn stow_body(data: &[u8]) {
+    use dicom_net::{Arrival, Taken, stow};
+    const MOST: usize = 8;
+    let at = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let (kind, body) = data.split_at(at);
+    let kind = String::from_utf8_lossy(kind);
+    let mut kept = 0;
+    let mut sink = |arrival: &Arrival, file: &mut dyn std::io::Read| {
+        let mut bytes = Vec::new();
+        if file.read_to_end(&mut bytes).is_err() {
+            return Taken::Dropped;
+        }
+        assert!(bytes.len() <= body.len());
+        assert!(!arrival.identity.instance.as_str().is_empty());
+        kept += 1;
+        Taken::Kept
+    };
+    if let Ok(stored) = stow::receive(&kind, body.get(1..).unwrap_or_default(), None, MOST, &mut sink) {
+        let good = stored.iter().filter(|one| one.status.is_success());
+        assert!(good.clone().all(|one| one.what.is_some()));
+        assert!(stored.len() <= MOST && good.count() <= kept);
+        let (status, answer) = stow::answer(&stored);
+        assert!([200, 202, 409].contains(&status) && answer.is_object());
+    }
+}
+
+/// A body of the Tape REST API, of each kind: never more files than are allowed, and none for longer.
+pub fn tape_body(data: &[u8]) {
+    use dicom_recall::tape;
+    const MOST: usize = 16;
+    const LONGEST_S: u64 = 1000;
+    if let Ok(wishes) = tape::wishes(data, MOST, LONGEST_S) {
+        assert!((1..=MOST).contains(&wishes.len()));
+        let names: std::collections::BTreeSet<&str> = wishes.iter().map(|wish| wish.name.as_str()).collect();
+        assert_eq!(names.len(), wishes.len(), "each file once");
+        assert!(
+            wishes
+                .iter()
+                .all(|wish| wish.lifetime_s.is_none_or(|lifetime| lifetime <= LONGEST_S))
+        );
+    }
+    if let Ok(paths) = tape::paths(data, MOST) {
+        assert!((1..=MOST).contains(&paths.len()));
+    }
+    let _ = tape::is_request(&String::from_utf8_lossy(data));
+}
+
+/// What studies are looked for by, on a line or in lines: nothing that is read shows a value.
+pub fn study_query(data: &[u8]) {
+    use dicom_net::Query;
+    let text = String::from_utf8_lossy(data);
+    for parsed in [Query::parse(&text), Query::parse_lines(&text)] {
+        match parsed {
+            Ok(query) => assert!(
+                format!("{query:?}")
+                    .bytes()
+                    .all(|byte| b" ,\"{}".contains(&byte) || byte.is_ascii_alphabetic())
+            ),
+            Err(error) => assert!(error.to_string().len() < 500),
         }
     }
 }
