@@ -24,6 +24,9 @@ use crate::source::{Source, SourceError};
 pub const WAITING_BYTES: usize = 48 * 1024 * 1024;
 /// Files that are flushed and named together, at most.
 const BATCH: usize = 16;
+/// A buffer for an instance, at first, and how many are kept.
+const BUFFER_BYTES: usize = 1024 * 1024;
+const BUFFERS: usize = 16;
 /// Threads that de-identify and seal beside the retrieval.
 const WORKERS: usize = 2;
 
@@ -118,8 +121,38 @@ struct State {
 /// An instance in memory on its way to a worker.
 struct Whole<'a> {
     number: usize,
-    file: Zeroizing<Vec<u8>>,
+    file: Buffer<'a>,
     _room: Room<'a>,
+}
+
+/// Buffers that are used again: fresh memory for each instance, and wiping it, would cost as much as sealing does. All
+/// are wiped when the recall ends.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Wiping>>);
+
+/// One of them, given back on drop.
+struct Buffer<'a> {
+    of: &'a Buffers,
+    bytes: Wiping,
+}
+
+impl Buffers {
+    fn take(&self) -> Buffer<'_> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut bytes = kept.unwrap_or_else(|| Wiping(Zeroizing::new(Vec::with_capacity(BUFFER_BYTES))));
+        bytes.0.clear();
+        Buffer { of: self, bytes }
+    }
+}
+
+impl Drop for Buffer<'_> {
+    fn drop(&mut self) {
+        // large ones, and more than a few, would be memory that waits for nothing
+        let mut kept = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.bytes.0.capacity() <= 2 * BUFFER_BYTES && kept.len() < BUFFERS {
+            kept.push(Wiping(std::mem::take(&mut self.bytes.0)));
+        }
+    }
 }
 
 /// What is sealed and has no name yet, by number.
@@ -135,6 +168,7 @@ pub struct Recall<'a> {
     /// Ends it from outside.
     cancel: &'a AtomicBool,
     items: Vec<Item>,
+    buffers: Buffers,
     state: Mutex<State>,
     is_stopped: AtomicBool,
 }
@@ -165,6 +199,7 @@ impl<'a> Recall<'a> {
             cancel: tools.cancel,
             teller,
             items,
+            buffers: Buffers::default(),
             state: Mutex::new(State::default()),
             is_stopped: AtomicBool::new(false),
         }
@@ -296,14 +331,12 @@ impl<'a> Recall<'a> {
         if self.state().failed.contains(&number) {
             return Taken::Dropped;
         }
-        let mut start = Wiping(Zeroizing::new(Vec::with_capacity(1024 * 1024)));
-        let limit = WHOLE_BYTES as u64 + 1;
-        if std::io::copy(&mut file.take(limit), &mut start).is_err() {
+        let mut start = self.buffers.take();
+        if start.bytes.read_from(file, WHOLE_BYTES + 1).is_err() {
             return Taken::Dropped;
         }
-        let start = start.0;
-        if start.len() <= WHOLE_BYTES {
-            let Some(room) = self.waiting.room(start.len(), || self.is_over()) else {
+        if start.bytes.0.len() <= WHOLE_BYTES {
+            let Some(room) = self.waiting.room(start.bytes.0.len(), || self.is_over()) else {
                 return Taken::Stop;
             };
             self.state().came.insert(number);
@@ -317,7 +350,7 @@ impl<'a> Recall<'a> {
                 Err(_) => Taken::Stop,
             };
         }
-        self.flow(number, start.as_slice().chain(file))
+        self.flow(number, start.bytes.0.as_slice().chain(file))
     }
 
     /// A large instance goes through as it comes.
@@ -349,6 +382,7 @@ impl<'a> Recall<'a> {
     fn work(&self, receiver: &Mutex<Receiver<Whole<'_>>>) {
         let mut placer = self.destination.placer();
         let mut done = Unnamed::new();
+        let mut plain = self.buffers.take();
         loop {
             let next = if done.is_empty() {
                 let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
@@ -362,7 +396,7 @@ impl<'a> Recall<'a> {
                 }
             };
             if let Ok(Some(whole)) = &next {
-                self.work_on(whole, &mut *placer, &mut done);
+                self.work_on(whole, &mut *placer, &mut plain.bytes, &mut done);
             }
             if !matches!(next, Ok(Some(_))) || done.len() >= BATCH {
                 self.name_files(&mut *placer, &mut done);
@@ -373,15 +407,14 @@ impl<'a> Recall<'a> {
         }
     }
 
-    fn work_on(&self, whole: &Whole<'_>, placer: &mut dyn Placer, done: &mut Unnamed) {
+    fn work_on(&self, whole: &Whole<'_>, placer: &mut dyn Placer, plain: &mut Wiping, done: &mut Unnamed) {
         // what was not begun is not tried when all is to end
         if self.is_over() {
             return;
         }
         let target = &self.items[whole.number].target;
-        let spool = self.destination.spool();
         let sealed = self.seal(whole.number, placer, &mut |key, out| {
-            pipeline::whole(self.profile, key, target, &whole.file, out, spool)
+            pipeline::whole(self.profile, key, target, &whole.file.bytes.0, out, plain)
         });
         match sealed {
             Ok(sealed) => {
@@ -546,7 +579,26 @@ pub(crate) fn worse(one: Option<Code>, other: Code) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn buffers_are_used_again_but_for_large_and_many_ones() {
+        let buffers = Buffers::default();
+        let mut first = buffers.take();
+        first.bytes.write_all(b"a patient's").unwrap();
+        let at = first.bytes.0.as_ptr();
+        drop(first);
+        let again = buffers.take();
+        assert_eq!((again.bytes.0.len(), again.bytes.0.as_ptr()), (0, at));
+        let mut large = buffers.take();
+        large.bytes.reserve(3 * BUFFER_BYTES);
+        drop((again, large));
+        assert_eq!(buffers.0.lock().unwrap().len(), 1);
+        drop((0..2 * BUFFERS).map(|_| buffers.take()).collect::<Vec<_>>());
+        assert_eq!(buffers.0.lock().unwrap().len(), BUFFERS);
+    }
 
     #[test]
     fn room_is_given_back_and_nobody_waits_for_it_in_vain() {

@@ -101,8 +101,8 @@ pub struct Sealed {
     pub sealed: sealed::Report,
 }
 
-/// Works on an instance that is in memory: it is sealed into `out`. What waits for sealing waits under a key that nobody
-/// keeps, in `spool`.
+/// Works on an instance that is in memory: it is sealed into `out`. `plain` is a buffer to work in, wiped by whoever owns
+/// it: one for many instances costs less than one for each.
 ///
 /// # Errors
 /// Why there is no sealed file; what was written is of no use then.
@@ -112,13 +112,16 @@ pub fn whole(
     target: &Target,
     file: &[u8],
     out: &mut (dyn Write + Send),
-    spool: &Path,
+    plain: &mut Wiping,
 ) -> Result<Sealed, InstanceError> {
-    let mut plain = Wiping(Zeroizing::new(Vec::with_capacity(file.len() + GROWTH)));
-    let deid = profile.deidentify(file, &mut plain).map_err(InstanceError::Refused)?;
+    plain.0.clear();
+    plain.reserve(file.len() + GROWTH);
+    let deid = profile.deidentify(file, &mut *plain).map_err(InstanceError::Refused)?;
     check(&deid, target)?;
-    let mut reader = plain.0.as_slice();
-    let sealed = seal(key, target, &mut reader, out, spool).map_err(InstanceError::Seal)?;
+    let (sealing, output) = (&key.sealing, Output::File(target.name.clone().into()));
+    let (key, header) = (&sealing.key, &sealing.header);
+    let sealed = sealed::seal_bytes_into(key, header, &input(target), &plain.0, &output, out, &options());
+    let sealed = sealed.map_err(InstanceError::Seal)?;
     Ok(Sealed { deid, sealed })
 }
 
@@ -186,14 +189,17 @@ fn seal(
     spool: &Path,
 ) -> Result<sealed::Report, SealError> {
     let sealing = &key.sealing;
-    let options = SealOptions {
+    let output = Output::File(target.name.clone().into());
+    let (key, header) = (&sealing.key, &sealing.header);
+    sealed::seal_reader_into(key, header, &input(target), reader, &output, out, spool, &options())
+}
+
+fn options<'a>() -> SealOptions<'a> {
+    SealOptions {
         threads: 1,
         reproducible: true,
         ..SealOptions::default()
-    };
-    let output = Output::File(target.name.clone().into());
-    let (key, header) = (&sealing.key, &sealing.header);
-    sealed::seal_reader_into(key, header, &input(target), reader, &output, out, spool, &options)
+    }
 }
 
 /// What errors call the plaintext.
@@ -204,14 +210,40 @@ fn input(target: &Target) -> Input {
 /// A vector that leaves no unwiped copy behind when it grows.
 pub struct Wiping(pub Zeroizing<Vec<u8>>);
 
-impl Write for Wiping {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.capacity() - self.0.len() < bytes.len() {
-            let grown = (2 * self.0.capacity()).max(self.0.len() + bytes.len());
+impl Wiping {
+    /// Has room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        if self.0.capacity() - self.0.len() < bytes {
+            let grown = (2 * self.0.capacity()).max(self.0.len() + bytes);
             let mut larger = Zeroizing::new(Vec::with_capacity(grown));
             larger.extend_from_slice(&self.0);
             self.0 = larger;
         }
+    }
+
+    /// Reads to the end, or so many bytes, without a stop on the way.
+    ///
+    /// # Errors
+    /// Where the reader fails; what came before is kept.
+    pub fn read_from(&mut self, reader: &mut dyn Read, most: usize) -> io::Result<()> {
+        let mut left = most;
+        while left > 0 {
+            self.reserve(left.min(PIECE_BYTES));
+            let room = (self.0.capacity() - self.0.len()).min(left);
+            // never more than there is room for, so that nothing is moved
+            let read = (&mut *reader).take(room as u64).read_to_end(&mut self.0)?;
+            if read < room {
+                break;
+            }
+            left -= read;
+        }
+        Ok(())
+    }
+}
+
+impl Write for Wiping {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.reserve(bytes.len());
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -316,6 +348,25 @@ mod tests {
             let mut read = Vec::new();
             reader.read_to_end(&mut read).map(|_| read)
         })
+    }
+
+    #[test]
+    fn what_is_read_is_all_of_it_up_to_a_limit() {
+        let bytes: Vec<u8> = (0..3 * PIECE_BYTES).map(|at| (at % 251) as u8).collect();
+        for (capacity, most) in [
+            (0, usize::MAX),
+            (10, 100),
+            (100, 100),
+            (4 * PIECE_BYTES, bytes.len()),
+            (7, 0),
+        ] {
+            let mut read = Wiping(Zeroizing::new(Vec::with_capacity(capacity)));
+            read.read_from(&mut bytes.as_slice(), most).unwrap();
+            assert!(
+                read.0.as_slice() == &bytes[..most.min(bytes.len())],
+                "{capacity} {most}"
+            );
+        }
     }
 
     #[test]

@@ -429,6 +429,28 @@ pub fn seal_reader_into(
     seal_plaintext(key, header, plaintext, output, To::Writer { write, spool }, options)
 }
 
+/// Seals plaintext that is in memory, which errors call `name`, into `writer`, as [`seal_reader_into`] does with a
+/// reader; no copy of it is made.
+///
+/// # Errors
+/// See [`SealError`].
+pub fn seal_bytes_into(
+    key: &Key,
+    header: &Header,
+    name: &Input,
+    bytes: &[u8],
+    output: &Output,
+    writer: &mut (dyn Write + Send),
+    options: &SealOptions<'_>,
+) -> Result<Report, SealError> {
+    let writer = Mutex::new(writer);
+    let write = |bytes: &[u8]| writer.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
+    let plaintext = Plaintext::Memory { name, bytes };
+    // nothing of it is ever spooled
+    let (write, spool) = (&write, Path::new(""));
+    seal_plaintext(key, header, plaintext, output, To::Writer { write, spool }, options)
+}
+
 /// Where sealed bytes go.
 #[derive(Clone, Copy)]
 enum To<'a> {
@@ -477,13 +499,15 @@ enum Plaintext<'a> {
     Open(&'a OpenInput),
     /// Whatever can be read, once.
     Stream { name: &'a Input, read: &'a ReadFn<'a> },
+    /// All of it, in memory.
+    Memory { name: &'a Input, bytes: &'a [u8] },
 }
 
 impl<'a> Plaintext<'a> {
     fn name(self) -> Input {
         match self {
             Self::Open(open) => open.input.clone(),
-            Self::Stream { name, .. } => name.clone(),
+            Self::Stream { name, .. } | Self::Memory { name, .. } => name.clone(),
         }
     }
 
@@ -491,6 +515,7 @@ impl<'a> Plaintext<'a> {
         match self {
             Self::Open(open) => open.size(),
             Self::Stream { .. } => None,
+            Self::Memory { bytes, .. } => Some(bytes.len() as u64),
         }
     }
 
@@ -499,13 +524,14 @@ impl<'a> Plaintext<'a> {
         match self {
             Self::Open(open) => Box::new(&open.file),
             Self::Stream { read, .. } => Box::new(Shared(read)),
+            Self::Memory { bytes, .. } => Box::new(bytes),
         }
     }
 
     fn unchanged(self) -> Result<(), SealError> {
         match self {
             Self::Open(open) => open.unchanged().map_err(SealError::Input),
-            Self::Stream { .. } => Ok(()),
+            Self::Stream { .. } | Self::Memory { .. } => Ok(()),
         }
     }
 
@@ -605,6 +631,11 @@ impl Sealing<'_> {
     /// changes it in between would make two plaintexts share a nonce.
     fn reproducibly(&self, destination: To<'_>) -> Result<Report, SealError> {
         let mut digest = digest::Context::new(&digest::SHA256);
+        if let Plaintext::Memory { bytes, .. } = self.input {
+            digest.update(bytes);
+            let stream = self.synthetic(bytes.len() as u64, digest)?;
+            return self.with(stream, self.source(), destination);
+        }
         let mut start = Zeroizing::new(Vec::new());
         if self.input.size().is_some_and(|size| size > MEMORY_LIMIT) {
             return self.over_spool(start, digest, destination);

@@ -18,8 +18,8 @@ pub mod stream;
 mod synthetic;
 
 pub use file::{
-    OpenError, OpenOptions, Opened, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal, seal_reader,
-    seal_reader_into,
+    OpenError, OpenOptions, Opened, Progress, Report, SealError, SealOptions, SealedInput, Trouble, seal,
+    seal_bytes_into, seal_reader, seal_reader_into,
 };
 pub use flow::{Pipe, pass_into, seal_into};
 pub use header::{Header, HeaderError};

@@ -400,6 +400,26 @@ fn reproducible_over_a_spool_is_the_same_as_in_memory() {
 }
 
 #[test]
+fn what_is_in_memory_is_sealed_like_what_is_read() {
+    let (key, header) = (Key::from_slice(&[9; 32]).unwrap(), Header::of_key_file());
+    let options = SealOptions {
+        reproducible: true,
+        threads: 1,
+        ..SealOptions::default()
+    };
+    let (name, output) = (Input::File("plain".into()), Output::File("sealed".into()));
+    for length in [0, 1, 65_536, 65_537, 16 * 1024 * 1024 + 1] {
+        let (plaintext, mut out) = (rule(length), Vec::new());
+        let report = seal_bytes_into(&key, &header, &name, &plaintext, &output, &mut out, &options).unwrap();
+        assert_eq!(
+            (report.plaintext_bytes, report.file_bytes),
+            (length as u64, out.len() as u64)
+        );
+        assert!(out == seal_reproducibly(&key, &header, &plaintext), "{length}");
+    }
+}
+
+#[test]
 fn tink_vectors() {
     for vector in vectors("tink-stream.json") {
         let name = &vector["name"];
