@@ -427,3 +427,179 @@ fn shared_slots_are_given_back() {
         assert!(matches!(Pacs::new(options).echo(), Err(NetError::Refused { .. })));
     }
 }
+
+/// A DICOMweb service that says to each request what it is told to: status, body and what it waits before.
+struct Canned {
+    port: u16,
+}
+
+type Says = dyn Fn(&str, &str) -> (u16, String) + Send + Sync;
+
+impl Canned {
+    /// `says` gets the first line and the value of `Authorization`.
+    fn start(says: Box<Says>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for tcp in listener.incoming().map_while(Result::ok) {
+                let _ = Self::converse(tcp, &says);
+            }
+        });
+        Self { port }
+    }
+
+    fn converse(tcp: std::net::TcpStream, says: &Says) -> std::io::Result<()> {
+        use std::io::{BufRead as _, Write as _};
+        let mut reader = std::io::BufReader::new(tcp);
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if line != "\r\n" {
+                head.push(line);
+                continue;
+            }
+            let value = |name: &str| {
+                let found = head.iter().find_map(|line| {
+                    let (key, value) = line.split_once(':')?;
+                    key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+                });
+                found.unwrap_or_default()
+            };
+            let length: u64 = value("content-length").parse().unwrap_or(0);
+            std::io::copy(&mut std::io::Read::take(&mut reader, length), &mut std::io::sink())?;
+            let (status, body) = says(&head[0], &value("authorization"));
+            let kind = "application/dicom+json";
+            let length = body.len();
+            let answer =
+                format!("HTTP/1.1 {status} Said\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+            reader.get_mut().write_all(answer.as_bytes())?;
+            head.clear();
+        }
+    }
+
+    fn service(&self, authorization: Option<dicom_net::Authorization>) -> Dicomweb {
+        let options = WebOptions {
+            url: format!("http://127.0.0.1:{}/dicom-web", self.port),
+            tls: None,
+            authorization,
+            deadlines: options(0).deadlines,
+            slots: single(),
+        };
+        Dicomweb::new(options).unwrap()
+    }
+}
+
+#[test]
+fn an_instance_is_stored_when_the_service_says_so() {
+    let file = ct_slice(&INVENTED, [4, 41, 401, 9]);
+    let (meta, _) = data_set(&file);
+    let list = |name: &str| {
+        let item = format!("{{\"00081155\":{{\"vr\":\"UI\",\"Value\":[\"{}\"]}}}}", meta.instance);
+        format!("{{\"{name}\":{{\"vr\":\"SQ\",\"Value\":[{item}]}}}}")
+    };
+    for (status, body, is_stored) in [
+        (200, list("00081199"), true),
+        // stored, with a warning
+        (202, list("00081199"), true),
+        (200, String::new(), true),
+        // it says 200 and means none of it
+        (200, list("00081198"), false),
+        (202, list("00081198"), false),
+        (202, String::new(), false),
+        (200, "{}".to_owned(), false),
+        (409, list("00081198"), false),
+    ] {
+        let said = body.clone();
+        let canned = Canned::start(Box::new(move |_, _| (status, said.clone())));
+        let stored = canned.service(None).store(&numbered(4), &file);
+        assert_eq!(stored.is_ok(), is_stored, "{status} {body}: {stored:?}");
+    }
+}
+
+#[test]
+fn a_service_may_give_fewer_instances_than_it_was_asked_for() {
+    let canned = Canned::start(Box::new(|line, _| {
+        let offset = line.split("offset=").nth(1).unwrap_or("0");
+        let offset: usize = offset.split(['&', ' ']).next().unwrap_or("0").parse().unwrap_or(0);
+        let one = |number: usize| {
+            format!(
+                "{{\"0020000E\":{{\"vr\":\"UI\",\"Value\":[\"2.25.11\"]}},\
+                 \"00080018\":{{\"vr\":\"UI\",\"Value\":[\"2.25.{number}\"]}}}}"
+            )
+        };
+        let page: Vec<String> = (101..106).skip(offset).take(2).map(one).collect();
+        (200, format!("[{}]", page.join(",")))
+    }));
+    let found = canned.service(None).instances(&wanted(None, &[])).unwrap();
+    assert_eq!(found.len(), 5);
+}
+
+#[test]
+fn nothing_is_missing_where_there_is_no_service() {
+    let nowhere = Canned::start(Box::new(|_, _| (404, String::new())));
+    let service = nowhere.service(None);
+    assert!(service.echo().is_err());
+    let (retrieved, _) = collect(|sink| service.retrieve(&wanted(Some(11), &[101]), sink));
+    assert!(retrieved.is_err());
+    let empty = Canned::start(Box::new(|line, _| match line.contains("/studies?") {
+        true => (200, "[]".to_owned()),
+        false => (404, String::new()),
+    }));
+    let service = empty.service(None);
+    service.echo().unwrap();
+    let (retrieved, _) = collect(|sink| service.retrieve(&wanted(Some(11), &[101]), sink));
+    assert_eq!(retrieved.unwrap().failed, [numbered(101)]);
+}
+
+#[test]
+fn a_renewed_token_is_used_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "first").unwrap();
+    let good = Arc::new(Mutex::new("Bearer first"));
+    let wanted_token = Arc::clone(&good);
+    let canned = Canned::start(Box::new(move |_, token| match token == *wanted_token.lock().unwrap() {
+        true => (200, "[]".to_owned()),
+        false => (401, String::new()),
+    }));
+    let token = path.clone();
+    let service = canned.service(Some(Arc::new(move || {
+        Ok(format!("Bearer {}", std::fs::read_to_string(&token)?))
+    })));
+    service.echo().unwrap();
+    *good.lock().unwrap() = "Bearer second";
+    assert!(service.echo().is_err());
+    std::fs::write(&path, "second").unwrap();
+    service.echo().unwrap();
+}
+
+#[test]
+fn a_fault_in_one_association_closes_no_other() {
+    let mut receiving = ReceiverOptions::new(AeTitle::new(OURS).unwrap());
+    receiving.most_associations = 1;
+    let receiver = Receiver::listen("127.0.0.1:0", receiving).unwrap();
+    let port = receiver.address().port();
+    let stop = receiver.stop();
+    let file = ct_slice(&INVENTED, [4, 41, 401, 9]);
+    let faults = Mutex::new(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            receiver.receive(&stop, &|_, file| {
+                let _ = std::io::copy(file, &mut std::io::sink());
+                let mut faults = faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if *faults > 0 {
+                    *faults -= 1;
+                    panic!("a fault on purpose");
+                }
+                Taken::Kept
+            });
+        });
+        let store = || pacs(port).store(&mut file.as_slice());
+        assert!(store().is_err());
+        hydra_tests::door::wait_for("the place of the association that failed", || store().is_ok());
+        stop.set();
+    });
+}

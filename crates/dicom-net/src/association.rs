@@ -227,10 +227,12 @@ impl Association {
 
     fn agree_on_length(&mut self, theirs: u32) {
         let ours = LONGEST_DATA as usize;
-        self.longest = match theirs as usize {
+        let most = match theirs as usize {
             0 => ours,
             theirs => theirs.clamp(SHORTEST_DATA, ours),
-        } - AROUND;
+        };
+        // fragments have an even number of bytes (PS3.8, E.1)
+        self.longest = (most - AROUND) & !1;
     }
 
     /// The other side.

@@ -63,6 +63,8 @@ pub struct Retrieved {
 pub(crate) struct Intake<'a, 'b> {
     pub(crate) wanted: Option<&'a Wanted>,
     pub(crate) retrieved: Retrieved,
+    /// Class and instance of the last file, by its file meta information.
+    pub(crate) announced: Option<(Uid, Uid)>,
     sink: &'a mut Sink<'b>,
 }
 
@@ -71,6 +73,7 @@ impl<'a, 'b> Intake<'a, 'b> {
         Self {
             wanted,
             retrieved: Retrieved::default(),
+            announced: None,
             sink,
         }
     }
@@ -115,6 +118,7 @@ impl<'a, 'b> Intake<'a, 'b> {
                 return Ok(Taken::Dropped);
             }
         };
+        self.announced = Some((meta.class.clone(), meta.instance.clone()));
         let taken = match read_identity(&mut reader, &meta.transfer_syntax) {
             Err(error @ DataError::Read(_)) => return Err(error),
             Err(error) => Err(StrangeInstance::Broken(error)),

@@ -55,7 +55,7 @@ pub use scp::{Receiver, ReceiverOptions, Stop};
 pub use storage_classes::STORAGE_CLASSES;
 pub use tls::{TlsError, TlsFiles};
 pub use uid::{AeTitle, TitleError, Uid, UidError};
-pub use web::{Dicomweb, WebError, WebOptions};
+pub use web::{Authorization, Dicomweb, WebError, WebOptions};
 pub use wire::Deadlines;
 
 /// Who we are to the other side (PS3.7, D.3.3.2): a UUID of this implementation under 2.25.

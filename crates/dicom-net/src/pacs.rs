@@ -525,9 +525,14 @@ impl Storing {
 }
 
 impl Storing {
+    /// Its association, if one is open, to be released by somebody who has the time; the next instance opens another.
+    pub fn take_open(&mut self) -> Option<Association> {
+        self.open.take().map(|(association, _)| association)
+    }
+
     /// Ends the association, if one is open: the next instance opens another.
     pub fn rest(&mut self) {
-        if let Some((association, _)) = self.open.take() {
+        if let Some(association) = self.take_open() {
             association.release();
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -166,10 +167,15 @@ impl Receiver {
                 open.fetch_add(1, Ordering::AcqRel);
                 let open = &open;
                 let thread = scope.spawn(move || {
-                    if let Err(error) = self.converse(tcp, before, begin) {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "an association failed");
-                    }
+                    let conversed = catch_unwind(AssertUnwindSafe(|| self.converse(tcp, before, begin)));
                     open.fetch_sub(1, Ordering::AcqRel);
+                    match conversed {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            tracing::warn!(error = &error as &dyn std::error::Error, "an association failed");
+                        }
+                        Err(_) => tracing::error!("a fault of this program ended an association"),
+                    }
                 });
                 running.push((thread, handle));
             }

@@ -75,13 +75,9 @@ pub fn receive(
         if stored.len() == most {
             return Err(StowError::TooMany(most));
         }
-        let mut what = None;
-        let mut intake_sink = |arrival: &crate::intake::Arrival, file: &mut dyn Read| {
-            what = Some((arrival.identity.class.clone(), arrival.identity.instance.clone()));
-            sink(arrival, file)
-        };
-        let mut intake = Intake::new(wanted.as_ref(), &mut intake_sink);
+        let mut intake = Intake::new(wanted.as_ref(), &mut *sink);
         let taken = intake.file(&mut parts.part());
+        let what = intake.announced.take();
         let strange = intake.retrieved.strange.pop();
         // a part that broke off fails the request, whatever was made of its beginning
         parts.check().map_err(StowError::Parts)?;
@@ -215,6 +211,12 @@ mod tests {
         let parts = [file("2.25.1", "2.25.7"), b"no DICOM".to_vec(), file("2.25.2", "2.25.8")];
         assert_eq!(statuses(&parts, None, None), [0, 0xc000, 0]);
         assert_eq!(statuses(&parts, Some("2.25.1"), None), [0, 0xc000, 0xa900]);
+        // who sent it is told which one it was
+        let mut sink = |_: &Arrival, _: &mut dyn Read| Taken::Kept;
+        let study = uid("2.25.1");
+        let stored = receive(TYPE, body(&parts).as_slice(), Some(&study), 10, &mut sink).unwrap();
+        let (_, told) = answer(&stored);
+        assert_eq!(told[FAILED]["Value"][0][REFERENCED_INSTANCE]["Value"][0], "2.25.8");
         assert_eq!(statuses(&parts[..1], None, Some(Status(0xa701))), [0xa701]);
         assert_eq!(statuses(&[], None, None), [0_u16; 0]);
     }

@@ -3,6 +3,7 @@
 //! Blocking, like all of this crate: a small runtime of its own does the network, so this must not be called from
 //! within another one.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::association::Slots;
-use crate::dataset::{DataError, Tag, tag};
+use crate::dataset::{DataError, FileMeta, Tag, tag};
 use crate::error::Peer;
 use crate::intake::{Intake, Retrieved, Sink, Taken, Wanted};
 use crate::multipart::{self, MultipartError, Parts};
@@ -32,8 +33,23 @@ const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 const LONGEST_METADATA: usize = 512 * 1024 * 1024;
 /// Parts as they are stored, in whatever transfer syntax (PS3.18, 8.7.3.5.2).
 const AS_STORED: &str = "multipart/related; type=\"application/dicom\"; transfer-syntax=*";
+const DICOM_JSON: &str = "application/dicom+json";
+/// Referenced SOP Sequence of an answer: what was stored (PS3.18, I.2.2).
+const STORED: &str = "00081199";
+/// Failed SOP Sequence: what was not.
+const NOT_STORED: &str = "00081198";
 /// The boundary of what we send; a part that has it cannot be sent.
 const BOUNDARY: &str = "hydra-eds-5c1f6a7e9b3d40d2";
+
+/// For how long an idle connection is used again: the other side may have closed it unseen.
+const IDLE: Duration = Duration::from_millis(500);
+/// Hosts that plain HTTP with a token may go to (RFC 6750, section 5.3, wants TLS elsewhere).
+const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+/// The slowest line that something is stored over, in bytes a second.
+const SLOWEST: u64 = 256 * 1024;
+
+/// Says what stands in `Authorization`, for example `Bearer …`, at the moment; never shown.
+pub type Authorization = Arc<dyn Fn() -> io::Result<String> + Send + Sync>;
 
 /// A DICOMweb service and how to speak to it.
 #[derive(Clone)]
@@ -42,8 +58,8 @@ pub struct WebOptions {
     pub url: String,
     /// TLS, for `https`.
     pub tls: Option<Arc<ClientConfig>>,
-    /// What stands in `Authorization`, for example `Bearer …`; never shown.
-    pub authorization: Option<String>,
+    /// What authorizes us; asked before each request.
+    pub authorization: Option<Authorization>,
     /// How long it may take.
     pub deadlines: Deadlines,
     /// How many retrievals there may be at once.
@@ -157,7 +173,7 @@ pub struct Dicomweb {
     client: Client,
     base: String,
     peer: Peer,
-    authorization: Option<HeaderValue>,
+    authorization: Option<Authorization>,
     deadlines: Deadlines,
     slots: Slots,
 }
@@ -173,7 +189,11 @@ impl Dicomweb {
         let parsed = reqwest::Url::parse(&base).map_err(|_| url("it cannot be read"))?;
         let host = parsed.host_str().ok_or_else(|| url("it has no host"))?;
         let tls = match (parsed.scheme(), &options.tls) {
-            ("http", _) => None,
+            ("http", Some(_)) => return Err(url("it is http, and TLS is configured")),
+            ("http", None) if options.authorization.is_some() && !LOOPBACK.contains(&host) => {
+                return Err(url("what authorizes us would go over it in clear"));
+            }
+            ("http", None) => None,
             ("https", Some(tls)) => Some(ClientConfig::clone(tls)),
             ("https", None) => return Err(url("it wants TLS, and no authorities are configured")),
             _ => return Err(url("it is neither http nor https")),
@@ -195,6 +215,7 @@ impl Dicomweb {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("hydra-eds/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(options.deadlines.connect)
+            .pool_idle_timeout(IDLE)
             .tcp_nodelay(true);
         let builder = match tls {
             Some(tls) => builder.tls_backend_preconfigured(tls).https_only(true),
@@ -202,15 +223,10 @@ impl Dicomweb {
         };
         let client = builder.build().map_err(|error| local(error.into()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let authorization = options.authorization.map(|text| {
-            let mut value = HeaderValue::from_str(&text).map_err(|_| url("what authorizes us is no header"))?;
-            value.set_sensitive(true);
-            Ok(value)
-        });
         Ok(Self {
             runtime: runtime.map_err(|error| local(error.into()))?,
             client,
-            authorization: authorization.transpose()?,
+            authorization: options.authorization,
             base,
             peer,
             deadlines: options.deadlines,
@@ -228,7 +244,18 @@ impl Dicomweb {
     /// # Errors
     /// Where it does not.
     pub fn echo(&self) -> Result<(), WebError> {
-        self.query("/studies?limit=1").map(|_| ())
+        let request = self.request(self.client.get(format!("{}/studies?limit=1", self.base)))?;
+        let until = Instant::now() + self.deadlines.unit;
+        let response = self.send(request.header(ACCEPT, DICOM_JSON), until)?;
+        self.judge("query", response).map(|_| ())
+    }
+
+    /// That something is not there is an answer only where there is a service at all.
+    fn is_there(&self) -> Result<(), WebError> {
+        match self.echo() {
+            Err(error @ WebError::Status { status: 404, .. }) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// QIDO-RS: the studies that fit a query, if they are no more than `most`.
@@ -254,8 +281,8 @@ impl Dicomweb {
                 }
             }
             asked += page.len();
-            // a service that does not go by offsets sends the same again
-            if page.len() < PAGE || !is_new {
+            // it may give fewer than it was asked for, and one that does not go by offsets sends the same again
+            if !is_new {
                 break;
             }
         }
@@ -283,29 +310,27 @@ impl Dicomweb {
             .series
             .as_ref()
             .map_or(String::new(), |series| format!("/series/{series}"));
-        let mut found: Vec<Found> = Vec::new();
+        let mut found: BTreeSet<Found> = BTreeSet::new();
+        let whole = Instant::now() + self.deadlines.whole;
         loop {
             let offset = found.len();
             let path = format!(
                 "/studies/{}{series}/instances?limit={PAGE}&offset={offset}&includefield=00080016&includefield=0020000E",
                 wanted.study
             );
-            let page = self.query(&path)?;
-            let count = page.len();
-            for one in &page {
-                let one = self.found(one, wanted)?;
-                // a service that does not go by offsets sends the same again
-                if !found.contains(&one) {
-                    found.push(one);
-                }
+            for one in &self.query(&path)? {
+                found.insert(self.found(one, wanted)?);
             }
-            if count < PAGE || found.len() == offset {
+            // it may give fewer than it was asked for (PS3.18, 8.3.4.4): only a page with nothing new is the last
+            if found.len() == offset {
                 break;
+            }
+            if Instant::now() >= whole {
+                return Err(self.late(self.deadlines.whole));
             }
         }
         found.retain(|one| wanted.instances.is_empty() || wanted.instances.contains(&one.instance));
-        found.sort();
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     /// QIDO-RS: what it says of studies that match all of these attributes; `*` in a value stands for anything.
@@ -363,8 +388,8 @@ impl Dicomweb {
 
     fn json(&self, path: &str, longest: usize) -> Result<Vec<Value>, WebError> {
         let until = Instant::now() + self.deadlines.unit;
-        let request = self.request(self.client.get(format!("{}{path}", self.base)));
-        let response = self.send(request.header(ACCEPT, "application/dicom+json"), until)?;
+        let request = self.request(self.client.get(format!("{}{path}", self.base)))?;
+        let response = self.send(request.header(ACCEPT, DICOM_JSON), until)?;
         let nothing = [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND];
         if nothing.contains(&response.status()) {
             return Ok(Vec::new());
@@ -392,11 +417,16 @@ impl Dicomweb {
             path.push_str(&format!("/series/{series}"));
         }
         if wanted.instances.is_empty() || wanted.series.is_none() {
-            self.retrieve_path(&path, whole, &mut intake)?;
+            if !self.retrieve_path(&path, whole, &mut intake)? {
+                self.is_there()?;
+            }
             return Ok(intake.retrieved);
         }
         for instance in &wanted.instances {
             if !self.retrieve_path(&format!("{path}/instances/{instance}"), whole, &mut intake)? {
+                if intake.retrieved.failed.is_empty() {
+                    self.is_there()?;
+                }
                 intake.retrieved.failed.push(instance.clone());
                 intake.retrieved.failed_count += 1;
             }
@@ -406,7 +436,7 @@ impl Dicomweb {
 
     /// Whether there is something.
     fn retrieve_path(&self, path: &str, whole: Instant, intake: &mut Intake<'_, '_>) -> Result<bool, WebError> {
-        let request = self.request(self.client.get(format!("{}{path}", self.base)));
+        let request = self.request(self.client.get(format!("{}{path}", self.base)))?;
         let until = whole.min(Instant::now() + self.deadlines.unit);
         let response = self.send(request.header(ACCEPT, AS_STORED), until)?;
         if [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND].contains(&response.status()) {
@@ -437,37 +467,65 @@ impl Dicomweb {
         Ok(true)
     }
 
-    /// STOW-RS of one file of PS3.10, which is held in memory meanwhile.
+    /// STOW-RS of one file of PS3.10, which is held in memory meanwhile, twice.
     ///
     /// # Errors
     /// Where the service does not take it.
     pub fn store(&self, study: &Uid, file: &[u8]) -> Result<(), WebError> {
+        let unfit = |source| WebError::Source {
+            peer: self.peer.clone(),
+            source,
+        };
         if memchr::memmem::find(file, BOUNDARY.as_bytes()).is_some() {
-            return Err(WebError::Source {
-                peer: self.peer.clone(),
-                source: DataError::Structure(crate::dataset::Tag(0x7fe0, 0x0010)),
-            });
+            return Err(unfit(DataError::Structure(Tag(0x7fe0, 0x0010))));
         }
+        let (meta, _) = FileMeta::read(file).map_err(unfit)?;
         let head = format!("--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n");
         let body = [head.as_bytes(), file, format!("\r\n--{BOUNDARY}--\r\n").as_bytes()].concat();
-        let request = self.request(self.client.post(format!("{}/studies/{study}", self.base)));
+        let request = self.request(self.client.post(format!("{}/studies/{study}", self.base)))?;
         let kind = format!("multipart/related; type=\"application/dicom\"; boundary={BOUNDARY}");
-        let request = request
-            .header(CONTENT_TYPE, kind)
-            .header(ACCEPT, "application/dicom+json");
-        let response = self.send(request.body(body), Instant::now() + self.deadlines.unit)?;
-        // 202 says that some of the instances were not stored; there is one
-        if response.status() == StatusCode::ACCEPTED {
-            return Err(self.status("storing", StatusCode::ACCEPTED));
-        }
-        self.judge("storing", response).map(|_| ())
+        let request = request.header(CONTENT_TYPE, kind).header(ACCEPT, DICOM_JSON);
+        let on_the_way = Duration::from_secs(body.len() as u64 / SLOWEST);
+        let until = Instant::now() + (self.deadlines.unit + on_the_way).min(self.deadlines.whole);
+        let response = self.send(request.body(body), until)?;
+        self.is_stored(&meta.instance, response)
     }
 
-    fn request(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.authorization {
-            Some(value) => request.header(AUTHORIZATION, value.clone()),
-            None => request,
+    /// What it says of the one instance that it was given: 200 and 202 alone do not say that it has it (PS3.18, 10.5.3).
+    fn is_stored(&self, instance: &Uid, response: Response) -> Result<(), WebError> {
+        let status = response.status();
+        let response = self.judge("storing", response)?;
+        let mut bytes = Vec::new();
+        let body = Body::new(self, response, Instant::now() + self.deadlines.unit);
+        let read = body.take(LONGEST_ANSWER as u64).read_to_end(&mut bytes);
+        read.map_err(|error| self.broken(error))?;
+        let told: Option<Value> = serde_json::from_slice(&bytes).ok();
+        let lists = |sequence: &str| {
+            let items = told.as_ref().and_then(|told| told[sequence]["Value"].as_array());
+            let is_it = |item: &Value| item["00081155"]["Value"][0].as_str() == Some(instance.as_str());
+            items.is_some_and(|items| items.iter().any(is_it))
+        };
+        match (lists(STORED), lists(NOT_STORED)) {
+            (true, false) => Ok(()),
+            (_, true) => Err(self.answer("it says that it did not store the instance")),
+            // an older service says no more than that
+            (false, false) if status == StatusCode::OK && told.is_none() => Ok(()),
+            (false, false) => Err(self.status("storing", status)),
         }
+    }
+
+    fn request(&self, request: RequestBuilder) -> Result<RequestBuilder, WebError> {
+        let Some(authorization) = &self.authorization else {
+            return Ok(request);
+        };
+        let local = |source: Box<dyn Error + Send + Sync>| WebError::Local {
+            peer: self.peer.clone(),
+            source,
+        };
+        let text = authorization().map_err(|error| local(error.into()))?;
+        let mut value = HeaderValue::from_str(&text).map_err(|error| local(error.into()))?;
+        value.set_sensitive(true);
+        Ok(request.header(AUTHORIZATION, value))
     }
 
     fn send(&self, request: RequestBuilder, until: Instant) -> Result<Response, WebError> {
@@ -658,5 +716,17 @@ mod tests {
         assert!(refused("pacs").contains("cannot be read"));
         let text = refused("http://me:secret@pacs/x");
         assert!(text.contains("a password") && !text.contains("secret"), "{text}");
+        let with_token = |url: &str| {
+            let options = WebOptions {
+                url: url.to_owned(),
+                tls: None,
+                authorization: Some(Arc::new(|| Ok("Bearer secret".to_owned()))),
+                deadlines: Deadlines::default(),
+                slots: Slots::new(1),
+            };
+            Dicomweb::new(options).map(drop).map_err(|error| error.to_string())
+        };
+        assert!(with_token("http://pacs/x").unwrap_err().contains("in clear"));
+        assert!(with_token("http://127.0.0.1:8042/x").is_ok());
     }
 }

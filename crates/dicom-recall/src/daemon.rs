@@ -639,6 +639,10 @@ impl Teller for Told<'_> {
         Ok(())
     }
 
+    fn strange(&self, count: usize) {
+        tracing::warn!(count, "the PACS sent instances that nobody asked for");
+    }
+
     fn again(&self, error: &SourceError) {
         tracing::warn!(reason = %error, "the PACS broke off, and is asked again");
     }

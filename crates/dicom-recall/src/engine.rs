@@ -79,6 +79,9 @@ pub trait Teller: Sync {
     /// Where going on makes no sense.
     fn settled(&self, done: Vec<Settled>) -> Result<(), Failure>;
 
+    /// The PACS sent so many instances that nobody asked for, or that are none; they were refused.
+    fn strange(&self, count: usize);
+
     /// The PACS broke off, and is asked again.
     fn again(&self, error: &SourceError);
 
@@ -280,7 +283,14 @@ impl<'a> Recall<'a> {
                 }
             });
             match retrieved {
-                Ok(retrieved) => note_reasons(&mut reasons, retrieved),
+                Ok(retrieved) => {
+                    let is_other = |uid: &Option<Uid>| uid.as_ref().is_none_or(|uid| !by_instance.contains_key(uid));
+                    let others = retrieved.strange.iter().filter(|(uid, _)| is_other(uid)).count();
+                    if others > 0 {
+                        self.teller.strange(others);
+                    }
+                    note_reasons(&mut reasons, retrieved);
+                }
                 Err(_) if self.is_over() => break,
                 Err(error) if !error.is_passing() => self.stop(Stop::Pacs(error.into())),
                 Err(error) if attempt == attempts => self.teller.broke(error),

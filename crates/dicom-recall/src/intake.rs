@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dicom_deid::{Profile, RefusalKind};
+use dicom_net::association::Association;
 use dicom_net::{Arrival, Dicomweb, Identity, NetError, Status, Storing, Taken, WebError};
 use eds::args::Stores;
 use eds::session::Session;
@@ -25,6 +26,11 @@ use crate::source::SourceError;
 
 /// The largest image that goes on by STOW-RS, which has it in memory meanwhile.
 const LONGEST_ONWARD: u64 = 512 * 1024 * 1024;
+
+/// PS3.7, C.5.2: for what will not work the next time either.
+const PROCESSING_FAILURE: Status = Status(0x0110);
+/// PS3.7, C.5.6.
+const CLASS_NOT_SUPPORTED: Status = Status(0x0122);
 
 /// For how long a session is used: whoever renews the credential is noticed then.
 const SESSION_FOR: Duration = Duration::from_secs(600);
@@ -170,8 +176,16 @@ impl Refused {
     fn status(&self) -> Status {
         match self {
             Self::Taken => Status::MISMATCH,
-            // it will never be taken this way (PS3.7, C.4.2: processing failure)
-            Self::Large => Status(0x0110),
+            // these will never be taken this way
+            Self::Large => PROCESSING_FAILURE,
+            Self::Pacs(SourceError::Net(NetError::NoContext { .. })) => CLASS_NOT_SUPPORTED,
+            Self::Pacs(SourceError::Web(
+                WebError::Source { .. }
+                | WebError::Status {
+                    status: 400 | 413 | 415,
+                    ..
+                },
+            )) => PROCESSING_FAILURE,
             Self::Pacs(SourceError::Net(NetError::Status { status, .. })) => *status,
             Self::Instance(InstanceError::Refused(refusal)) if refusal.kind() != RefusalKind::Io => {
                 Status::NOT_UNDERSTOOD
@@ -231,7 +245,10 @@ impl Drop for Visit {
     fn drop(&mut self) {
         // the PACS need not keep an association open for nobody
         if let Rule::Nearline(Onward::Dimse(ways)) = &self.intake.rule {
-            ways.each_idle(Storing::rest);
+            let mut resting = Vec::new();
+            ways.each_idle(|way| resting.extend(way.take_open()));
+            // it may take its time, and nobody shall wait for it
+            resting.into_iter().for_each(Association::release);
         }
     }
 }

@@ -217,6 +217,12 @@ impl Teller for Told<'_> {
         Ok(())
     }
 
+    fn strange(&self, count: usize) {
+        self.voice.warning(&format!(
+            "the PACS sent {count} instances that nobody asked for; they were refused"
+        ));
+    }
+
     fn again(&self, error: &SourceError) {
         self.voice.warning(&format!("{error}, asking again"));
     }

@@ -476,6 +476,12 @@ impl Teller for Measured<'_> {
         Ok(())
     }
 
+    fn strange(&self, count: usize) {
+        self.desk.voice.warning(&format!(
+            "the PACS sent {count} instances that nobody asked for; they were refused"
+        ));
+    }
+
     fn again(&self, error: &SourceError) {
         self.desk.voice.warning(&format!("{error}, asking again"));
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dicom_net::{
-    AeTitle, Dicomweb, Found, FoundStudies, NetError, Pacs, PacsOptions, Query, Receiver, ReceiverOptions, Retrieved,
-    Sink, Slots, TlsError, Uid, Wanted, WebError, WebOptions,
+    AeTitle, Authorization, Dicomweb, Found, FoundStudies, NetError, Pacs, PacsOptions, Query, Receiver,
+    ReceiverOptions, Retrieved, Sink, Slots, TlsError, Uid, Wanted, WebError, WebOptions,
 };
 use hydra_cli::{Code, Failure};
 use zeroize::Zeroizing;
@@ -240,13 +240,18 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn authorization(web: &Web) -> Result<Option<String>, SourceError> {
-    let Some(path) = &web.token_file else { return Ok(None) };
-    let text = read_short(path).map_err(|source| SourceError::Token {
+fn authorization(web: &Web) -> Result<Option<Authorization>, SourceError> {
+    let Some(path) = web.token_file.clone() else {
+        return Ok(None);
+    };
+    read_short(&path).map_err(|source| SourceError::Token {
         path: path.clone(),
         source,
     })?;
-    Ok(Some(format!("Bearer {}", text.trim())))
+    // whoever renews it writes the file anew
+    Ok(Some(Arc::new(move || {
+        Ok(format!("Bearer {}", read_short(&path)?.trim()))
+    })))
 }
 
 fn read_short(path: &Path) -> std::io::Result<Zeroizing<String>> {
