@@ -600,6 +600,6 @@ fn a_fault_in_one_association_closes_no_other() {
         let store = || pacs(port).store(&mut file.as_slice());
         assert!(store().is_err());
         hydra_tests::door::wait_for("the place of the association that failed", || store().is_ok());
-        stop.set();
+        stop.now();
     });
 }

@@ -598,8 +598,8 @@ impl<'a> Desk<'a> {
             new: new.clone(),
         };
         let mut sealed = Vec::new();
-        let spool = std::env::temp_dir();
-        pipeline::whole(&self.profile, &key, &target, &bytes, &mut sealed, &spool)
+        let mut plain = pipeline::Wiping(zeroize::Zeroizing::default());
+        pipeline::whole(&self.profile, &key, &target, &bytes, &mut sealed, &mut plain)
             .map_err(|error| Failure::new(error.code(), error))?;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &sealed);
         let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -39,7 +39,9 @@ pub enum UrlError {
         scheme: String,
     },
     /// `lfn:` or `guid:`.
-    #[error("a logical name needs a catalogue, as lcg-cp and mdm-get have it; file:, https:, davs:, root:, gsiftp: and srm: work")]
+    #[error(
+        "a logical name needs a catalogue, as lcg-cp and mdm-get have it; file:, https:, davs:, root:, gsiftp: and srm: work"
+    )]
     Logical,
     /// Not encrypted.
     #[error("`{scheme}:` is not encrypted and cannot tell the server who you are: use https: or davs:")]
