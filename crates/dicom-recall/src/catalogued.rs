@@ -117,6 +117,9 @@ impl Catalogued {
             if state != State::Open {
                 transaction.execute("UPDATE registrations SET what = '' WHERE id = ?1", [id])?;
                 transaction.execute("DELETE FROM registration_names WHERE id = ?1", [id])?;
+            }
+            // what was registered at its end goes on needing its keys
+            if state == State::Undone {
                 transaction.execute("DELETE FROM registration_keys WHERE id = ?1", [id])?;
             }
             Ok(())
@@ -463,7 +466,11 @@ mod tests {
         assert!(catalogued.open_registrations().unwrap().is_empty());
         let done = catalogued.registration("a").unwrap().unwrap();
         assert!(done.state == State::Done && done.what.is_empty());
-        assert!(catalogued.names("a").unwrap().is_empty() && catalogued.keys("a").unwrap().is_empty());
+        assert!(catalogued.names("a").unwrap().is_empty());
+        // what is at its end goes on needing its keys
+        catalogued.begin("b", "1.3", "/myvo/images").unwrap();
+        catalogued.add_key("b", "/eds/1", Some("r")).unwrap();
+        assert!(catalogued.is_used_elsewhere("b", "/eds/1").unwrap());
         assert!(catalogued.registration("b").unwrap().is_none());
     }
 }

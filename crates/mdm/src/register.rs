@@ -546,6 +546,14 @@ impl<'a> Desk<'a> {
             seal: Some((file.to_string_lossy().into_owned(), url.to_string())),
             ..Selection::default()
         };
+        // only what an earlier run put there is replaced
+        let known = self.catalog.show_one(&path);
+        let is_ours = known.is_ok_and(|entry| entry.replicas.contains(&url.to_string()));
+        if self.args.resume.is_none() && !is_ours {
+            let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
+            let free = remote.session.wait(remote.storage.look(&url, false));
+            free.map_err(failed)?;
+        }
         catalogued
             .begin(id, &selection.text(), into.as_str())
             .map_err(database_failure)?;

@@ -153,8 +153,8 @@ impl Steps<'_> {
         let failed: BTreeSet<usize> = summary.failed.iter().map(|(number, _)| *number).collect();
         let good: Vec<usize> = (0..planned.len()).filter(|number| !failed.contains(number)).collect();
         if good.is_empty() {
-            self.names.end(&ended(id, OperationState::Undone))?;
-            self.catalogued.set_state(id, State::Undone).map_err(database_failure)?;
+            // an earlier run may have come further
+            self.undo(id)?;
             return Ok(summary);
         }
         summary.keys = self.register_keys(id, planned, &good)?;
@@ -174,7 +174,8 @@ impl Steps<'_> {
         };
         match self.names.begin(&begin)? {
             OperationState::Undone => {
-                self.catalogued.set_state(id, State::Undone).map_err(database_failure)?;
+                // there; here keys and names may still be to be taken back
+                self.undo(id)?;
                 let text = format!("registration {id} was undone");
                 Err(Failure::new(Code::Failed, text).advise("register it anew"))
             }
@@ -305,8 +306,7 @@ impl Steps<'_> {
         let planned = std::slice::from_ref(planned);
         self.entries(planned, &mut summary)?;
         if let Some((_, why)) = summary.failed.pop() {
-            self.names.end(&ended(id, OperationState::Undone))?;
-            self.catalogued.set_state(id, State::Undone).map_err(database_failure)?;
+            self.undo(id)?;
             return Err(Failure::new(Code::CannotCreate, why));
         }
         self.register_keys(id, planned, &[0])?;
@@ -351,12 +351,14 @@ impl Steps<'_> {
                 let text = format!("registration {id} is at its end: its images are in the catalogue");
                 return Err(Failure::new(Code::Failed, text).advise("mdm-rm, or mdm-withdraw PATIENT_ID"));
             }
-            // it never began there
             Err(error)
                 if matches!(
                     error.kind(),
                     Some(ProblemKind::Invalid | ProblemKind::NotFound | ProblemKind::NoSuchOperation)
-                ) => {}
+                ) =>
+            {
+                self.undo_what_never_began(id)?;
+            }
             Err(error) => return Err(error.into()),
         }
         let mut taken = TakenBack::default();
@@ -387,6 +389,23 @@ impl Steps<'_> {
         self.catalogued.forget(&names).map_err(database_failure)?;
         self.catalogued.set_state(id, State::Undone).map_err(database_failure)?;
         Ok(taken)
+    }
+
+    /// Of an operation that the catalogue does not know to be the caller's: it never began there, or it is another's,
+    /// and only then beginning it is a conflict.
+    fn undo_what_never_began(&self, id: &str) -> Result<(), Failure> {
+        let begin = OperationBegin {
+            id: id.to_owned(),
+            what: "taken back before it began".to_owned(),
+        };
+        match self.names.begin(&begin) {
+            Ok(_) => Ok(self.names.end(&ended(id, OperationState::Undone))?),
+            Err(error) if error.kind() == Some(ProblemKind::Conflict) => {
+                let text = format!("registration {id} was begun by somebody else");
+                Err(Failure::new(Code::NotAllowed, text).advise("undo it with the credential that began it"))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -284,7 +284,8 @@ impl Going<'_> {
     fn is_gone(&self, key_id: &KeyId) -> Result<bool, Failure> {
         let status = self.remote.session.wait(self.remote.session.hydra.status(key_id));
         let status = status.map_err(failure::local)?;
-        Ok(matches!(status.verdict, Verdict::Removed | Verdict::Unknown))
+        // what is not shown may be there: only a tombstone says that it is gone
+        Ok(status.verdict == Verdict::Removed)
     }
 
     /// Nothing of it is recalled any more, and what was recalled goes off the disk.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -17,6 +17,8 @@ use super::{Backend, DatabaseError, Datum, Dialect, Each, Row, Sql, schema};
 const APPLICATION_ID: i64 = 0x4d64_6d43;
 /// How long another process that writes (a backup, a check) is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reader's statement may work without giving a row.
+const STATEMENT: Duration = Duration::from_secs(60);
 /// Readers that are kept open.
 const IDLE_READERS: usize = 16;
 
@@ -25,6 +27,7 @@ pub struct Sqlite {
     path: PathBuf,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
+    statement: Duration,
 }
 
 impl Sqlite {
@@ -64,6 +67,7 @@ impl Sqlite {
             path: path.to_owned(),
             writer: Mutex::new(connection),
             readers: Mutex::default(),
+            statement: STATEMENT,
         };
         let mut migrated = Ok(());
         database.write(&mut |sql| {
@@ -175,12 +179,16 @@ impl Backend for Sqlite {
 
     fn read(&self, work: &mut dyn FnMut(&dyn Sql)) -> Result<(), DatabaseError> {
         let idle = lock(&self.readers).pop();
-        let connection = match idle {
+        let mut connection = match idle {
             Some(connection) => connection,
             None => open(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
         };
+        let clock = Arc::new(Mutex::new(Instant::now()));
+        let (seen, limit) = (Arc::clone(&clock), self.statement);
+        // few steps: a pattern that is tried on a text is a single one
+        connection.progress_handler(100, Some(move || lock(&seen).elapsed() > limit))?;
         let moment = connection.unchecked_transaction()?;
-        work(&Statements(&moment));
+        work(&Statements(&moment, Some(&clock)));
         moment.finish()?;
         let mut readers = lock(&self.readers);
         if readers.len() < IDLE_READERS {
@@ -192,7 +200,7 @@ impl Backend for Sqlite {
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
         let mut writer = lock(&self.writer);
         let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        if work(&Statements(&transaction)) {
+        if work(&Statements(&transaction, None)) {
             transaction.commit()?;
         } else {
             transaction.rollback()?;
@@ -206,7 +214,16 @@ impl Backend for Sqlite {
 }
 
 /// A connection inside a transaction.
-struct Statements<'a>(&'a Connection);
+struct Statements<'a>(&'a Connection, Option<&'a Mutex<Instant>>);
+
+impl Statements<'_> {
+    /// A statement that gives rows may go on.
+    fn restart(&self) {
+        if let Some(clock) = self.1 {
+            *lock(clock) = Instant::now();
+        }
+    }
+}
 
 impl Sql for Statements<'_> {
     fn dialect(&self) -> Dialect {
@@ -220,11 +237,13 @@ impl Sql for Statements<'_> {
     }
 
     fn query(&self, sql: &str, data: &[Datum], each: Each<'_>) -> Result<(), DatabaseError> {
+        self.restart();
         let mut statement = self.0.prepare_cached(sql)?;
         bind(&mut statement, data)?;
         let columns = statement.column_count();
         let mut rows = statement.raw_query();
         while let Some(found) = rows.next()? {
+            self.restart();
             let read = |column| Ok::<_, DatabaseError>(datum(found.get_ref(column)?));
             let row = (0..columns).map(read).collect::<Result<_, _>>()?;
             if each(Row(row))? == ControlFlow::Break(()) {
@@ -277,6 +296,19 @@ fn datum(value: ValueRef<'_>) -> Datum {
 mod tests {
     use super::super::{Database, attempt, row, rows};
     use super::*;
+
+    #[test]
+    fn a_statement_that_gives_no_row_in_time_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sqlite = Sqlite::create(&folder.path().join("catalog.db")).unwrap();
+        sqlite.statement = Duration::from_millis(100);
+        let database = Database::new(sqlite);
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let counted: Result<_, DatabaseError> = database.read(|sql| rows(sql, endless, &[]));
+        assert!(matches!(counted, Err(DatabaseError::Sqlite(_))));
+        let next: Result<_, DatabaseError> = database.read(|sql| rows(sql, "SELECT 1", &[]));
+        assert_eq!(next.unwrap(), [Row(vec![1.into()])]);
+    }
 
     #[test]
     fn work_that_fails_leaves_nothing_and_a_part_that_fails_only_itself() {

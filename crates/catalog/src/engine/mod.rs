@@ -61,6 +61,9 @@ pub enum OpenError {
     OtherColumnKey,
 }
 
+/// Bytes of attributes after which no more entries are shown in one answer.
+const MOST_SHOWN_BYTES: usize = 64 << 20;
+
 /// The row of `meta` that names the catalogue.
 const CATALOG: &str = "catalog";
 /// The row of `meta` by which a column key is known.
@@ -148,7 +151,9 @@ impl Engine {
     /// A database that fails.
     pub fn change(&self, caller: &Caller, items: &[Change]) -> Result<Vec<Answer<Entry>>, Problem> {
         let subject = |item: &Change| item.path.clone();
-        self.change_each(caller, "change", items, subject, |work, item| work.change(item))
+        let answers = self.change_each(caller, "change", items, subject, |work, item| work.change(item))?;
+        self.note_shown(caller, "change", &answers)?;
+        Ok(answers)
     }
 
     /// Removes entries.
@@ -181,18 +186,33 @@ impl Engine {
     /// A database that fails.
     pub fn show(&self, caller: &Caller, items: &[Question]) -> Result<Vec<Answer<Entry>>, Problem> {
         let answers = self.read(caller, |work| {
-            let show = |item: &Question| work.show(&item.path);
-            items
-                .iter()
-                .map(|item| work.answer(show(item)))
-                .collect::<Result<Vec<_>, _>>()
+            let mut room = MOST_SHOWN_BYTES;
+            let mut answers = Vec::with_capacity(items.len());
+            for item in items {
+                if room == 0 {
+                    let large = Problem::new(ProblemKind::TooLarge).detail("the answer is too large: ask for fewer");
+                    answers.push(Answer::Problem(large));
+                    continue;
+                }
+                let answer = work.answer(work.show(&item.path))?;
+                if let Answer::Done(entry) = &answer {
+                    room = room.saturating_sub(entry.attributes.values().map(search::weight).sum());
+                }
+                answers.push(answer);
+            }
+            Ok(answers)
         })?;
+        self.note_shown(caller, "show", &answers)?;
+        Ok(answers)
+    }
+
+    /// Writes down of which entries the caller was shown identifying attributes.
+    fn note_shown(&self, caller: &Caller, verb: &'static str, answers: &[Answer<Entry>]) -> Result<(), Problem> {
         let read = answers.iter().filter_map(|answer| match answer {
             Answer::Done(entry) if !entry.identifying.is_empty() => Some(entry.path.to_string()),
             _ => None,
         });
-        self.note_identifying(caller, "show", &read.collect::<Vec<_>>())?;
-        Ok(answers)
+        self.note_identifying(caller, verb, &read.collect::<Vec<_>>())
     }
 
     /// Lists a directory.

@@ -191,11 +191,22 @@ impl Work<'_> {
             if !new.parents {
                 return Err(not_found());
             }
-            self.create(&NewEntry {
-                path: path.clone(),
-                operation: operation.and(new.operation.clone()),
-                ..directory_above(new)
-            })?;
+            // From the top down and not by recursion: 512 levels would not fit on a thread's stack.
+            let mut missing = vec![path.clone()];
+            while let Some(above) = missing.last().and_then(LogicalName::parent) {
+                if above.is_root() || rows::find(self.sql, above.as_str())?.is_some() {
+                    break;
+                }
+                missing.push(above);
+            }
+            for path in missing.into_iter().rev() {
+                self.create(&NewEntry {
+                    path,
+                    parents: false,
+                    operation: operation.and(new.operation.clone()),
+                    ..directory_above(new)
+                })?;
+            }
         }
         let parent = rows::find(self.sql, path.as_str())?.ok_or_else(not_found)?;
         let name = self.granted(parent.name_record)?;
@@ -395,6 +406,15 @@ impl Work<'_> {
         let schema = self.schema_of(&entry)?;
         let halves = self.parted(schema.as_deref(), &rights, &change.attributes)?;
         self.may_write(&rights, &halves, !sealed_in.is_empty() || !sealed_out.is_empty())?;
+        let moves = change
+            .rename
+            .as_ref()
+            .is_some_and(|to| to.as_str() != entry.path.as_str());
+        let replicas = change.add_replicas.len() + change.remove_replicas.len();
+        if !of_file && !moves && replicas == 0 && change.attributes.is_empty() {
+            // Nothing that would need a right: nothing is touched either.
+            return self.entry(&entry, &rights);
+        }
         if entry.kind == Kind::Directory && (of_file || !change.add_replicas.is_empty()) {
             return Err(invalid("a directory has no size, checksum, key, status or replicas"));
         }
@@ -430,6 +450,9 @@ impl Work<'_> {
                 if !half.replicas.contains(url) {
                     half.replicas.push(url.clone());
                 }
+            }
+            if half.replicas.len() > MAX_REPLICAS {
+                return Err(invalid(format!("an entry has at most {MAX_REPLICAS} replicas")));
             }
             entry.identifying = self.seal(&entry.guid, &half)?;
             if let Some(schema) = &schema {

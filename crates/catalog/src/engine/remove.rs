@@ -36,6 +36,13 @@ impl Work<'_> {
             return Err(not_allowed("something below it is not yours to remove"));
         }
         let mut ids: Vec<i64> = below.iter().map(|(id, ..)| *id).collect();
+        if removal.unreplicated {
+            let of_entry = self.sql.dialect().is_one_of("entry", 1);
+            let text = format!("SELECT entry FROM replicas WHERE {of_entry} LIMIT 1");
+            if crate::database::row(self.sql, &text, &[Datum::Integers(ids.clone())])?.is_some() {
+                return Err(conflict("something below it has replicas"));
+            }
+        }
         ids.push(entry.id);
         self.delete(&ids)?;
         Ok(ids.len() as u64)

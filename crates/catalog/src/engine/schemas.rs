@@ -403,6 +403,9 @@ impl Work<'_> {
             name: known.definition.name.clone(),
             ..definition.clone()
         };
+        if changed == known.definition {
+            return Ok(());
+        }
         let data = [
             known.id.into(),
             i64::from(changed.indexed).into(),

@@ -23,6 +23,8 @@ use crate::wire::{Part, Search, Value};
 const CHUNK: u64 = 500;
 /// The most columns of an answer.
 const MAX_COLUMNS: usize = 200;
+/// Bytes of values after which a chunk ends.
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// How far a search is.
 #[derive(Debug, Clone)]
@@ -216,6 +218,7 @@ impl Work<'_> {
             files: progress.left.min(CHUNK),
         };
         let mut failed = None;
+        let mut bytes = 0;
         let position = sql::page(self.sql, resolved, scope, &request, &mut |mut row| {
             let half = if shows_sealed {
                 self.half_of(&mut row, open.len(), readable)
@@ -240,8 +243,13 @@ impl Work<'_> {
                     }
                 });
             }
+            bytes += values.iter().map(weight).sum::<usize>();
             chunk.rows.push(values);
-            Ok(ControlFlow::Continue(()))
+            Ok(if bytes < CHUNK_BYTES {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
         })?;
         failed.map_or(Ok(position), Err)
     }
@@ -255,6 +263,15 @@ impl Work<'_> {
         };
         let opened = self.engine.keys.open(&guid, &column);
         opened.map_err(|source| Refusal::Column { guid, source })
+    }
+}
+
+/// How many bytes a value takes, about.
+pub(super) fn weight(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::List(items) => items.iter().map(weight).sum(),
+        _ => 8,
     }
 }
 
@@ -295,6 +312,10 @@ fn columns(asked: &[String], attributes: &SchemaAttributes) -> Result<Vec<Known>
     let asked = if asked.is_empty() { &default[..] } else { asked };
     if asked.len() > MAX_COLUMNS {
         return Err(invalid(format!("an answer has at most {MAX_COLUMNS} columns")));
+    }
+    let is_twice = |(number, name): (usize, &String)| asked[..number].contains(name);
+    if asked.iter().enumerate().any(is_twice) {
+        return Err(invalid("a column is asked for twice"));
     }
     let known = |name: &String| {
         let unknown = || refused(ResolveError::Unknown { name: name.clone() });

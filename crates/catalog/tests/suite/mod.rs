@@ -595,6 +595,29 @@ fn permissions_are_decided_and_changed(database: Database) {
         problem(remove(&engine, "stranger", "/myvo/s/1", false)),
         ProblemKind::NotAllowed
     );
+    // A change of nothing needs no right, and changes nothing.
+    let before = done(show(&engine, "alice", "/myvo/s/1")).version;
+    let nothing = Change {
+        path: "/myvo/s/1".into(),
+        ..Change::default()
+    };
+    done(self::change(&engine, "stranger", nothing));
+    assert_eq!(done(show(&engine, "alice", "/myvo/s/1")).version, before);
+    // Names as deep as they may be, and what has replicas in them.
+    let deep = NewEntry {
+        parents: true,
+        replicas: vec!["https://se.example.org/x".into()],
+        ..file(&format!("/myvo{}/f", "/a".repeat(508)))
+    };
+    assert_eq!(done(create(&engine, "alice", deep)), Created::New);
+    let all = Removal {
+        path: "/myvo/a".into(),
+        recursive: true,
+        unreplicated: true,
+    };
+    let mut answers = engine.remove(&caller("alice"), &[all]).unwrap();
+    assert_eq!(problem(answers.remove(0)), ProblemKind::Conflict);
+    assert_eq!(done(remove(&engine, "alice", "/myvo/a", true)), 509);
     // Thumbnails go with the anonymous half.
     engine.put_thumbnail(&caller("alice"), "/myvo/s/1", b"sealed").unwrap();
     assert_eq!(engine.thumbnail(&caller("bob"), "/myvo/s/1").unwrap(), b"sealed");

@@ -190,8 +190,9 @@ pub(super) fn copy_and_register(line: &Line, idle: Duration) -> Result<(), Failu
         ..directory(name.clone(), true)
     };
     match client.create_one(&entry) {
-        Ok(Created::New) => {}
-        Ok(Created::Known) | Err(CatalogError::Refused { .. }) => {
+        // known with this guid and these sums is what this command made, by an answer that was lost
+        Ok(Created::New | Created::Known) => {}
+        Err(CatalogError::Refused { .. }) => {
             reach.wait(remove_again(&reach.storage, &url, Before::Absent));
             let text = format!("`lfn:{name}` cannot be registered: it is there already, or not allowed to you");
             return Err(Failure::new(Code::CannotCreate, text).advise("eds-whoami"));
