@@ -280,7 +280,8 @@ fn the_command_speaks_tls(hospital: &Hospital, orthanc: &Orthanc, front: &Front)
         "the same files by every way"
     );
     // another authority: it is said what is wrong, and what to look at
-    configure(&desk, &ways[0].1, &Hospital::called("Stranger").files(Some("recall")));
+    let stranger = Hospital::called("Stranger");
+    configure(&desk, &ways[0].1, &stranger.files(Some("recall")));
     let now = ["now", "-c", "recall.toml", "2.25.6001", "get"];
     let ended = desk.run_words("dicom-recall", &now).exits(78);
     for words in ["TLS with PACS@localhost", "UnknownIssuer", "pacs.tls.authorities"] {

@@ -164,6 +164,7 @@ impl Receiver {
                     // whoever connects and says nothing costs no more threads than this
                     continue;
                 }
+                let Ok(closing) = tcp.try_clone() else { continue };
                 open.fetch_add(1, Ordering::AcqRel);
                 let open = &open;
                 let thread = scope.spawn(move || {
@@ -174,7 +175,10 @@ impl Receiver {
                         Ok(Err(error)) => {
                             tracing::warn!(error = &error as &dyn std::error::Error, "an association failed");
                         }
-                        Err(_) => tracing::error!("a fault of this program ended an association"),
+                        Err(_) => {
+                            tracing::error!("a fault of this program ended an association");
+                            let _ = closing.shutdown(Shutdown::Both);
+                        }
                     }
                 });
                 running.push((thread, handle));

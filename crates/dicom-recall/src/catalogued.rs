@@ -468,9 +468,9 @@ mod tests {
         assert!(done.state == State::Done && done.what.is_empty());
         assert!(catalogued.names("a").unwrap().is_empty());
         // what is at its end goes on needing its keys
-        catalogued.begin("b", "1.3", "/myvo/images").unwrap();
-        catalogued.add_key("b", "/eds/1", Some("r")).unwrap();
-        assert!(catalogued.is_used_elsewhere("b", "/eds/1").unwrap());
+        catalogued.begin("c", "1.3", "/myvo/images").unwrap();
+        catalogued.add_key("c", "/eds/1", Some("r")).unwrap();
+        assert!(catalogued.is_used_elsewhere("c", "/eds/1").unwrap());
         assert!(catalogued.registration("b").unwrap().is_none());
     }
 }

@@ -366,7 +366,7 @@ fn two_at_once_on_one_study_both_end_well() {
 
 #[test]
 fn a_key_that_others_seal_under_stays() {
-    let (side, world) = (Side::new(), World::new(usize::MAX, true));
+    let (side, world) = (Side::new(), World::new(usize::MAX, false));
     side.register(&world, ID, &planned(ID)[..2]).unwrap();
     // two more series, one of them with the first one's key
     let more = &planned(OTHER)[2..4];
