@@ -12,7 +12,9 @@ use dicom_net::{
     AeTitle, Arrival, Deadlines, Dicomweb, NetError, Pacs, Receiver, ReceiverOptions, Retrieved, StrangeInstance,
     Taken, Uid, Waiting, Wanted, WebOptions,
 };
-use hydra_tests::pacs::{Dcmqrscp, FakePacs, Fault, OURS, Orthanc, folder_of, free_port, load, options, pacs, single};
+use hydra_tests::pacs::{
+    Dcmqrscp, FakePacs, Fault, OURS, Orthanc, THEIRS, folder_of, free_port, load, options, pacs, single,
+};
 use hydra_xtask::dicom::{INVENTED, ct_slice};
 
 const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
@@ -578,7 +580,7 @@ fn a_renewed_token_is_used_at_once() {
 
 #[test]
 fn a_fault_in_one_association_closes_no_other() {
-    let mut receiving = ReceiverOptions::new(AeTitle::new(OURS).unwrap());
+    let mut receiving = ReceiverOptions::new(AeTitle::new(THEIRS).unwrap());
     receiving.most_associations = 1;
     let receiver = Receiver::listen("127.0.0.1:0", receiving).unwrap();
     let port = receiver.address().port();
