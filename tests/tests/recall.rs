@@ -131,7 +131,7 @@ fn peer_a_series_comes_from_orthanc_by_every_method_and_is_the_same_file() {
             .run_words("dicom-recall", &["now", "-c", "recall.toml", &what, name])
             .exits(0);
         assert!(
-            ended.stdout.contains("placed 2 of 2 instances under 1 keys"),
+            ended.stdout.contains("placed 2 of 2 instances under 1 key"),
             "{ended:?}"
         );
         assert!(files_under(&desk.path(name)) == placed, "{name}: other bytes");

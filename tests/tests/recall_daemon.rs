@@ -156,10 +156,10 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
         .prints("place: files can be put into");
     let _ = recall(&desk, &format!("register {what}"))
         .exits(0)
-        .prints("registered 3 instances and 2 keys, 0 were registered before");
+        .prints("registered 3 instances and 2 keys, 0 already registered");
     let _ = recall(&desk, &format!("register {what}"))
         .exits(0)
-        .prints("registered 0 instances and 0 keys, 3 were registered before");
+        .prints("registered 0 instances and 0 keys, 3 already registered");
     let listed = json_lines(&recall(&desk, "ls --json").exits(0));
     assert!(
         listed.len() == 3
@@ -190,7 +190,7 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
     let name = listed[0]["name"].as_str().unwrap();
     let _ = recall(&desk, &format!("evict {name}"))
         .exits(0)
-        .prints("evicted 1 files");
+        .prints("evicted 1 file\n");
     assert_eq!(files_under(&desk.path("se")).len(), 2);
     let _ = recall(&desk, &format!("request --wait 60 {name}")).exits(0);
     assert!(files_under(&desk.path("se")) == expected, "other bytes the second time");
@@ -263,7 +263,7 @@ fn two_daemons_share_a_queue_and_a_hundred_wishes_are_one_fetch() {
     let hundred = vec![name.as_str(); 100].join(" ");
     let _ = recall(&desk, &format!("request {hundred}"))
         .exits(0)
-        .prints("asked for 1 files, 99 were");
+        .prints("asked for 1 file, 99 already");
     let daemons = [Daemon::start(&desk), Daemon::start(&desk)];
     let _ = recall(&desk, &format!("request --wait 60 {hundred}")).exits(0);
     assert_eq!(fake.gets.load(Ordering::Acquire), 1);
@@ -310,7 +310,7 @@ fn a_pacs_that_is_down_is_waited_for_and_what_was_cancelled_is_not() {
     assert_eq!(states(&desk)["cancelled"].len(), 1);
     let _ = recall(&desk, &format!("retry {cancelled}"))
         .exits(0)
-        .prints("1 requests");
+        .prints("1 request\n");
     let _ = recall(&desk, &format!("request --wait 60 {cancelled}")).exits(0);
     assert!(up.gets.load(Ordering::Acquire) >= 2);
     assert_eq!(files_under(&desk.path("se")).len(), 3);

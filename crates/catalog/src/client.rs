@@ -777,7 +777,11 @@ impl Rows<'_> {
             let about = shown(&self.search);
             tokio::time::timeout(deadline, client.send(&request, &about, Again::Safe)).await
         });
-        let response = sent.map_err(|_| client.late(deadline))??;
+        let response = sent.map_err(|_| client.late(deadline))?;
+        let response = response.map_err(|error| match error {
+            CatalogError::Refused { problem, .. } => refused(&self.search, *problem),
+            other => other,
+        })?;
         self.lines = Some(Lines {
             response,
             buffer: VecDeque::new(),
@@ -788,7 +792,7 @@ impl Rows<'_> {
                 self.columns = columns;
                 Ok(())
             }
-            Line::Problem(problem) => Err(CatalogError::refused(shown(&self.search), problem)),
+            Line::Problem(problem) => Err(refused(&self.search, problem)),
             Line::Row(_) | Line::End { .. } => Err(client.wrong("answered a search without its columns")),
         }
     }
@@ -816,7 +820,7 @@ impl Rows<'_> {
                     return Ok(Some(row));
                 }
                 Line::Row(_) | Line::Columns(_) => return Err(self.client.wrong("answered rows of another width")),
-                Line::Problem(problem) => return Err(CatalogError::refused(shown(&self.search), problem)),
+                Line::Problem(problem) => return Err(refused(&self.search, problem)),
                 Line::End {
                     cursor: Some(cursor), ..
                 } if !self.search.count => {
@@ -844,6 +848,15 @@ impl Iterator for Rows<'_> {
         }
         step.transpose()
     }
+}
+
+/// The refusal of a search: of where to look, if that is not there for the caller, else of what to look for.
+fn refused(search: &Search, problem: Problem) -> CatalogError {
+    let about = match problem.kind {
+        ProblemKind::NotFound | ProblemKind::NotAllowed => search.from.clone(),
+        _ => shown(search),
+    };
+    CatalogError::refused(about, problem)
 }
 
 /// A search as its user wrote it.

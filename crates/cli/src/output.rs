@@ -6,6 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::{Code, Failure};
 
+/// A number with what it counts, a noun that takes an `s` in the plural: `1 image`, `3 images`.
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Why standard output did not take a result.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]

@@ -216,6 +216,11 @@ impl Catalogued {
                     let insert = "INSERT INTO catalogued VALUES (?1, ?2)
                                   ON CONFLICT(name) DO UPDATE SET path = excluded.path";
                     transaction.prepare_cached(insert)?.execute([&instance.name, path])?;
+                    // what was there before it had this path is news there
+                    let tell = "INSERT INTO outbox SELECT name, 1, 0, 0 FROM instances
+                                WHERE name = ?1 AND (size IS NOT NULL OR on_disk = 1)
+                                ON CONFLICT(name) DO UPDATE SET version = version + 1, tries = 0, next_at = 0";
+                    transaction.prepare_cached(tell)?.execute([&instance.name])?;
                 }
                 all.push(added);
             }
@@ -249,6 +254,18 @@ impl Catalogued {
         })
     }
 
+    /// The names of all that was registered under a key, catalogued or not.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn names_under(&self, key_id: &str) -> Result<Vec<String>, DatabaseError> {
+        self.0.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT name FROM instances WHERE key_id = ?1")?;
+            let rows = statement.query_map([key_id], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// These are catalogued no more.
     ///
     /// # Errors
@@ -275,7 +292,7 @@ impl Catalogued {
     pub fn news(&self, now_ms: i64, limit: usize) -> Result<Vec<News>, DatabaseError> {
         let query = "SELECT outbox.name, path, size, sha256, on_disk, version FROM outbox
                      JOIN catalogued USING (name) JOIN instances USING (name)
-                     WHERE next_at <= ?1 AND gone = 0 ORDER BY next_at, outbox.name LIMIT ?2";
+                     WHERE next_at <= ?1 ORDER BY next_at, outbox.name LIMIT ?2";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.0.read(|connection| {
             let mut statement = connection.prepare_cached(query)?;
@@ -414,6 +431,31 @@ mod tests {
             [("/myvo/images/13", Some(70), true)]
         );
         catalogued.forget(&[sample(13).name]).unwrap();
+        assert_eq!(catalogued.untold().unwrap(), 0);
+    }
+
+    #[test]
+    fn another_path_is_told_and_that_a_file_went_after_its_registration() {
+        let (_folder, database) = database();
+        let (registry, catalogued) = (LocalRegistry::new(Arc::clone(&database)), Catalogued::new(database));
+        catalogued.enter("a", &entered(&[11])).unwrap();
+        let file = (sample(11).name, 70, "a".repeat(64));
+        registry.record_placed(&[file]).unwrap();
+        catalogued.told(&catalogued.news(0, 9).unwrap()).unwrap();
+        let elsewhere = vec![(sample(11), "/myvo/more/11".to_owned())];
+        assert_eq!(catalogued.enter("b", &elsewhere).unwrap(), [Added::Known]);
+        let news = catalogued.news(0, 9).unwrap();
+        assert_eq!(names(&news), [("/myvo/more/11", Some(70), true)]);
+        catalogued.told(&news).unwrap();
+        assert_eq!(
+            catalogued.names_under(&sample(11).key_id).unwrap(),
+            [sample(11).name.clone()]
+        );
+        registry.remove(&[sample(11).name]).unwrap();
+        registry.set_on_disk(&[sample(11).name], false).unwrap();
+        let news = catalogued.news(0, 9).unwrap();
+        assert_eq!(names(&news), [("/myvo/more/11", Some(70), false)]);
+        catalogued.told(&news).unwrap();
         assert_eq!(catalogued.untold().unwrap(), 0);
     }
 

@@ -323,7 +323,8 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<String, DatabaseE
         return Err(DatabaseError::NotOurs { path });
     }
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    // what was asked for may name a patient (`registrations.what`): nothing of it stays in free pages
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version = number(&transaction, "user_version")?;
     if version > SCHEMA_VERSION {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use eds::args::Manners;
 use eds::session::timestamp;
 use eds::voice::Voice;
+use hydra_cli::output::counted;
 use hydra_cli::{Code, Failure};
 use serde_json::{Value, json};
 
@@ -364,7 +365,7 @@ pub fn request(args: &Request) -> Result<(), Failure> {
         let open = names.len() - new;
         ledger
             .voice
-            .result(&format!("asked for {new} files, {open} were asked for before"))?;
+            .result(&format!("asked for {}, {open} already asked for", counted(new, "file")))?;
         ledger.voice.hint("see how far they are with: dicom-recall requests");
         return Ok(());
     };
@@ -390,11 +391,11 @@ fn told(ledger: &Ledger, requests: &[Asking], all: usize, open: usize) -> Result
         }
     }
     let placed = requests.iter().filter(|one| one.state == State::Placed).count();
-    ledger.voice.result(&format!("placed {placed} of {} files", all))?;
+    ledger.voice.result(&format!("placed {placed} of {}", counted(all, "file")))?;
     if placed == all {
         return Ok(());
     }
-    let text = format!("{} of {} files were not placed", all - placed, all);
+    let text = format!("{} of {} not placed", all - placed, counted(all, "file"));
     let code = if open > 0 { Code::TryLater } else { worst(requests) };
     Err(Failure::new(code, text).advise("dicom-recall requests"))
 }
@@ -465,7 +466,7 @@ pub fn evict(args: &TakeAway) -> Result<(), Failure> {
         }
     };
     ledger.voice.json(&json!({ "evicted": done }))?;
-    ledger.voice.result(&format!("{what} {done} files"))
+    ledger.voice.result(&format!("{what} {}", counted(done, "file")))
 }
 
 /// `dicom-recall requests`.
@@ -543,7 +544,7 @@ pub fn cancel(args: &Cancel) -> Result<(), Failure> {
     let names = ledger.meant_or(args, State::is_open)?;
     let done = ledger.queue.cancel(&names, now_ms()).map_err(database_failure)?;
     ledger.voice.json(&json!({ "cancelled": done }))?;
-    ledger.voice.result(&format!("cancelled {done} requests"))
+    ledger.voice.result(&format!("cancelled {}", counted(done, "request")))
 }
 
 /// `dicom-recall retry`.
@@ -555,7 +556,7 @@ pub fn retry(args: &Meant) -> Result<(), Failure> {
     let names = ledger.meant_or(args, |state| state == State::Failed)?;
     let done = ledger.queue.retry(&names, now_ms()).map_err(database_failure)?;
     ledger.voice.json(&json!({ "retried": done }))?;
-    ledger.voice.result(&format!("{done} requests are tried again"))
+    ledger.voice.result(&format!("to be tried again: {}", counted(done, "request")))
 }
 
 /// `dicom-recall unregister`.
@@ -570,7 +571,7 @@ pub fn unregister(args: &Unregister) -> Result<(), Failure> {
     ledger.voice.json(&json!({ "unregistered": done }))?;
     ledger
         .voice
-        .result(&format!("{done} instances are registered no more"))?;
+        .result(&format!("unregistered {}", counted(done, "instance")))?;
     ledger
         .voice
         .hint("their keys stay, because files may be sealed under them");

@@ -12,6 +12,7 @@ use dicom_deid::Profile;
 use dicom_net::{Found, Uid, Wanted};
 use eds::session::Session;
 use eds::voice::Voice;
+use hydra_cli::output::counted;
 use hydra_cli::progress::Progress;
 use hydra_cli::signals::on_signal;
 use hydra_cli::{Code, Failure};
@@ -96,8 +97,10 @@ pub fn now(args: &Now) -> Result<(), Failure> {
     let used = keys.finish();
     ran?;
     voice.result(&format!(
-        "placed {} of {all} instances under {used} keys",
-        counts.placed
+        "placed {} of {} under {}",
+        counts.placed,
+        counted(all, "instance"),
+        counted(used, "key")
     ))?;
     match counts.worst {
         None => {
@@ -105,7 +108,7 @@ pub fn now(args: &Now) -> Result<(), Failure> {
             Ok(())
         }
         Some(code) => {
-            let text = format!("{} of {all} instances were not placed", all - counts.placed);
+            let text = format!("{} of {} not placed", all - counts.placed, counted(all, "instance"));
             Err(Failure::new(code, text))
         }
     }

@@ -18,6 +18,7 @@ use dicom_net::{Found, Query, QueryError, Uid, Wanted};
 use eds::args::{Manners, Stores};
 use eds::session::Session;
 use eds::voice::Voice;
+use hydra_cli::output::counted;
 use hydra_cli::{Code, Failure};
 use serde_json::json;
 
@@ -244,8 +245,8 @@ fn dry_run(voice: Voice, config: &Config, found: &FoundAll) -> Result<(), Failur
         "known": known,
     }))?;
     voice.result(&format!(
-        "would register {} instances of {} series in {} studies, {known} are registered already",
-        found.len() - known,
+        "would register {} of {} series in {} studies, {known} already registered",
+        counted(found.len() - known, "instance"),
         series.len(),
         studies.len()
     ))
@@ -344,10 +345,10 @@ impl Desk<'_> {
             worst = code.map_or(worst, |code| Some(worse(worst, code)));
             ran?;
         }
-        self.voice.result(&format!("measured {measured} of {all} files"))?;
+        self.voice.result(&format!("measured {measured} of {}", counted(all, "file")))?;
         match worst {
             Some(code) => {
-                let text = format!("{} of {all} files were not measured", all - measured);
+                let text = format!("{} of {} not measured", all - measured, counted(all, "file"));
                 Err(Failure::new(code, text).advise("the same command again: it goes on"))
             }
             None => Ok(()),
@@ -382,10 +383,12 @@ impl Desk<'_> {
         let new = added.iter().filter(|added| **added == Added::New).count();
         let known = added.len() - new - taken;
         self.voice.result(&format!(
-            "registered {new} instances and {new_keys} keys, {known} were registered before"
+            "registered {} and {}, {known} already registered",
+            counted(new, "instance"),
+            counted(new_keys, "key")
         ))?;
         if taken > 0 {
-            let text = format!("{taken} of {} instances were not registered", added.len());
+            let text = format!("{taken} of {} not registered", counted(added.len(), "instance"));
             return Err(
                 Failure::new(Code::CannotCreate, text).advise("dicom-recall unregister, or another `seal.name`")
             );

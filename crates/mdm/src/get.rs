@@ -23,6 +23,7 @@ use eds::storage::get::Order;
 use eds::storage::{Remote, args::Patience, failed};
 use eds::voice::Voice;
 use hydra_cli::command::{Example, usage_error};
+use hydra_cli::output::counted;
 use hydra_cli::progress::Progress;
 use hydra_cli::{Code, Failure};
 use hydra_core::sealed::{Input, Output, RangeReader};
@@ -333,13 +334,13 @@ impl Work<'_> {
         };
         let already = match tally.before {
             0 => String::new(),
-            before => format!(", {before} were there"),
+            before => format!(", {before} already there"),
         };
-        self.voice.result(&format!("{word} {} images{already}", tally.now))?;
+        self.voice.result(&format!("{word} {}{already}", counted(tally.now, "image")))?;
         match tally.worst {
             None => Ok(()),
             Some(code) => {
-                let text = format!("{} images were not {word}", tally.failures);
+                let text = format!("{} not {word}", counted(tally.failures, "image"));
                 Err(Failure::new(code, text))
             }
         }

@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod browse;
 pub mod change;
 pub mod connection;
+mod copies;
 pub mod find;
 pub mod get;
 pub mod halves;

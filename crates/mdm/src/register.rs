@@ -32,6 +32,7 @@ use eds::session::{Session, overrides, timestamp};
 use eds::storage::{Remote, args::Patience, failed, storage_url};
 use eds::voice::Voice;
 use hydra_cli::command::{Example, usage_error};
+use hydra_cli::output::counted;
 use hydra_cli::progress::Progress;
 use hydra_cli::{Code, Failure, secret_input};
 use hydra_core::ids::RegistrationId;
@@ -473,9 +474,9 @@ impl<'a> Desk<'a> {
             voice.json(&json!({ "state": "failed", "number": number, "error": why }))?;
         }
         voice.result(&format!(
-            "registered {} images under {} new keys, {} were registered before",
-            summary.new.saturating_sub(summary.failed.len()),
-            summary.keys,
+            "registered {} under {}, {} already registered",
+            counted(summary.new.saturating_sub(summary.failed.len()), "image"),
+            counted(summary.keys, "new key"),
             summary.known
         ))?;
         for other in &summary.open_elsewhere {
@@ -640,7 +641,7 @@ struct Put {
 }
 
 /// The URL of a file at a door of the storage element.
-fn at_door(door: &str, name: &str) -> String {
+pub(crate) fn at_door(door: &str, name: &str) -> String {
     let door = door.trim_end_matches('/');
     // behind the host of `root:` comes a path that itself begins with a slash
     let between = if door.starts_with("root:") { "/" } else { "" };

@@ -29,6 +29,7 @@ use eds::session::{overrides, timestamp};
 use eds::storage::{Remote, args::Patience, failed};
 use eds::voice::Voice;
 use hydra_cli::command::{Example, usage_error};
+use hydra_cli::output::counted;
 use hydra_cli::{Code, Failure, secret_input};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{RemoveError, Verdict};
@@ -39,7 +40,9 @@ use serde_json::json;
 use storage_url::{StorageError, StorageUrl};
 
 use crate::connection::Catalog;
+use crate::copies::{Told, is_copy};
 use crate::get::found;
+use crate::register::at_door;
 
 /// The longest identifier of a patient that is read.
 const LONGEST_ID: usize = 4096;
@@ -110,7 +113,8 @@ pub fn withdraw(args: &Withdraw) -> Result<(), Failure> {
         .map(Config::read)
         .transpose()
         .map_err(config_failure)?;
-    let catalog = args.catalog.open()?;
+    let configured = config.as_ref().and_then(|config| config.catalog.as_deref());
+    let catalog = CatalogClient::open(args.catalog.url.as_deref().or(configured))?;
     let plan = plan(&catalog, &patient, &from)?;
     if plan.entries.is_empty() {
         let text = format!("there is nothing of this patient in {from}, or it is not shown to you");
@@ -130,13 +134,12 @@ pub fn withdraw(args: &Withdraw) -> Result<(), Failure> {
         catalog: &catalog,
         remote: &remote,
         plan: &plan,
-        doors: config.as_ref().map(|config| config.doors.clone()).unwrap_or_default(),
     };
     going.keys()?;
-    if let Some(config) = &config {
-        going.recall(config)?;
-    }
-    let left = going.replicas();
+    let recalled = config.as_ref().map(|config| going.recall(config)).transpose()?;
+    let recalled = recalled.unwrap_or_default();
+    let mut left = recalled.left;
+    left.extend(going.replicas(&recalled.at_doors));
     going.names()?;
     going.prove(&patient, &from, &left)
 }
@@ -161,8 +164,17 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// The names of a patient's images. A refusal names the directory: the query has the patient's number in it.
+fn of_patient(catalog: &CatalogClient, patient: &str, from: &LogicalName) -> Result<Vec<String>, CatalogError> {
+    let query = format!("patient_id = {}", quoted(patient));
+    found(catalog, &query, from).map_err(|error| match error {
+        CatalogError::Refused { problem, .. } => CatalogError::refused(from.as_str(), *problem),
+        other => other,
+    })
+}
+
 fn plan(catalog: &CatalogClient, patient: &str, from: &LogicalName) -> Result<Plan, Failure> {
-    let names = found(catalog, &format!("patient_id = {}", quoted(patient)), from)?;
+    let names = of_patient(catalog, patient, from)?;
     let mut plan = Plan {
         entries: Vec::new(),
         keys: BTreeSet::new(),
@@ -239,7 +251,15 @@ struct Going<'a> {
     catalog: &'a CatalogClient,
     remote: &'a Remote,
     plan: &'a Plan,
-    doors: Vec<String>,
+}
+
+/// What became of recall's own copies.
+#[derive(Default)]
+struct Recalled {
+    /// Their URLs at its doors.
+    at_doors: BTreeSet<String>,
+    /// Files that could not be taken away.
+    left: Vec<String>,
 }
 
 impl Going<'_> {
@@ -289,37 +309,62 @@ impl Going<'_> {
     }
 
     /// Nothing of it is recalled any more, and what was recalled goes off the disk.
-    fn recall(&self, config: &Config) -> Result<(), Failure> {
+    fn recall(&self, config: &Config) -> Result<Recalled, Failure> {
+        let mut recalled = Recalled::default();
         let database = open_or_make(config)?;
         let catalogued = Catalogued::new(Arc::clone(&database));
         let registry = LocalRegistry::new(Arc::clone(&database));
-        let mut names = Vec::new();
+        // what has another path by now, or none, is known by its key, which opens nothing of others
+        let mut names = BTreeSet::new();
+        for key_id in &self.plan.keys {
+            names.extend(catalogued.names_under(key_id).map_err(database_failure)?);
+        }
         for entry in &self.plan.entries {
             names.extend(catalogued.name_at(entry.path.as_str()).map_err(database_failure)?);
         }
+        let names: Vec<String> = names.into_iter().collect();
         let queue = Queue::new(database, config.rules);
         queue.cancel(&names, now_ms()).map_err(database_failure)?;
         if let Some(Place::Folder(root)) = &config.place {
             let folder = Folder::new(root, true, true);
             evict::take_away(&folder, &registry, &names).map_err(database_failure)?;
+            let stays = names.iter().map(|name| folder.path(name)).filter(|path| path.exists());
+            recalled.left.extend(stays.map(|path| path.display().to_string()));
         }
         // an agent takes away what is registered no more
         registry.remove(&names).map_err(database_failure)?;
         catalogued.forget(&names).map_err(database_failure)?;
-        self.voice.note(&format!("{} files are recalled no more", names.len()));
-        Ok(())
+        self.voice
+            .note(&format!("{} no longer recalled", counted(names.len(), "file")));
+        let at_doors = config.doors.iter().flat_map(|door| names.iter().map(|name| at_door(door, name)));
+        recalled.at_doors = at_doors.collect();
+        for path in &recalled.left {
+            self.voice.warning(&format!("`{path}` is left, unreadable"));
+        }
+        Ok(recalled)
     }
 
     /// The copies. What cannot be removed is noise without its key; it is named.
-    fn replicas(&self) -> Vec<String> {
+    fn replicas(&self, recalled: &BTreeSet<String>) -> Vec<String> {
         let mut left = Vec::new();
+        let keys = || self.plan.keys.iter().map(String::as_str).collect();
         for text in &self.plan.replicas {
             // recall takes these away itself; the hospital's own stay
-            if text.starts_with("dicom:") || self.doors.iter().any(|door| text.starts_with(door.as_str())) {
+            if text.starts_with("dicom:") || recalled.contains(text) {
                 continue;
             }
+            let told = Told {
+                keys: keys(),
+                size: None,
+                adler32: None,
+            };
+            let may_go = |url: StorageUrl| match url.local_path() {
+                Some(path) if !is_copy(&path, &told) => Err("it is no file that these keys sealed".to_owned()),
+                _ => Ok(url),
+            };
             let removed = StorageUrl::parse(text)
                 .map_err(|error| error.to_string())
+                .and_then(may_go)
                 .and_then(|url| match self.remote.session.wait(self.remote.storage.remove(&url)) {
                     Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
                     Err(error) => Err(failed(error).error.to_string()),
@@ -353,7 +398,7 @@ impl Going<'_> {
 
     /// Looks again, and says what is left and for how long.
     fn prove(&self, patient: &str, from: &LogicalName, left: &[String]) -> Result<(), Failure> {
-        let names = found(self.catalog, &format!("patient_id = {}", quoted(patient)), from)?;
+        let names = of_patient(self.catalog, patient, from)?;
         let mut keys = Vec::new();
         for name in &self.plan.keys {
             let Ok(key_id) = KeyId::new(name) else { continue };
@@ -363,12 +408,15 @@ impl Going<'_> {
         }
         let voice = self.voice;
         voice.result(&format!(
-            "removed {} keys, {} names; left: {} keys, {} names, {} copies that nothing opens",
-            self.plan.keys.len() - keys.len(),
-            self.plan.entries.len().saturating_sub(names.len()),
-            keys.len(),
-            names.len(),
-            left.len(),
+            "removed {}, {}; left: {}, {}, {} that nothing opens",
+            counted(self.plan.keys.len() - keys.len(), "key"),
+            counted(self.plan.entries.len().saturating_sub(names.len()), "name"),
+            counted(keys.len(), "key"),
+            counted(names.len(), "name"),
+            match left.len() {
+                1 => "1 copy".to_owned(),
+                copies => format!("{copies} copies"),
+            },
         ))?;
         let until = self.backups(voice)?;
         voice.json(&json!({

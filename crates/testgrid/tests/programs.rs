@@ -2,16 +2,28 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use testgrid::{Grid, GridError, GridOptions};
 
 fn stand_in(folder: &Path, script: &str) -> GridOptions {
     fs::create_dir_all(folder).unwrap();
     let path = folder.join("hydra-keystore");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // Another process writes it: were it open for writing here, a child that another test starts just then would have
+    // it open too for a moment, and nobody could run it (`ETXTBSY`).
+    let mut writer = Command::new("sh");
+    let written = writer
+        .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .and_then(|mut child| {
+            write!(child.stdin.take().unwrap(), "#!/bin/sh\n{script}\n")?;
+            child.wait()
+        });
+    assert!(written.unwrap().success());
     GridOptions {
         programs: Some(folder.to_owned()),
         commands: false,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use crate::chore::{ChoreError, on, on_path, shown, succeed};
@@ -24,45 +25,99 @@ const KEY_ID: &str = "/bench/key";
 const LARGEST_MIB: u64 = 10 * 1024;
 
 /// What to measure with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Args)]
 pub struct Sizes {
-    /// Of the large file.
+    /// Size of the large file
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
     pub large_mib: u64,
-    /// How often each contestant runs on it.
+    /// How often each contestant runs on large files and series
+    #[arg(long, default_value_t = 5)]
     pub rounds: usize,
+    /// Measure these parts alone
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub only: Vec<Part>,
+    /// Measure the programs in this folder, such as `cargo dist` lays out, not those of daily builds
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// A large file in memory
+    Large,
+    /// A large file on disk
+    Disk,
+    /// A large file through pipes
+    Pipes,
+    /// Parts of a file
+    Ranges,
+    /// Small files
+    Small,
+    /// Keys from three stores
+    Keys,
+    /// A series out of a PACS
+    Recall,
+    /// The key store by itself
+    Store,
 }
 
 /// Measures and prints.
-pub fn run(workspace: &Workspace, sizes: Sizes) -> Result<(), ChoreError> {
-    workspace.build()?;
+pub fn run(workspace: &Workspace, sizes: &Sizes) -> Result<(), ChoreError> {
+    let elsewhere = sizes.programs.as_deref().map(|folder| Workspace::at(&workspace.root, folder));
+    if elsewhere.is_none() {
+        workspace.build()?;
+    }
+    let built = elsewhere.as_ref().unwrap_or(workspace);
     let programs = Programs {
-        seal: workspace.program("eds-encrypt")?,
-        open: workspace.program("eds-decrypt")?,
-        cat: workspace.program("eds-cat")?,
-        register: workspace.program("eds-key-register")?,
-        testgrid: workspace.program("testgrid")?,
+        seal: built.program("eds-encrypt")?,
+        open: built.program("eds-decrypt")?,
+        cat: built.program("eds-cat")?,
+        register: built.program("eds-key-register")?,
+        recall: built.program("dicom-recall")?,
+        testgrid: built.program("testgrid")?,
     };
+    let is_wanted = |part: Part| sizes.only.is_empty() || sizes.only.contains(&part);
     let memory = folder_in(Path::new("/dev/shm"))?;
     let disk = folder_in(&workspace.target())?;
     println!(
         "Ratios of medians of {} rounds; every round runs every line once.",
         sizes.rounds
     );
-    large(&programs, memory.path(), sizes, "page cache (tmpfs)")?;
-    on_disk(&programs, disk.path(), sizes)?;
-    pipes(&programs, memory.path(), sizes)?;
-    ranges(&programs, memory.path())?;
-    small(&programs, memory.path())?;
-    fetch(&programs, memory.path())?;
-    crate::bench_store::run(workspace)
+    if is_wanted(Part::Large) {
+        large(&programs, memory.path(), sizes, "page cache (tmpfs)")?;
+    }
+    if is_wanted(Part::Disk) {
+        on_disk(&programs, disk.path(), sizes)?;
+    }
+    if is_wanted(Part::Pipes) {
+        pipes(&programs, memory.path(), sizes)?;
+    }
+    if is_wanted(Part::Ranges) {
+        ranges(&programs, memory.path())?;
+    }
+    if is_wanted(Part::Small) {
+        small(&programs, memory.path())?;
+    }
+    if is_wanted(Part::Keys) {
+        fetch(&programs, memory.path())?;
+    }
+    if is_wanted(Part::Recall) {
+        crate::bench_recall::run(&programs, disk.path(), sizes.rounds)?;
+    }
+    if is_wanted(Part::Store) {
+        crate::bench_store::run(workspace)?;
+    }
+    Ok(())
 }
 
-struct Programs {
+pub(crate) struct Programs {
     seal: PathBuf,
     open: PathBuf,
     cat: PathBuf,
     register: PathBuf,
-    testgrid: PathBuf,
+    pub(crate) recall: PathBuf,
+    pub(crate) testgrid: PathBuf,
 }
 
 fn folder_in(parent: &Path) -> Result<TempDir, ChoreError> {
@@ -136,7 +191,7 @@ fn high_water_kib(status: &str) -> u64 {
 }
 
 /// Contestants by name; the first is what the others are compared with.
-struct Race<'a> {
+pub(crate) struct Race<'a> {
     title: String,
     contestants: Vec<(String, Box<dyn Fn() -> Command + 'a>)>,
     absent: Vec<&'static str>,
@@ -144,7 +199,7 @@ struct Race<'a> {
 }
 
 impl<'a> Race<'a> {
-    fn new(title: impl Into<String>) -> Self {
+    pub(crate) fn new(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
             contestants: Vec::new(),
@@ -160,7 +215,7 @@ impl<'a> Race<'a> {
         self
     }
 
-    fn with(mut self, name: impl Into<String>, command: impl Fn() -> Command + 'a) -> Self {
+    pub(crate) fn with(mut self, name: impl Into<String>, command: impl Fn() -> Command + 'a) -> Self {
         self.contestants.push((name.into(), Box::new(command)));
         self
     }
@@ -174,7 +229,7 @@ impl<'a> Race<'a> {
         self
     }
 
-    fn run(self, rounds: usize, bytes: Option<u64>) -> Result<(), ChoreError> {
+    pub(crate) fn run(self, rounds: usize, bytes: Option<u64>) -> Result<(), ChoreError> {
         let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); self.contestants.len()];
         for _ in 0..rounds {
             for ((_, command), costs) in self.contestants.iter().zip(&mut costs) {
@@ -217,7 +272,7 @@ fn median(costs: &[Cost], of: impl Fn(&Cost) -> f64) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn command<S: AsRef<std::ffi::OsStr>>(program: impl AsRef<std::ffi::OsStr>, arguments: &[S]) -> Command {
+pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(program: impl AsRef<std::ffi::OsStr>, arguments: &[S]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments);
     command
@@ -281,7 +336,7 @@ fn on_one(folder: &Path, program: &Path, arguments: &[&str]) -> Command {
     one
 }
 
-fn large(programs: &Programs, folder: &Path, sizes: Sizes, place: &str) -> Result<(), ChoreError> {
+fn large(programs: &Programs, folder: &Path, sizes: &Sizes, place: &str) -> Result<(), ChoreError> {
     let bytes = sizes.large_mib << 20;
     noise(&folder.join("large"), bytes)?;
     new_key(programs, folder)?;
@@ -333,7 +388,7 @@ fn large(programs: &Programs, folder: &Path, sizes: Sizes, place: &str) -> Resul
     opening.run(sizes.rounds, Some(bytes))
 }
 
-fn on_disk(programs: &Programs, folder: &Path, sizes: Sizes) -> Result<(), ChoreError> {
+fn on_disk(programs: &Programs, folder: &Path, sizes: &Sizes) -> Result<(), ChoreError> {
     let bytes = sizes.large_mib << 20;
     noise(&folder.join("large"), bytes)?;
     new_key(programs, folder)?;
@@ -349,7 +404,7 @@ fn on_disk(programs: &Programs, folder: &Path, sizes: Sizes) -> Result<(), Chore
     .run(sizes.rounds, Some(bytes))
 }
 
-fn pipes(programs: &Programs, folder: &Path, sizes: Sizes) -> Result<(), ChoreError> {
+fn pipes(programs: &Programs, folder: &Path, sizes: &Sizes) -> Result<(), ChoreError> {
     let seal = programs.seal.display();
     Race::new(format!("Sealing {} MiB through pipes; ratio to files", sizes.large_mib))
         .writing(folder.join("large.out"))

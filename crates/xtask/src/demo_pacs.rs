@@ -30,8 +30,8 @@ const NEEDED: &[(&str, &str)] = &[
 const PLUGINS: (&str, &str) = ("libXrdHttp", "xrootd-plugins");
 /// The user that XRootD runs as where the demo is root's: it refuses to be root.
 const USER: &str = "xrootd";
-/// Slices of the study.
-const SLICES: u128 = 3;
+/// Slices of the study: one copied, one by HTTPS, one in part, three prepared.
+const SLICES: u128 = 6;
 /// How long a server may take to come up, and a file to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,7 +41,8 @@ pub fn run(workspace: &Workspace, keep: bool) -> Result<(), ChoreError> {
     needed()?;
     workspace.build()?;
     let start = Instant::now();
-    let mut story = Story::begin(workspace, &["hydra-keystore", "dicom-recall", "eds-decrypt"], keep)?;
+    let programs = ["hydra-keystore", "dicom-recall", "eds-decrypt"];
+    let mut story = Story::begin(workspace, &programs, SLICES, keep)?;
     story.tell()?;
     drop(story);
     say("");
@@ -104,6 +105,8 @@ pub(crate) struct Story {
     servers: Vec<Server>,
     pub(crate) scene: Scene,
     is_root: bool,
+    /// How many the study has.
+    slices: u128,
 }
 
 impl Drop for Story {
@@ -148,11 +151,17 @@ impl Story {
     }
 
     /// With nothing in it.
-    pub(crate) fn begin(workspace: &Workspace, programs: &[&str], keep: bool) -> Result<Self, ChoreError> {
+    pub(crate) fn begin(
+        workspace: &Workspace,
+        programs: &[&str],
+        slices: u128,
+        keep: bool,
+    ) -> Result<Self, ChoreError> {
         Ok(Self {
             servers: Vec::new(),
             scene: Scene::begin(workspace, programs, keep)?,
             is_root: succeed(Command::new("id").arg("-u"))?.trim() == "0",
+            slices,
         })
     }
 
@@ -191,14 +200,20 @@ impl Story {
                 .env("XRD_LOGLEVEL", "Error"),
         )?;
         chapter("Somebody else copies another one by HTTPS.");
-        let url = format!("https://localhost:{}{}", ports.https, names[1]);
-        let anchors = self.scene.variable("X509_CERT_DIR");
-        self.scene.show(&mut self.scene.command(
-            "curl",
-            &["-sS", "--fail", "--capath", &anchors, "-o", "second.eds", &url],
-        ))?;
-        self.sealed("first.eds")?;
-        self.sealed("second.eds")?;
+        self.by_https(&ports, &names[1], "second.eds", &[])?;
+        chapter("And of a third one, of which nothing is there yet, a hundred bytes from the middle.");
+        self.by_https(&ports, &names[2], "part.eds", &["--range", "1000-1099"])?;
+        self.by_https(&ports, &names[2], "third.eds", &[])?;
+        if self.scene.read("third.eds")?.get(1000..1100) != Some(self.scene.read("part.eds")?.as_slice()) {
+            return Err(ChoreError::NotAsPromised("the range has other bytes".to_owned()));
+        }
+        say("    they are those of the whole file");
+        for name in ["first.eds", "second.eds", "third.eds"] {
+            self.sealed(name)?;
+        }
+
+        chapter("The other three are asked for in one request, before anybody reads them.");
+        self.prepared(&door, &names[3..])?;
 
         chapter("Whoever has a right to the key opens them: the pixels are all there, and nobody's name.");
         self.opened("first.eds", "first.dcm", "0.dcm")?;
@@ -229,6 +244,35 @@ impl Story {
         self.names_nobody()
     }
 
+    /// Copies a file, or a part of it, from the HTTPS door.
+    fn by_https(&self, ports: &Ports, name: &str, to: &str, more: &[&str]) -> Result<(), ChoreError> {
+        let url = format!("https://localhost:{}{name}", ports.https);
+        let anchors = self.scene.variable("X509_CERT_DIR");
+        let arguments = [&["-sS", "--fail", "--capath", &anchors], more, &["-o", to, &url]].concat();
+        self.scene.show(&mut self.scene.command("curl", &arguments)).map(drop)
+    }
+
+    /// Asks for some in one request, and asks after it until all are there.
+    fn prepared(&self, door: &str, names: &[String]) -> Result<(), ChoreError> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let prepare = [&[door, "prepare", "-s"], names.as_slice()].concat();
+        let request = self.scene.show(&mut self.scene.command("xrdfs", &prepare))?;
+        let query = [&[door, "query", "prepare", request.trim()], names.as_slice()].concat();
+        self.wait("the prepared files", |story| {
+            let told = succeed(&mut story.scene.command("xrdfs", &query))?;
+            let told: Option<Value> = serde_json::from_str(told.trim().trim_end_matches('\0')).ok();
+            let files = told.as_ref().and_then(|told| told["responses"].as_array());
+            Ok(files.is_some_and(|files| files.iter().all(|file| file["online"] == true)))
+        })?;
+        for name in names {
+            let told = self.scene.show(&mut self.scene.command("xrdfs", &[door, "stat", name]))?;
+            if told.contains("Offline") {
+                return Err(ChoreError::NotAsPromised(format!("`{name}` was prepared, and is not there")));
+            }
+        }
+        Ok(())
+    }
+
     /// Orthanc, with nothing in it.
     pub(crate) fn orthanc(&mut self, ports: &Ports) -> Result<(), ChoreError> {
         let storage = self.make("pacs")?;
@@ -253,7 +297,7 @@ impl Story {
     /// A series of invented slices in the PACS; answers what the PACS calls the study.
     pub(crate) fn study(&self, ports: &Ports) -> Result<String, ChoreError> {
         let [study, series, image, frame] = random_numbers()?;
-        for number in 0..SLICES {
+        for number in 0..self.slices {
             let slice = ct_slice(&INVENTED, [study, series, image.wrapping_add(number), frame]);
             let name = format!("{number}.dcm");
             self.write(&name, &slice)?;
@@ -266,8 +310,8 @@ impl Story {
             )?;
         }
         say(&format!(
-            "    {SLICES} slices; patient {}, number {}",
-            INVENTED.name, INVENTED.id
+            "    {} slices; patient {}, number {}",
+            self.slices, INVENTED.name, INVENTED.id
         ));
         Ok(format!("2.25.{study}"))
     }
@@ -307,7 +351,7 @@ impl Story {
             Some(line["name"].as_str()?.to_owned())
         });
         let names: Vec<String> = names.collect();
-        if u128::try_from(names.len()).unwrap_or(0) == SLICES {
+        if u128::try_from(names.len()).unwrap_or(0) == self.slices {
             Ok(names)
         } else {
             Err(ChoreError::NotAsPromised(format!(

@@ -18,6 +18,8 @@ const NOT_ALLOWED: i32 = 77;
 const IMAGES: &str = "/myvo/images";
 /// What the researcher looks for.
 const QUERY: &str = "modality = 'CT' AND body_part = 'CHEST' AND age_group = '65-69' ORDER BY instance_uid";
+/// Slices of the study.
+const SLICES: u128 = 3;
 const PROGRAMS: &[&str] = &["hydra-keystore", "mdm-catalog", "mdm", "dicom-recall", "eds-decrypt"];
 
 /// Tells the story, with programs that were built now.
@@ -36,7 +38,7 @@ pub fn run(workspace: &Workspace, keep: bool) -> Result<(), ChoreError> {
 /// What did not go as promised.
 pub fn tell(workspace: &Workspace, keep: bool) -> Result<(), ChoreError> {
     let start = Instant::now();
-    let mut story = Story::begin(workspace, PROGRAMS, keep)?;
+    let mut story = Story::begin(workspace, PROGRAMS, SLICES, keep)?;
     story.whole()?;
     drop(story);
     say("");

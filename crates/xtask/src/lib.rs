@@ -8,6 +8,7 @@
 )]
 
 pub mod bench;
+pub mod bench_recall;
 pub mod bench_store;
 pub mod chore;
 pub mod demo;
@@ -70,15 +71,8 @@ enum Chore {
         #[arg(long)]
         copies: bool,
     },
-    /// Measure sealing, opening and fetching keys against rivals, in the same run, as ratios
-    Bench {
-        /// Size of the large file
-        #[arg(long, default_value_t = 1024, value_name = "MIB")]
-        large_mib: u64,
-        /// How often each contestant runs on it
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-    },
+    /// Measure sealing, opening, fetching keys and recalling against rivals, in the same run, as ratios
+    Bench(bench::Sizes),
 }
 
 /// What `main` does: reads the command line, does the chore, prints why it could not.
@@ -106,6 +100,6 @@ fn run(chore: Chore) -> Result<(), ChoreError> {
         Chore::Demo { file, keep, .. } => demo::run(&workspace, file.as_deref(), keep),
         Chore::Verify { no_peers, filter } => verify::run(&workspace, no_peers, filter.as_deref()),
         Chore::Dist { dir, copies } => dist::run(&workspace, &dir, copies),
-        Chore::Bench { large_mib, rounds } => bench::run(&workspace, bench::Sizes { large_mib, rounds }),
+        Chore::Bench(sizes) => bench::run(&workspace, &sizes),
     }
 }

@@ -21,6 +21,7 @@ use super::options::Line;
 use super::place::{Wish, by_protocol, place};
 use crate::change::directory;
 use crate::connection::{entry_name, logical_name};
+use crate::copies::{Told, is_copy};
 use crate::tape;
 
 /// What an operand names.
@@ -413,6 +414,16 @@ pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
     let mut failed = None;
     let mut gone = Vec::new();
     for url in chosen {
+        if url.local_path().is_some_and(|path| !is_copy(&path, &Told::of(&entry))) {
+            let text = format!("{url} is no copy of `lfn:{}`", entry.path);
+            if line.has("force") {
+                warn(&format!("{text}, and is left there"));
+                gone.push(url.to_string());
+            } else {
+                failed = Some(Failure::new(Code::Failed, text).advise("--force, which forgets the replica and leaves the file"));
+            }
+            continue;
+        }
         match reach.wait(reach.storage.remove(&url)) {
             Ok(()) | Err(StorageError::NotFound { .. }) => {
                 reach.say(&format!("removed {url}"));
