@@ -323,7 +323,7 @@ fn a_broken_instance_fails_alone() {
     assert_eq!(of_state(&told, "failed")[0]["code"], 65);
     assert_eq!(files_under(&desk.path("se")).len(), 2);
     names_nobody(&ended, &files_under(&desk.path("se")), &["2.25.1016"]);
-    let _ = ended.exits(65).says("1 of 3 instances were not placed");
+    let _ = ended.exits(65).says("1 of 3 instances not placed");
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn peer_studies_that_fit_a_query_are_registered_and_no_others() {
             desk.run_words("dicom-recall", &words)
         };
         let dry = register(&["--dry-run", "--query", query]).exits(0);
-        let would = "would register 3 instances of 2 series in 1 studies, 0 are registered already";
+        let would = "would register 3 instances of 2 series in 1 studies, 0 already registered";
         assert!(dry.stdout.contains(would), "{pacs}: {dry:?}");
         assert!(!desk.path("recall.db").exists(), "nothing is made");
         // more keys, less, and what is more than was meant

@@ -447,10 +447,7 @@ mod tests {
         let news = catalogued.news(0, 9).unwrap();
         assert_eq!(names(&news), [("/myvo/more/11", Some(70), true)]);
         catalogued.told(&news).unwrap();
-        assert_eq!(
-            catalogued.names_under(&sample(11).key_id).unwrap(),
-            [sample(11).name.clone()]
-        );
+        assert_eq!(catalogued.names_under(&sample(11).key_id).unwrap(), [sample(11).name]);
         registry.remove(&[sample(11).name]).unwrap();
         registry.set_on_disk(&[sample(11).name], false).unwrap();
         let news = catalogued.news(0, 9).unwrap();

@@ -391,7 +391,9 @@ fn told(ledger: &Ledger, requests: &[Asking], all: usize, open: usize) -> Result
         }
     }
     let placed = requests.iter().filter(|one| one.state == State::Placed).count();
-    ledger.voice.result(&format!("placed {placed} of {}", counted(all, "file")))?;
+    ledger
+        .voice
+        .result(&format!("placed {placed} of {}", counted(all, "file")))?;
     if placed == all {
         return Ok(());
     }
@@ -556,7 +558,9 @@ pub fn retry(args: &Meant) -> Result<(), Failure> {
     let names = ledger.meant_or(args, |state| state == State::Failed)?;
     let done = ledger.queue.retry(&names, now_ms()).map_err(database_failure)?;
     ledger.voice.json(&json!({ "retried": done }))?;
-    ledger.voice.result(&format!("to be tried again: {}", counted(done, "request")))
+    ledger
+        .voice
+        .result(&format!("to be tried again: {}", counted(done, "request")))
 }
 
 /// `dicom-recall unregister`.

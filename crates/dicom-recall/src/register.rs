@@ -345,7 +345,8 @@ impl Desk<'_> {
             worst = code.map_or(worst, |code| Some(worse(worst, code)));
             ran?;
         }
-        self.voice.result(&format!("measured {measured} of {}", counted(all, "file")))?;
+        self.voice
+            .result(&format!("measured {measured} of {}", counted(all, "file")))?;
         match worst {
             Some(code) => {
                 let text = format!("{} of {} not measured", all - measured, counted(all, "file"));

@@ -44,7 +44,9 @@ pub(crate) fn is_copy(path: &Path, told: &Told<'_>) -> bool {
         Ok(metadata) if !metadata.is_file() => return false,
         Ok(metadata) if told.keys.is_empty() => {
             return told.size == Some(metadata.len())
-                && told.adler32.is_none_or(|told| adler32_of(path).is_ok_and(|own| own.eq_ignore_ascii_case(told)));
+                && told
+                    .adler32
+                    .is_none_or(|told| adler32_of(path).is_ok_and(|own| own.eq_ignore_ascii_case(told)));
         }
         Ok(_) => {}
     }

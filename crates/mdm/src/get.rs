@@ -336,7 +336,8 @@ impl Work<'_> {
             0 => String::new(),
             before => format!(", {before} already there"),
         };
-        self.voice.result(&format!("{word} {}{already}", counted(tally.now, "image")))?;
+        self.voice
+            .result(&format!("{word} {}{already}", counted(tally.now, "image")))?;
         match tally.worst {
             None => Ok(()),
             Some(code) => {

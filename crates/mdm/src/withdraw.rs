@@ -336,7 +336,10 @@ impl Going<'_> {
         catalogued.forget(&names).map_err(database_failure)?;
         self.voice
             .note(&format!("{} no longer recalled", counted(names.len(), "file")));
-        let at_doors = config.doors.iter().flat_map(|door| names.iter().map(|name| at_door(door, name)));
+        let at_doors = config
+            .doors
+            .iter()
+            .flat_map(|door| names.iter().map(|name| at_door(door, name)));
         recalled.at_doors = at_doors.collect();
         for path in &recalled.left {
             self.voice.warning(&format!("`{path}` is left, unreadable"));

@@ -64,7 +64,10 @@ pub enum Part {
 
 /// Measures and prints.
 pub fn run(workspace: &Workspace, sizes: &Sizes) -> Result<(), ChoreError> {
-    let elsewhere = sizes.programs.as_deref().map(|folder| Workspace::at(&workspace.root, folder));
+    let elsewhere = sizes
+        .programs
+        .as_deref()
+        .map(|folder| Workspace::at(&workspace.root, folder));
     if elsewhere.is_none() {
         workspace.build()?;
     }

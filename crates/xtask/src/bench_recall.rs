@@ -24,7 +24,9 @@ const STUDY: &str = "2.25.1";
 
 /// Measures in `folder`, each contestant as often as `rounds` says.
 pub(crate) fn run(programs: &Programs, folder: &Path, rounds: usize) -> Result<(), ChoreError> {
-    let program = ["Orthanc", "/usr/sbin/Orthanc"].into_iter().find(|name| on_path(name) || Path::new(name).is_file());
+    let program = ["Orthanc", "/usr/sbin/Orthanc"]
+        .into_iter()
+        .find(|name| on_path(name) || Path::new(name).is_file());
     let needed = program.filter(|_| Path::new(DICOMWEB).is_file() && on_path("curl") && on_path("getscu"));
     let Some(orthanc) = needed else {
         println!("\nRecall: Orthanc with DICOMweb, curl and getscu are not all installed, not measured");
@@ -47,7 +49,10 @@ fn race(recall: &Path, folder: &Path, grid: &Path, pacs: &Pacs, rounds: usize) -
     let dimse = "[pacs]\nmethod = \"c-get\"\nae_title = \"BENCH\"\naet = \"PACS\"\nhost = \"127.0.0.1\"\n";
     write("get.toml", format!("{dimse}port = {}\n{deid}", pacs.dicom))?;
     let root = format!("http://127.0.0.1:{}/dicom-web", pacs.http);
-    write("web.toml", format!("[pacs]\nmethod = \"wado-rs\"\ndicomweb = \"{root}\"\n{deid}"))?;
+    write(
+        "web.toml",
+        format!("[pacs]\nmethod = \"wado-rs\"\ndicomweb = \"{root}\"\n{deid}"),
+    )?;
     for name in ["placed", "fetched"] {
         fs::create_dir(folder.join(name)).map_err(on("make a folder in", folder))?;
     }
@@ -60,26 +65,33 @@ fn race(recall: &Path, folder: &Path, grid: &Path, pacs: &Pacs, rounds: usize) -
         }
     };
     let port = pacs.dicom.to_string();
-    let bytes = fs::metadata(folder.join("slice.dcm")).map_err(on("look at", folder))?.len() * SLICES as u64;
-    Race::new(format!("A series of {SLICES} CT slices by C-GET; ratio to the bare fetch"))
-        .with("getscu, without Nagle's algorithm", || {
-            let mut get = command("getscu", &["-aec", "PACS", "-od", "fetched", "127.0.0.1", &port]);
-            get.args(["-k", "0008,0052=STUDY", "-k", &format!("0020,000D={STUDY}")]);
-            get.env("TCP_NODELAY", "1").current_dir(folder);
-            get
-        })
-        .with("dicom-recall now: de-identified, sealed, placed", now("get.toml"))
-        .run(rounds, Some(bytes))?;
+    let bytes = fs::metadata(folder.join("slice.dcm"))
+        .map_err(on("look at", folder))?
+        .len()
+        * SLICES as u64;
+    Race::new(format!(
+        "A series of {SLICES} CT slices by C-GET; ratio to the bare fetch"
+    ))
+    .with("getscu, without Nagle's algorithm", || {
+        let mut get = command("getscu", &["-aec", "PACS", "-od", "fetched", "127.0.0.1", &port]);
+        get.args(["-k", "0008,0052=STUDY", "-k", &format!("0020,000D={STUDY}")]);
+        get.env("TCP_NODELAY", "1").current_dir(folder);
+        get
+    })
+    .with("dicom-recall now: de-identified, sealed, placed", now("get.toml"))
+    .run(rounds, Some(bytes))?;
     let url = format!("{root}/studies/{STUDY}");
     let accept = "Accept: multipart/related; type=\"application/dicom\"; transfer-syntax=*";
-    Race::new(format!("A series of {SLICES} CT slices by WADO-RS; ratio to the bare fetch"))
-        .with("curl", || {
-            let mut curl = command("curl", &["-sS", "--fail", "-H", accept, "-o", "fetched/all", &url]);
-            curl.current_dir(folder);
-            curl
-        })
-        .with("dicom-recall now: de-identified, sealed, placed", now("web.toml"))
-        .run(rounds, Some(bytes))
+    Race::new(format!(
+        "A series of {SLICES} CT slices by WADO-RS; ratio to the bare fetch"
+    ))
+    .with("curl", || {
+        let mut curl = command("curl", &["-sS", "--fail", "-H", accept, "-o", "fetched/all", &url]);
+        curl.current_dir(folder);
+        curl
+    })
+    .with("dicom-recall now: de-identified, sealed, placed", now("web.toml"))
+    .run(rounds, Some(bytes))
 }
 
 /// An Orthanc that ends with this.
@@ -99,7 +111,11 @@ impl Drop for Pacs {
 impl Pacs {
     fn start(program: &str, folder: &Path) -> Result<Self, ChoreError> {
         let port = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = || port().map(|address| address.port()).map_err(on("find a port for a PACS in", folder));
+        let port = || {
+            port()
+                .map(|address| address.port())
+                .map_err(on("find a port for a PACS in", folder))
+        };
         let (dicom, http) = (port()?, port()?);
         let storage = folder.join("pacs");
         let config = json!({
@@ -124,7 +140,10 @@ impl Pacs {
         })?;
         let pacs = Self { child, dicom, http };
         let end = Instant::now() + PATIENCE;
-        while [dicom, http].iter().any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()) {
+        while [dicom, http]
+            .iter()
+            .any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
+        {
             if Instant::now() > end {
                 return Err(ChoreError::NotAsPromised("Orthanc does not come up".to_owned()));
             }

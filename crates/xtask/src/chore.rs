@@ -79,7 +79,11 @@ pub fn shown(command: &Command) -> String {
     let words = std::iter::once(name).chain(command.get_args()).map(|word| {
         let word = word.to_string_lossy();
         if word.is_empty() || word.contains(|c: char| c.is_whitespace() || "'\"$`\\*?;&|<>()".contains(c)) {
-            format!("'{}'", word.replace('\'', r"'\''"))
+            // a query has single quotes of its own, and nothing that double ones would not keep
+            match word.contains('\'') && !word.contains(|c: char| "\"$`\\!".contains(c)) {
+                true => format!("\"{word}\""),
+                false => format!("'{}'", word.replace('\'', r"'\''")),
+            }
         } else {
             word.into_owned()
         }

@@ -265,9 +265,13 @@ impl Story {
             Ok(files.is_some_and(|files| files.iter().all(|file| file["online"] == true)))
         })?;
         for name in names {
-            let told = self.scene.show(&mut self.scene.command("xrdfs", &[door, "stat", name]))?;
+            let told = self
+                .scene
+                .show(&mut self.scene.command("xrdfs", &[door, "stat", name]))?;
             if told.contains("Offline") {
-                return Err(ChoreError::NotAsPromised(format!("`{name}` was prepared, and is not there")));
+                return Err(ChoreError::NotAsPromised(format!(
+                    "`{name}` was prepared, and is not there"
+                )));
             }
         }
         Ok(())

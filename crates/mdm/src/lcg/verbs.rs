@@ -420,7 +420,9 @@ pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
                 warn(&format!("{text}, and is left there"));
                 gone.push(url.to_string());
             } else {
-                failed = Some(Failure::new(Code::Failed, text).advise("--force, which forgets the replica and leaves the file"));
+                failed = Some(
+                    Failure::new(Code::Failed, text).advise("--force, which forgets the replica and leaves the file"),
+                );
             }
             continue;
         }
