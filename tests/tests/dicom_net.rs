@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dicom_net::association::{Acceptance, Association, Message};
+use dicom_net::command::{Command as Dimse, Field, Status, element};
 use dicom_net::dataset::{FileMeta, syntax};
 use dicom_net::{
-    AeTitle, Arrival, Deadlines, Dicomweb, NetError, Pacs, Receiver, ReceiverOptions, Retrieved, StrangeInstance,
-    Taken, Uid, Waiting, Wanted, WebOptions,
+    AeTitle, Arrival, Deadlines, Dicomweb, MoveDestination, NetError, Pacs, Receiver, ReceiverOptions, Retrieved,
+    Slots, StrangeInstance, Taken, Uid, Waiting, Wanted, WebOptions, contexts,
 };
 use hydra_tests::pacs::{
     Dcmqrscp, FakePacs, Fault, OURS, Orthanc, THEIRS, folder_of, free_port, load, options, pacs, single,
@@ -138,17 +141,18 @@ fn peer_orthanc_answers_finds_and_gets_bit_for_bit() {
 
 fn moves(orthanc: &Orthanc, files: &[Vec<u8>]) {
     let receiver = ReceiverOptions::new(AeTitle::new(OURS).unwrap());
-    let receiver = Receiver::listen(&format!("127.0.0.1:{}", orthanc.move_port), receiver).unwrap();
+    let destination = MoveDestination::listen(&format!("127.0.0.1:{}", orthanc.move_port), receiver).unwrap();
     let pacs = pacs(orthanc.port);
     for _ in 0..2 {
-        let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&wanted(Some(11), &[]), &receiver, sink));
+        let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&wanted(Some(11), &[]), &destination, sink));
         assert_eq!(retrieved.unwrap().kept.len(), 2);
         same(&came, &[&files[0], &files[1]]);
     }
+    moves_at_once(orthanc.port, &destination, files);
     let mut unknown = options(orthanc.port);
     unknown.calling = AeTitle::new("NOBODY").unwrap();
-    let receiver = Receiver::listen("127.0.0.1:0", ReceiverOptions::new(unknown.calling.clone())).unwrap();
-    let (refused, _) = collect(|sink| Pacs::new(unknown).fetch_by_move(&wanted(Some(11), &[]), &receiver, sink));
+    let destination = MoveDestination::listen("127.0.0.1:0", ReceiverOptions::new(unknown.calling.clone())).unwrap();
+    let (refused, _) = collect(|sink| Pacs::new(unknown).fetch_by_move(&wanted(Some(11), &[]), &destination, sink));
     assert!(
         matches!(
             refused,
@@ -159,6 +163,89 @@ fn moves(orthanc: &Orthanc, files: &[Vec<u8>]) {
         ),
         "{refused:?}"
     );
+}
+
+/// Both series of the study, some times, with one title and one port.
+fn moves_at_once(port: u16, destination: &MoveDestination, files: &[Vec<u8>]) {
+    let mut options = options(port);
+    options.slots = Slots::new(2);
+    let pacs = Pacs::new(options);
+    let fetch = |series, files: &[&Vec<u8>]| {
+        for _ in 0..3 {
+            let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&wanted(Some(series), &[]), destination, sink));
+            let retrieved = retrieved.unwrap();
+            assert!(retrieved.strange.is_empty(), "{retrieved:?}");
+            same(&came, files);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| fetch(11, &[&files[0], &files[1]]));
+        scope.spawn(|| fetch(12, &[&files[2]]));
+    });
+}
+
+/// Takes a request to move.
+fn moving(listener: &TcpListener) -> (Association, Message) {
+    let (tcp, _) = listener.accept().unwrap();
+    let (mut association, _) = Association::accept(tcp, None, options(0).deadlines, |request| {
+        Ok(Acceptance {
+            contexts: contexts::accept(&request.contexts),
+            roles: Vec::new(),
+        })
+    })
+    .unwrap();
+    let message = association.expect().unwrap();
+    assert_eq!(message.command.field(), Field::MoveRequest);
+    association.small_data().unwrap();
+    (association, message)
+}
+
+fn moved((mut association, message): (Association, Message), count: u16) {
+    let mut reply = Dimse::reply(&message.command, Status::SUCCESS);
+    reply.set_number(element::COMPLETED, count);
+    association.send(message.context, reply, None).unwrap();
+    assert!(association.receive().unwrap().is_none(), "released");
+}
+
+#[test]
+fn moves_at_once_are_told_apart_by_what_comes() {
+    let files = study();
+    let ours = AeTitle::new(OURS).unwrap();
+    let destination = MoveDestination::listen("127.0.0.1:0", ReceiverOptions::new(ours.clone())).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut asking = options(listener.local_addr().unwrap().port());
+    asking.slots = Slots::new(2);
+    let asking = Pacs::new(asking);
+    let mut sending = options(destination.address().port());
+    (sending.calling, sending.called) = (sending.called, ours);
+    let fetch = |series| collect(|sink| asking.fetch_by_move(&wanted(Some(series), &[]), &destination, sink));
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| fetch(11));
+        let one = moving(&listener);
+        let second = scope.spawn(|| fetch(12));
+        let two = moving(&listener);
+        let id = |(_, message): &(Association, Message)| message.command.number(element::MESSAGE_ID).unwrap();
+        assert_ne!(id(&one), id(&two));
+        // over one association, in turns, and without a word of who asked
+        let mut storing = Pacs::new(sending).storing();
+        for file in [&files[2], &files[0]] {
+            storing.store(&mut file.as_slice()).unwrap();
+        }
+        assert!(storing.store(&mut other().as_slice()).is_err(), "nobody's");
+        moved(two, 1);
+        // this PACS has its last word before its last instance
+        moved(one, 2);
+        storing.store(&mut files[1].as_slice()).unwrap();
+        let done = (first.join().unwrap(), second.join().unwrap());
+        // nobody asks any more
+        assert!(storing.store(&mut files[1].as_slice()).is_err());
+        done
+    });
+    for ((retrieved, came), files) in [(first, &files[..2]), (second, &files[2..])] {
+        let retrieved = retrieved.unwrap();
+        assert!(retrieved.strange.is_empty(), "{retrieved:?}");
+        same(&came, &files.iter().collect::<Vec<_>>());
+    }
 }
 
 /// An instance in JPEG lossless comes as it is stored, by every way.
@@ -237,10 +324,11 @@ fn peer_dcmqrscp_gets_and_moves() {
     assert_eq!(retrieved.unwrap().kept.len(), 2);
     same(&came, &[&files[0], &files[1]]);
     let address = format!("127.0.0.1:{}", server.move_port);
-    let receiver = Receiver::listen(&address, ReceiverOptions::new(AeTitle::new(OURS).unwrap())).unwrap();
-    let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&wanted(None, &[]), &receiver, sink));
+    let destination = MoveDestination::listen(&address, ReceiverOptions::new(AeTitle::new(OURS).unwrap())).unwrap();
+    let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&wanted(None, &[]), &destination, sink));
     assert_eq!(retrieved.unwrap().kept.len(), 3);
     same(&came, &files.iter().collect::<Vec<_>>());
+    moves_at_once(server.port, &destination, &files);
 }
 
 #[test]

@@ -201,6 +201,8 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
         .says("nothing is registered");
 
     let log = daemon.stop();
+    by_moves(&desk, &orthanc, &what);
+    assert!(files_under(&desk.path("se")) == expected, "other bytes by C-MOVE");
     let database = fs::read(desk.path("recall.db")).unwrap();
     for secret in [INVENTED.name, INVENTED.id, "Ohnesorg", "2.25.2001101", "2.25.200111"] {
         assert!(!log.contains(secret), "{secret} in {log}");
@@ -209,6 +211,23 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
     assert!(!has(INVENTED.name) && !has(INVENTED.id));
     let _ = recall(&desk, &format!("unregister {what}")).exits(0);
     assert!(recall(&desk, "ls").exits(0).stdout.is_empty());
+}
+
+/// All of it once more, by C-MOVE: two workers have the PACS send to one title.
+fn by_moves(desk: &Desk, orthanc: &Orthanc, what: &str) {
+    let config = fs::read_to_string(desk.path("recall.toml")).unwrap();
+    let ours = format!(
+        "method = \"c-move\"\nassociations = 2\nlisten = \"127.0.0.1:{}\"",
+        orthanc.move_port
+    );
+    desk.write("recall.toml", config.replace("method = \"c-get\"", &ours));
+    let _ = recall(desk, &format!("evict {what}")).exits(0);
+    assert!(files_under(&desk.path("se")).is_empty());
+    let daemon = Daemon::start(desk);
+    let _ = recall(desk, &format!("request --wait 60 {what}")).exits(0);
+    let log = daemon.stop();
+    assert!(!log.contains("nobody asked for"), "{log}");
+    desk.write("recall.toml", config);
 }
 
 #[test]

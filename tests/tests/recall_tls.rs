@@ -13,8 +13,8 @@ use std::time::Duration;
 use dicom_net::association::{Acceptance, Association};
 use dicom_net::dataset::FileMeta;
 use dicom_net::{
-    AeTitle, Arrival, Deadlines, Dicomweb, NetError, Pacs, PacsOptions, Receiver, ReceiverOptions, Taken, TlsFiles,
-    Uid, Waiting, Wanted, WebError, WebOptions, contexts,
+    AeTitle, Arrival, Deadlines, Dicomweb, MoveDestination, NetError, Pacs, PacsOptions, ReceiverOptions, Taken,
+    TlsFiles, Uid, Waiting, Wanted, WebError, WebOptions, contexts,
 };
 use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::files_under;
@@ -196,11 +196,11 @@ fn peer_orthanc_gives_and_takes_over_mutual_tls() {
 
     let mut receiving = ReceiverOptions::new(AeTitle::new(OURS).unwrap());
     receiving.tls = Some(hospital.server("recall"));
-    let receiver = Receiver::listen(&format!("127.0.0.1:{}", orthanc.move_port), receiving).unwrap();
-    let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&study(6001), &receiver, sink));
+    let destination = MoveDestination::listen(&format!("127.0.0.1:{}", orthanc.move_port), receiving).unwrap();
+    let (retrieved, came) = collect(|sink| pacs.fetch_by_move(&study(6001), &destination, sink));
     assert_eq!(retrieved.unwrap().kept.len(), 3);
     assert!(came == expected, "other bytes by C-MOVE");
-    drop(receiver);
+    drop(destination);
 
     let front = hospital.front(&orthanc, true);
     let web = hospital.web(front.dicomweb(), Some("recall"));

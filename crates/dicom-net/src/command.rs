@@ -248,6 +248,12 @@ impl Command {
         self.elements.insert(name, bytes);
     }
 
+    /// A title, without its padding; none where there is none.
+    pub fn text(&self, name: u16) -> Option<&str> {
+        let text = self.elements.get(&name).and_then(|value| std::str::from_utf8(value).ok())?;
+        Some(text.trim_matches([' ', '\0'])).filter(|text| !text.is_empty())
+    }
+
     /// An element of two bytes.
     ///
     /// # Errors
@@ -391,6 +397,16 @@ mod tests {
             Err(CommandError::Field(0x50))
         );
         assert_eq!(Command::decode(&vec![0; LONGEST_COMMAND + 1]), Err(CommandError::Long));
+    }
+
+    #[test]
+    fn titles_are_read_without_their_padding() {
+        let mut command = store();
+        assert_eq!(command.text(element::MOVE_ORIGINATOR), None);
+        command.set_text(element::MOVE_ORIGINATOR, "HYDRA");
+        assert_eq!(command.text(element::MOVE_ORIGINATOR), Some("HYDRA"));
+        command.set_text(element::MOVE_ORIGINATOR, "  ");
+        assert_eq!(command.text(element::MOVE_ORIGINATOR), None);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Retrieved {
     pub failed: Vec<Uid>,
     /// How many it says it could not send.
     pub failed_count: u64,
+    /// How many it says it sent, where it says so.
+    pub sent_count: Option<u64>,
 }
 
 /// The state of one retrieval, whatever associations its instances come over.
@@ -66,6 +68,40 @@ pub(crate) struct Intake<'a, 'b> {
     /// Class and instance of the last file, by its file meta information.
     pub(crate) announced: Option<(Uid, Uid)>,
     sink: &'a mut Sink<'b>,
+}
+
+/// An instance of which as much was read as says what it is.
+pub(crate) struct Arriving {
+    class: Uid,
+    instance: Uid,
+    transfer_syntax: Uid,
+    /// What it is, and the bytes that say so.
+    pub(crate) head: Result<(Identity, Vec<u8>), DataError>,
+}
+
+impl Arriving {
+    /// Of a C-STORE request.
+    pub(crate) fn read(association: &mut Association, message: &Message) -> Result<Self, NetError> {
+        let announced = |name| message.command.uid(name).map_err(|error| association.protocol(error));
+        let (class, instance) = (
+            announced(element::AFFECTED_CLASS)?,
+            announced(element::AFFECTED_INSTANCE)?,
+        );
+        let transfer_syntax = association.context(message.context)?.transfer_syntax.clone();
+        let head = read_identity(association.data(), &transfer_syntax);
+        association.check()?;
+        Ok(Self {
+            class,
+            instance,
+            transfer_syntax,
+            head,
+        })
+    }
+
+    /// What it is, if it says so.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.head.as_ref().ok().map(|(identity, _)| identity)
+    }
 }
 
 impl<'a, 'b> Intake<'a, 'b> {
@@ -80,14 +116,23 @@ impl<'a, 'b> Intake<'a, 'b> {
 
     /// Takes the instance of a C-STORE request, and answers it.
     pub(crate) fn store(&mut self, association: &mut Association, message: &Message) -> Result<(), NetError> {
-        let announced = |name| message.command.uid(name).map_err(|error| association.protocol(error));
-        let (class, instance) = (
-            announced(element::AFFECTED_CLASS)?,
-            announced(element::AFFECTED_INSTANCE)?,
-        );
-        let transfer_syntax = association.context(message.context)?.transfer_syntax.clone();
-        let head = read_identity(association.data(), &transfer_syntax);
-        association.check()?;
+        let arriving = Arriving::read(association, message)?;
+        self.take(association, message, arriving)
+    }
+
+    /// The same where it is known what arrives.
+    pub(crate) fn take(
+        &mut self,
+        association: &mut Association,
+        message: &Message,
+        arriving: Arriving,
+    ) -> Result<(), NetError> {
+        let Arriving {
+            class,
+            instance,
+            transfer_syntax,
+            head,
+        } = arriving;
         let taken = head.map_err(StrangeInstance::Broken).and_then(|(identity, kept)| {
             self.check_announced(&identity, Some(&class), &instance)?;
             let meta = FileMeta {

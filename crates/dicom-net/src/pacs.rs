@@ -12,14 +12,14 @@ use crate::contexts::{Proposal, known, service};
 use crate::dataset::{Attributes, DataError, FileMeta, syntax, tag};
 use crate::error::{NetError, Peer, Waiting};
 use crate::intake::{Intake, Retrieved, Sink, Wanted};
+use crate::moves::MoveDestination;
 use crate::query::{FoundStudies, Query, Sorting};
-use crate::scp::{Receiver, Stop};
 use crate::uid::{AeTitle, Uid};
 use crate::wire::{Deadlines, Wire};
 
 /// Medium priority (PS3.7, 9.3.2.1 and its like).
 const MEDIUM: u16 = 0;
-/// After a C-MOVE was answered for the last time its associations should have ended; they get this much longer.
+/// After a C-MOVE was answered for the last time all should have come; what has not gets this much longer.
 const AFTER_MOVE: Duration = Duration::from_secs(5);
 /// An association that rested longer than this may have been ended by the PACS: another one is asked for.
 const RESTING: Duration = Duration::from_secs(5);
@@ -330,42 +330,44 @@ impl Pacs {
         }
     }
 
-    /// C-MOVE: has the PACS send to `receiver`, whose title it must know.
+    /// C-MOVE: has the PACS send to `destination`, whose title it must know. Several moves at once are told apart.
     ///
     /// # Errors
     /// As for [`Pacs::get`].
     pub fn fetch_by_move(
         &self,
         wanted: &Wanted,
-        receiver: &Receiver,
+        destination: &MoveDestination,
         sink: &mut Sink<'_>,
     ) -> Result<Retrieved, NetError> {
-        let intake = Mutex::new(Intake::new(Some(wanted), sink));
-        let stop = receiver.stop();
+        let mut intake = Intake::new(Some(wanted), sink);
+        let begun = destination.begin(&self.options.calling, wanted);
+        let (number, answered) = (begun.number, begun.answered());
+        let sent_count = Mutex::new(None);
         let moved = std::thread::scope(|scope| {
-            // whatever happens to the request, the receiver ends
-            let _end = EndReceiving(&stop);
-            scope.spawn(|| {
-                receiver.serve(&stop, AFTER_MOVE, &|_| {
-                    Box::new(|association, message| {
-                        let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
-                        intake.store(association, message)
-                    })
-                });
+            let asking = scope.spawn(|| {
+                // told whatever becomes of the request
+                let _answered = answered;
+                let moved = self.request_move(wanted, destination.title(), number);
+                let count = moved.as_ref().map_or(Some(0), |told| told.sent_count);
+                *sent_count.lock().unwrap_or_else(PoisonError::into_inner) = count;
+                moved
             });
-            self.request_move(wanted, receiver.title())
+            let told = || *sent_count.lock().unwrap_or_else(PoisonError::into_inner);
+            begun.take(&mut intake, &|| asking.is_finished(), &told, AFTER_MOVE);
+            asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        let mut retrieved = intake.into_inner().unwrap_or_else(PoisonError::into_inner).retrieved;
+        let mut retrieved = intake.retrieved;
         let told = moved?;
         retrieved.failed = told.failed;
         retrieved.failed_count = told.failed_count;
+        retrieved.sent_count = told.sent_count;
         Ok(retrieved)
     }
 
-    fn request_move(&self, wanted: &Wanted, destination: &AeTitle) -> Result<Retrieved, NetError> {
+    fn request_move(&self, wanted: &Wanted, destination: &AeTitle, id: u16) -> Result<Retrieved, NetError> {
         let mut association = self.associate(Proposal::of_service(service::MOVE))?;
         let context = self.context(&association, service::MOVE, "C-MOVE")?;
-        let id = association.next_message();
         let mut request = Command::request(Field::MoveRequest, id, &known(service::MOVE));
         request.set_number(element::PRIORITY, MEDIUM);
         request.set_text(element::MOVE_DESTINATION, destination.as_str());
@@ -395,6 +397,8 @@ impl Pacs {
         }
         let count = |name| command.number(name).map_or(0, u64::from);
         retrieved.failed_count = count(element::FAILED);
+        let done = count(element::COMPLETED) + count(element::WARNING);
+        retrieved.sent_count = command.number(element::COMPLETED).is_ok().then_some(done);
         if command.has_data() {
             let bytes = association.small_data()?;
             // a list of failures that cannot be read fails nothing that came
@@ -402,7 +406,6 @@ impl Pacs {
                 retrieved.failed = attributes.uids(tag::FAILED_INSTANCES);
             }
         }
-        let done = count(element::COMPLETED) + count(element::WARNING);
         // some instances came, or were tried: each is told for itself
         if !status.is_success() && done == 0 && retrieved.kept.is_empty() && retrieved.strange.is_empty() {
             self.judge(reply.name(), status)?;
@@ -541,15 +544,6 @@ impl Storing {
 impl Drop for Storing {
     fn drop(&mut self) {
         self.rest();
-    }
-}
-
-/// Ends the receiver of a C-MOVE on drop.
-struct EndReceiving<'a>(&'a Stop);
-
-impl Drop for EndReceiving<'_> {
-    fn drop(&mut self) {
-        self.0.now();
     }
 }
 

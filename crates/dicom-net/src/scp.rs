@@ -1,4 +1,5 @@
-//! A provider of storage: takes instances that others send, for C-MOVE and for what is pushed.
+//! A provider of storage: takes instances that others send, for C-MOVE ([`crate::MoveDestination`]) and for what is
+//! pushed.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -51,8 +52,8 @@ impl ReceiverOptions {
     }
 }
 
-/// What is done with each C-STORE request of one association.
-pub(crate) type Store<'s> = dyn FnMut(&mut Association, &Message) -> Result<(), NetError> + Send + 's;
+/// What is done with each C-STORE request of one association, which goes on afterwards.
+pub(crate) type Store<'s> = dyn FnMut(Association, &Message) -> Result<Association, NetError> + Send + 's;
 
 /// A listening provider of storage.
 pub struct Receiver {
@@ -136,7 +137,10 @@ impl Receiver {
     pub fn receive_each<'s>(&self, stop: &Stop, grace: Duration, sinks: &(dyn Fn(&AeTitle) -> Box<Sink<'s>> + Sync)) {
         self.serve(stop, grace, &|caller| {
             let mut sink = sinks(caller);
-            Box::new(move |association, message| Intake::new(None, &mut *sink).store(association, message))
+            Box::new(move |mut association, message| {
+                Intake::new(None, &mut *sink).store(&mut association, message)?;
+                Ok(association)
+            })
         });
     }
 
@@ -205,7 +209,7 @@ impl Receiver {
         let mut store = begin(&request.calling);
         while let Some(message) = association.receive()? {
             match message.command.field() {
-                Field::StoreRequest => store(&mut association, &message)?,
+                Field::StoreRequest => association = store(association, &message)?,
                 Field::EchoRequest => association.reply(&message, Status::SUCCESS)?,
                 // what it would cancel is done by the time that this is read
                 Field::CancelRequest => {}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dicom_net::{
-    AeTitle, Authorization, Dicomweb, Found, FoundStudies, NetError, Pacs, PacsOptions, Query, Receiver,
+    AeTitle, Authorization, Dicomweb, Found, FoundStudies, MoveDestination, NetError, Pacs, PacsOptions, Query,
     ReceiverOptions, Retrieved, Sink, Slots, TlsError, Uid, Wanted, WebError, WebOptions,
 };
 use hydra_cli::{Code, Failure};
@@ -124,12 +124,12 @@ impl From<SourceError> for Failure {
 
 /// A PACS.
 pub enum Source {
-    /// Asked by C-GET, or by C-MOVE where there is a receiver.
+    /// Asked by C-GET, or by C-MOVE where there is a destination for that.
     Dimse {
         /// The PACS.
         pacs: Pacs,
-        /// Where it sends to.
-        receiver: Option<Receiver>,
+        /// Where it sends to, for all that is asked for at once.
+        destination: Option<MoveDestination>,
     },
     /// Asked by WADO-RS.
     Web(Dicomweb),
@@ -162,7 +162,7 @@ impl Source {
         options.slots = slots;
         Ok(Self::Dimse {
             pacs: Pacs::new(options),
-            receiver: (config.method == Method::CMove)
+            destination: (config.method == Method::CMove)
                 .then(|| listen(dimse, config))
                 .transpose()?,
         })
@@ -215,17 +215,20 @@ impl Source {
     /// Where the exchange failed; what came before is whole.
     pub fn retrieve(&self, wanted: &Wanted, classes: &[Uid], sink: &mut Sink<'_>) -> Result<Retrieved, SourceError> {
         match self {
-            Self::Dimse { pacs, receiver: None } => Ok(pacs.get(wanted, classes, sink)?),
             Self::Dimse {
                 pacs,
-                receiver: Some(receiver),
-            } => Ok(pacs.fetch_by_move(wanted, receiver, sink)?),
+                destination: None,
+            } => Ok(pacs.get(wanted, classes, sink)?),
+            Self::Dimse {
+                pacs,
+                destination: Some(destination),
+            } => Ok(pacs.fetch_by_move(wanted, destination, sink)?),
             Self::Web(web) => Ok(web.retrieve(wanted, sink)?),
         }
     }
 }
 
-fn listen(dimse: &Dimse, config: &PacsConfig) -> Result<Receiver, SourceError> {
+fn listen(dimse: &Dimse, config: &PacsConfig) -> Result<MoveDestination, SourceError> {
     let title: AeTitle = dimse.calling.clone();
     let mut options = ReceiverOptions::new(title);
     // what is asked for over TLS does not come without
@@ -233,7 +236,9 @@ fn listen(dimse: &Dimse, config: &PacsConfig) -> Result<Receiver, SourceError> {
     options.deadlines = config.deadlines;
     // some PACS send under another title than the one they are called by: what comes is held against what was asked
     options.callers = Vec::new();
-    Ok(Receiver::listen(&dimse.listen, options)?)
+    // a PACS may send over several associations for each move, and leave them open
+    options.most_associations = options.most_associations.max(4 * config.associations);
+    Ok(MoveDestination::listen(&dimse.listen, options)?)
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
