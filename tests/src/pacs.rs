@@ -270,14 +270,14 @@ pub enum Fault {
     Nonsense,
     /// It says that it could not send this instance, and names it.
     FailAt(usize),
+    /// It sends so many bytes more with each instance, all of them 0: no fault, but more than is held in memory.
+    Longer(u64),
 }
 
 /// A PACS of ours that answers C-ECHO, C-FIND and C-GET, badly where asked.
 pub struct FakePacs {
     /// Its port.
     pub port: u16,
-    /// How many associations it had at once, at most.
-    pub most: Arc<AtomicUsize>,
     /// How often it was asked for instances.
     pub gets: Arc<AtomicUsize>,
 }
@@ -323,21 +323,15 @@ impl FakePacs {
             gets: Arc::default(),
         });
         let gets = Arc::clone(&holding.gets);
-        let most = Arc::new(AtomicUsize::new(0));
-        let (now, most_seen) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&most));
         std::thread::spawn(move || {
             for tcp in listener.incoming() {
                 let Ok(tcp) = tcp else { break };
-                let (holding, now, most) = (Arc::clone(&holding), Arc::clone(&now), Arc::clone(&most_seen));
-                std::thread::spawn(move || {
-                    most.fetch_max(now.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
-                    // what the other side does to it is the test's business
-                    let _ = holding.converse(tcp);
-                    now.fetch_sub(1, Ordering::AcqRel);
-                });
+                let holding = Arc::clone(&holding);
+                // what the other side does to it is the test's business
+                std::thread::spawn(move || drop(holding.converse(tcp)));
             }
         });
-        Self { port, most, gets }
+        Self { port, gets }
     }
 }
 
@@ -456,7 +450,11 @@ impl Holding {
                 _ => {}
             }
             for _ in 0..times {
-                self.send(association, &meta, data)?;
+                let more = match self.fault {
+                    Fault::Longer(bytes) => bytes,
+                    _ => 0,
+                };
+                self.send(association, &meta, data, more)?;
                 let answer = association.expect()?;
                 if answer.command.status() != Ok(Status::SUCCESS) {
                     failed.push(meta.instance.clone());
@@ -492,9 +490,9 @@ impl Holding {
         (context, command)
     }
 
-    fn send(&self, association: &mut Association, meta: &FileMeta, mut data: &[u8]) -> Converse<()> {
+    fn send(&self, association: &mut Association, meta: &FileMeta, data: &[u8], more: u64) -> Converse<()> {
         let (context, command) = self.request(association, meta);
-        association.send_stream(context, command, &mut data)
+        association.send_stream(context, command, &mut data.chain(std::io::repeat(0).take(more)))
     }
 
     /// Sends most of an instance, and no end of it.

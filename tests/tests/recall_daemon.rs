@@ -18,8 +18,13 @@ use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::pacs::{FakePacs, Fault, OURS, Orthanc, THEIRS, free_port};
 use hydra_tests::{DEADLINE, Ended, files_under};
 use hydra_xtask::dicom::{INVENTED, ct_slice, ct_study};
+use mdm_catalog::config::DatabaseSource;
 use serde_json::Value;
 use testgrid::GridOptions;
+
+#[path = "../../crates/catalog/src/database/postgres/server.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod postgres;
 
 static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions::default()));
 
@@ -91,6 +96,17 @@ impl Daemon {
         self.log.lock().unwrap().clone()
     }
 
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    /// The most memory that it ever had, in MiB.
+    fn peak_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// As a power cut would.
     fn kill(mut self) {
         self.child.kill().unwrap();
@@ -99,8 +115,7 @@ impl Daemon {
 
     /// As an administrator would.
     fn stop(mut self) -> String {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.log());
         self.log()
     }
@@ -213,20 +228,39 @@ fn peer_what_is_registered_and_asked_for_is_placed_and_evicted_and_comes_again()
     assert!(recall(&desk, "ls").exits(0).stdout.is_empty());
 }
 
-/// All of it once more, by C-MOVE: two workers have the PACS send to one title.
+/// All of it once more, by C-MOVE, and four series at once: two workers have the PACS send to one title.
 fn by_moves(desk: &Desk, orthanc: &Orthanc, what: &str) {
     let config = fs::read_to_string(desk.path("recall.toml")).unwrap();
+    let config_once = config.replace("attempts = 2", "attempts = 1");
     let ours = format!(
         "method = \"c-move\"\nassociations = 2\nlisten = \"127.0.0.1:{}\"",
         orthanc.move_port
     );
-    desk.write("recall.toml", config.replace("method = \"c-get\"", &ours));
+    desk.write("recall.toml", config_once.replace("method = \"c-get\"", &ours));
     let _ = recall(desk, &format!("evict {what}")).exits(0);
     assert!(files_under(&desk.path("se")).is_empty());
+    let series =
+        |number: u128| (0..5_u128).map(move |image| [2002, 200_200 + number, 2_002_000 + 10 * number + image, 9]);
+    let twenty: Vec<Vec<u8>> = (0..4)
+        .flat_map(series)
+        .map(|numbers| ct_slice(&INVENTED, numbers))
+        .collect();
+    orthanc.load(&twenty);
     let daemon = Daemon::start(desk);
-    let _ = recall(desk, &format!("request --wait 60 {what}")).exits(0);
+    // whoever only looks needs no port of the daemon's
+    let other = study_name(2002);
+    let _ = recall(desk, &format!("register {other}"))
+        .exits(0)
+        .prints("registered 20 instances and 4 keys");
+    let _ = desk.run("dicom-recall check recall.toml").exits(0);
+    let _ = recall(desk, &format!("now {what} now")).exits(78).says("pacs.listen");
+    let _ = recall(desk, &format!("request --wait 60 {what} {other}"))
+        .exits(0)
+        .prints("placed 23 of 23 files");
     let log = daemon.stop();
     assert!(!log.contains("nobody asked for"), "{log}");
+    let _ = recall(desk, &format!("evict {other}")).exits(0);
+    let _ = recall(desk, &format!("unregister {other}")).exits(0);
     desk.write("recall.toml", config);
 }
 
@@ -299,6 +333,64 @@ fn two_daemons_share_a_queue_and_a_hundred_wishes_are_one_fetch() {
 }
 
 #[test]
+fn peer_postgres_is_shared_by_daemons_of_several_machines_also_when_one_is_killed() {
+    let _whole = GRID.whole();
+    let server = postgres::Server::start(&["fsync=off"]);
+    let url = server.database("recall");
+    let slices: Vec<Vec<u8>> = (0..8)
+        .map(|series| ct_slice(&INVENTED, [2025, 202_500 + series, 2_025_000 + series, 9]))
+        .collect();
+    let stalling = FakePacs::start(&slices, &slices[0], Fault::StallAt(0));
+    let good = FakePacs::start(&slices, &slices[0], Fault::None);
+    // two machines: they have the database and the folder in common, and no file beside
+    let desks = [desk(stalling.port), desk(good.port)];
+    let folder = desks[0].path("se");
+    for desk in &desks {
+        let config = fs::read_to_string(desk.path("recall.toml")).unwrap();
+        let config = config
+            .replace("recall.db", &url)
+            .replace("lease_s = 20", "lease_s = 3")
+            .replace("folder = \"se\"", &format!("folder = {folder:?}"));
+        desk.write("recall.toml", config);
+    }
+    let [one, other] = &desks;
+    let what = study_name(2025);
+    let _ = recall(other, &format!("register {what}"))
+        .exits(0)
+        .prints("registered 8 instances");
+    let _ = other
+        .run("dicom-recall check recall.toml")
+        .exits(0)
+        .prints("registry: postgres://");
+    let dying = Daemon::start(one);
+    let _ = recall(one, &format!("request {what}")).exits(0);
+    // it leases what it has workers for, and hangs
+    until(
+        || states(one).get("running").is_some_and(|running| running.len() == 2),
+        || dying.log(),
+    );
+    let living = Daemon::start(other);
+    until(
+        || states(other).get("placed").is_some_and(|placed| placed.len() >= 6),
+        || living.log(),
+    );
+    dying.kill();
+    let _ = recall(other, &format!("request --wait 60 {what}")).exits(0);
+    assert_eq!(files_under(&folder).len(), 8);
+    assert_eq!(good.gets.load(Ordering::Acquire), 8, "each series once");
+    assert_eq!(stalling.gets.load(Ordering::Acquire), 2);
+    for line in json_lines(&recall(one, "ls --json").exits(0)) {
+        assert!(line["on_disk"] == true && line["sha256"].is_string(), "{line}");
+    }
+    assert!(
+        !desks
+            .iter()
+            .any(|desk| desk.names().iter().any(|name| name.contains(".daemon")))
+    );
+    let _ = living.stop();
+}
+
+#[test]
 fn a_pacs_that_is_down_is_waited_for_and_what_was_cancelled_is_not() {
     let _whole = GRID.whole();
     let held = study(2030);
@@ -335,6 +427,204 @@ fn a_pacs_that_is_down_is_waited_for_and_what_was_cancelled_is_not() {
     assert_eq!(files_under(&desk.path("se")).len(), 3);
 }
 
+/// Has a desk's configuration end with this.
+fn add_settings(desk: &Desk, more: &str) {
+    let config = fs::read_to_string(desk.path("recall.toml")).unwrap();
+    desk.write("recall.toml", config + more);
+}
+
+#[test]
+fn what_is_long_unused_or_too_much_is_evicted_and_comes_again() {
+    let _whole = GRID.whole();
+    let fake = FakePacs::start(&study(2035), &study(1)[0], Fault::None);
+    let desk = desk(fake.port);
+    let what = study_name(2035);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    let daemon = Daemon::start(&desk);
+    let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
+    let _ = daemon.stop();
+    let all = files_under(&desk.path("se"));
+    let paths: Vec<_> = all.keys().map(|path| desk.path("se").join(path)).collect();
+    let used = |path: &Path, hours: u64| {
+        let then = std::time::SystemTime::now() - Duration::from_secs(hours * 3600);
+        let times = fs::FileTimes::new().set_modified(then).set_accessed(then);
+        fs::File::open(path).unwrap().set_times(times).unwrap();
+    };
+    used(&paths[0], 30);
+    used(&paths[1], 20);
+    used(&paths[2], 40);
+    let config = desk.read("recall.toml");
+    let on_disk = || {
+        let listed = json_lines(&recall(&desk, "ls --json").exits(0));
+        listed.iter().filter(|one| one["on_disk"] == true).count()
+    };
+    add_settings(&desk, "[evict]\nafter_s = 90000\n");
+    let daemon = Daemon::start(&desk);
+    until(|| on_disk() == 1, || daemon.log());
+    assert!(files_under(&desk.path("se")).keys().eq(all.keys().skip(1).take(1)));
+    // whoever asks for all of it has all of it again, and for a while: what was there was used just now
+    let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
+    assert!(files_under(&desk.path("se")) == all, "other bytes");
+    let _ = daemon.stop();
+    // the least recently used go first, and no more of them than must
+    used(&paths[0], 3);
+    used(&paths[1], 4);
+    used(&paths[2], 2);
+    desk.write("recall.toml", config);
+    let room = all.values().map(Vec::len).sum::<usize>() - 1;
+    add_settings(&desk, &format!("[evict]\nmost_bytes = {room}\n"));
+    let daemon = Daemon::start(&desk);
+    until(|| on_disk() == 2, || daemon.log());
+    assert!(!paths[1].exists() && paths[0].exists() && paths[2].exists());
+    let log = daemon.stop();
+    assert_eq!(log.matches("\"evicted\"").count(), 1, "{log}");
+}
+
+/// Mounts a file system of that size, if that can be.
+fn mounted(folder: &Path, options: &str) -> bool {
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", options, "eds-test"]).arg(folder);
+    rustix::process::geteuid().is_root() && mount.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_disk_that_is_full_is_waited_for() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+
+    let _whole = GRID.whole();
+    let fake = FakePacs::start(&study(2036), &study(1)[0], Fault::None);
+    let desk = desk(fake.port);
+    let what = study_name(2036);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    fs::create_dir(desk.path("now")).unwrap();
+    let _ = recall(&desk, &format!("now {what} now")).exits(0);
+    let expected = files_under(&desk.path("now"));
+    // no room for the database
+    let daemon = Daemon::start(&desk);
+    let limited = |current| Rlimit { current, maximum: None };
+    prlimit(Some(daemon.pid()), Resource::Fsize, limited(Some(4096))).unwrap();
+    let _ = recall(&desk, &format!("request {what}")).exits(0);
+    until(|| daemon.log().contains("the queue cannot be"), || daemon.log());
+    assert!(files_under(&desk.path("se")).is_empty());
+    prlimit(Some(daemon.pid()), Resource::Fsize, limited(None)).unwrap();
+    let _ = recall(&desk, &format!("request --wait 60 {what}")).exits(0);
+    assert!(files_under(&desk.path("se")) == expected, "other bytes");
+    // no room for the files
+    let _ = recall(&desk, &format!("evict {what}")).exits(0);
+    let full = desk.path("se");
+    if !mounted(&full, "size=768k") {
+        eprintln!("not run: mounting a small file system needs root");
+        return;
+    }
+    let _ = recall(&desk, &format!("request {what}")).exits(0);
+    let is_waiting = || {
+        let states = states(&desk);
+        states
+            .get("waiting")
+            .is_some_and(|all| all.iter().any(|one| one["reason"] == "storage"))
+    };
+    until(is_waiting, || daemon.log());
+    let has_room = mounted(&full, "remount,size=64m");
+    let came = recall(&desk, &format!("request --wait 60 {what}"));
+    let files = files_under(&full);
+    let log = daemon.stop();
+    let unmounted = std::process::Command::new("umount").arg(&full).status();
+    assert!(has_room && unmounted.unwrap().success());
+    let _ = came.exits(0);
+    assert!(files == expected, "other bytes: {:?}\n{log}", files.keys());
+}
+
+/// Sets the value of the first element that begins so.
+fn set_value(file: &mut [u8], element: &[u8], value: &[u8]) {
+    let at = file
+        .windows(element.len())
+        .position(|window| window == element)
+        .unwrap();
+    let at = at + element.len();
+    file[at..at + value.len()].copy_from_slice(value);
+}
+
+const PIXELS: &[u8] = b"\xe0\x7f\x10\0OW\0\0";
+
+/// So many images of one series, each of a few pixels.
+fn many_small(study: u128, count: u128) -> Vec<Vec<u8>> {
+    let first = study * 1_000_000;
+    let mut small = ct_slice(&INVENTED, [study, study * 100, first, 9]);
+    set_value(&mut small, b"\x28\0\x10\0US\x02\0", &[8, 0]);
+    set_value(&mut small, b"\x28\0\x11\0US\x02\0", &[8, 0]);
+    set_value(&mut small, PIXELS, &128_u32.to_le_bytes());
+    let pixels = small.windows(PIXELS.len()).position(|window| window == PIXELS).unwrap();
+    small.truncate(pixels + PIXELS.len() + 4 + 128);
+    let name = study_name(first).into_bytes();
+    let places: Vec<usize> = (0..small.len()).filter(|at| small[*at..].starts_with(&name)).collect();
+    let image = |number: u128| {
+        let mut image = small.clone();
+        for at in &places {
+            image[*at..*at + name.len()].copy_from_slice(study_name(first + number).as_bytes());
+        }
+        image
+    };
+    (0..count).map(image).collect()
+}
+
+/// A number that somebody who measures can set.
+fn measured(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
+#[test]
+fn a_series_of_many_instances_comes_as_a_whole_in_bounded_memory() {
+    let _whole = GRID.whole();
+    let count = measured("HYDRA_MANY_INSTANCES", 600);
+    let held = many_small(2037, u128::from(count));
+    let fake = FakePacs::start(&held, &study(1)[0], Fault::None);
+    let desk = desk(fake.port);
+    let what = study_name(2037);
+    let _ = recall(&desk, &format!("register {what}"))
+        .exits(0)
+        .prints(&format!("registered {count} instances and 1 keys"));
+    let daemon = Daemon::start(&desk);
+    let began = Instant::now();
+    let _ = recall(&desk, &format!("request --wait 3600 {what}"))
+        .exits(0)
+        .prints(&format!("placed {count} of {count} files"));
+    println!(
+        "{count} instances in {:?}, at most {} MiB",
+        began.elapsed(),
+        daemon.peak_mib()
+    );
+    assert_eq!(fake.gets.load(Ordering::Acquire), 1);
+    assert_eq!(files_under(&desk.path("se")).len() as u64, count);
+    assert!(daemon.peak_mib() < 192, "{} MiB", daemon.peak_mib());
+    let _ = daemon.stop();
+}
+
+#[test]
+fn an_instance_of_any_length_comes_in_bounded_memory() {
+    let _whole = GRID.whole();
+    let more = measured("HYDRA_LONG_INSTANCE", 192 * 1024 * 1024);
+    let mut long = study(2038).swap_remove(2);
+    let pixels = u64::from(512_u16) * 512 * 2;
+    let length = u32::try_from(pixels + more).unwrap();
+    set_value(&mut long, PIXELS, &length.to_le_bytes());
+    let fake = FakePacs::start(&[long], &study(1)[0], Fault::Longer(more));
+    let desk = desk(fake.port);
+    let what = study_name(2038);
+    let _ = recall(&desk, &format!("register {what}")).exits(0);
+    let daemon = Daemon::start(&desk);
+    let began = Instant::now();
+    let _ = recall(&desk, &format!("request --wait 3600 {what}")).exits(0);
+    println!(
+        "{more} bytes in {:?}, at most {} MiB",
+        began.elapsed(),
+        daemon.peak_mib()
+    );
+    let listed = json_lines(&recall(&desk, "ls --json").exits(0));
+    assert!(listed[0]["size"].as_u64().unwrap() > more);
+    assert!(daemon.peak_mib() < 128, "{} MiB", daemon.peak_mib());
+    let _ = daemon.stop();
+}
+
 #[test]
 fn bad_instances_missing_keys_and_changed_files_fail_alone_and_are_told() {
     let _whole = GRID.whole();
@@ -364,7 +654,9 @@ fn bad_instances_missing_keys_and_changed_files_fail_alone_and_are_told() {
     let _ = desk.run_words("eds-key-unregister", &[&key_id]).exits(0);
     // something else was registered for this one
     let (changed, _) = of("2.25.204014");
-    let registry = LocalRegistry::new(Arc::new(Database::open(&desk.path("recall.db")).unwrap()));
+    let registry = LocalRegistry::new(Arc::new(
+        Database::open(&DatabaseSource::File(desk.path("recall.db"))).unwrap(),
+    ));
     let recorded = registry.record(&[(changed.clone(), 4711, "0".repeat(64))]).unwrap();
     assert_eq!(recorded, [Recorded::Same]);
 

@@ -504,6 +504,55 @@ fn a_full_disk_is_told_and_leaves_nothing() {
 }
 
 #[test]
+fn a_file_that_is_lost_is_told() {
+    let place = Place::start("[evict]\nmost_bytes = 1000000\n");
+    let mut line = talk(&place, &[("/eds/a", b"a"), ("/eds/b", b"b")]);
+    line.send(1, "/eds/a", b"a");
+    assert_eq!(line.finish(1, b"a"), Some(FromPlace::Placed { transfer: 1 }));
+    fs::remove_file(place.file("/eds/a")).unwrap();
+    // what comes has the agent look through what there is
+    line.send(2, "/eds/b", b"b");
+    let heard = [line.finish(2, b"b"), line.hear()];
+    let name = "/eds/a".to_owned();
+    assert!(heard.contains(&Some(FromPlace::Evicted { name })), "{heard:?}");
+    assert!(heard.contains(&Some(FromPlace::Placed { transfer: 2 })), "{heard:?}");
+}
+
+#[test]
+fn requests_that_are_over_make_room_for_others() {
+    let place = Place::start("[limits]\nrequests = 2\n");
+    let mut daemon = Daemon::start(&place);
+    for name in ["/eds/a", "/eds/b"] {
+        daemon.has(entry(name, b"a"), Script::Send(b"a".to_vec()));
+        known(&place, name);
+    }
+    daemon.has(entry("/eds/waits", b"a"), Script::Wait(Reason::Pacs));
+    known(&place, "/eds/waits");
+    prepare(&place, "waits", &["/eds/waits"]);
+    let ask = |request: &str, name: &str| {
+        place.ask(&Ask::Prepare {
+            request: Some(request.to_owned()),
+            owner: None,
+            files: vec![Wish {
+                name: name.to_owned(),
+                lifetime_s: None,
+            }],
+            priority: 1,
+        })
+    };
+    for number in 0..4 {
+        let (request, name) = (format!("r{number}"), ["/eds/a", "/eds/b"][number % 2]);
+        let answer = ask(&request, name);
+        assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+        wait_for("the file", || progress(&place, &request)[0].0 == Progress::Completed);
+    }
+    // what somebody waits for is not forgotten
+    assert_ne!(progress(&place, "waits")[0].0, Progress::Completed);
+    prepare(&place, "waits2", &["/eds/waits"]);
+    assert_eq!(refusal(&ask("one more", "/eds/a")), Refusal::TooMuch);
+}
+
+#[test]
 fn another_registry_begins_anew_and_two_at_once_are_one_too_many() {
     let place = Place::start("");
     let mut line = talk(&place, &[("/eds/a", b"a")]);

@@ -286,6 +286,29 @@ fn images_are_sealed_at_once_and_success_means_that_they_can_be_opened() {
     receiving.names_nobody(&["2.25.4003"]);
 }
 
+#[test]
+fn a_key_that_is_registered_anew_is_used_within_the_same_association() {
+    let _whole = GRID.whole();
+    let receiving = Receiving::start("seal", free_port(), "keys_s = 0");
+    let files = slices(4013, 2);
+    let mut options = options(receiving.port);
+    options.calling = AeTitle::new("MODALITY").unwrap();
+    options.called = AeTitle::new(OURS).unwrap();
+    let mut storing = dicom_net::Pacs::new(options).storing();
+    storing.store(&mut files[0].as_slice()).unwrap();
+    let first = receiving.files();
+    let key_id = receiving.registered()[0]["key_id"].as_str().unwrap().to_owned();
+    let _ = receiving.desk.run_words("eds-key-unregister", &[&key_id]).exits(0);
+    storing.store(&mut files[1].as_slice()).unwrap();
+    let both = receiving.files();
+    let second = both.difference(&first).next().unwrap();
+    let second = second.to_string_lossy().into_owned();
+    let _ = receiving
+        .desk
+        .run_words("eds-decrypt", &[&second, "opened.dcm"])
+        .exits(0);
+}
+
 fn has(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }

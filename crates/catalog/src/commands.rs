@@ -426,14 +426,7 @@ fn postgres_settings(source: &DatabaseSource) -> Result<Settings, Failure> {
     else {
         return Err(config_failure(CatalogError::NoAddress));
     };
-    let mut settings = Settings::new(url).map_err(config_failure)?;
-    if let Some(path) = password_file {
-        settings = settings.password_file(path).map_err(config_failure)?;
-    }
-    if let Some(path) = authorities {
-        settings = settings.authorities(path.clone());
-    }
-    Ok(settings)
+    Settings::of(url, password_file.as_deref(), authorities.as_deref()).map_err(config_failure)
 }
 
 /// Keeps a second process from serving a file; servers of one PostgreSQL database take turns there.
@@ -459,7 +452,7 @@ pub(crate) fn database_failure(error: DatabaseError) -> Failure {
 fn database_code(error: &DatabaseError) -> Code {
     match error {
         DatabaseError::Locked { .. } => Code::TryLater,
-        DatabaseError::NotOurs
+        DatabaseError::NotOurs { .. }
         | DatabaseError::OtherCatalog { .. }
         | DatabaseError::Newer { .. }
         | DatabaseError::Exists

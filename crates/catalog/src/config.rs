@@ -145,6 +145,21 @@ pub enum DatabaseSource {
 }
 
 impl DatabaseSource {
+    /// Of the text in a configuration: a URL of PostgreSQL, or a file; relative paths start from `folder`.
+    pub fn read(text: &str, password_file: Option<&Path>, authorities: Option<&Path>, folder: &Path) -> Self {
+        let is_url = ["postgres://", "postgresql://", "host="];
+        if is_url.iter().any(|start| text.starts_with(start)) {
+            let absolute = |path: Option<&Path>| path.map(|path| folder.join(path));
+            Self::Postgres {
+                url: text.to_owned(),
+                password_file: absolute(password_file),
+                authorities: absolute(authorities),
+            }
+        } else {
+            Self::File(folder.join(text))
+        }
+    }
+
     /// The SQLite file, where it is one.
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -221,7 +236,12 @@ impl Config {
         };
         Ok(Self {
             listen,
-            database: database(&file.database, &file.postgres, folder),
+            database: DatabaseSource::read(
+                &file.database,
+                file.postgres.password_file.as_deref(),
+                file.postgres.authorities.as_deref(),
+                folder,
+            ),
             max_database_bytes: file.max_database_bytes,
             log: file.log,
             column_key,
@@ -236,20 +256,6 @@ impl Config {
             limits: file.limits,
             monitor,
         })
-    }
-}
-
-fn database(text: &str, postgres: &PostgresTable, folder: &Path) -> DatabaseSource {
-    let is_url = ["postgres://", "postgresql://", "host="];
-    if is_url.iter().any(|start| text.starts_with(start)) {
-        let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| folder.join(path));
-        DatabaseSource::Postgres {
-            url: text.to_owned(),
-            password_file: absolute(&postgres.password_file),
-            authorities: absolute(&postgres.authorities),
-        }
-    } else {
-        DatabaseSource::File(folder.join(text))
     }
 }
 

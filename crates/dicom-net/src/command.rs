@@ -250,7 +250,10 @@ impl Command {
 
     /// A title, without its padding; none where there is none.
     pub fn text(&self, name: u16) -> Option<&str> {
-        let text = self.elements.get(&name).and_then(|value| std::str::from_utf8(value).ok())?;
+        let text = self
+            .elements
+            .get(&name)
+            .and_then(|value| std::str::from_utf8(value).ok())?;
         Some(text.trim_matches([' ', '\0'])).filter(|text| !text.is_empty())
     }
 

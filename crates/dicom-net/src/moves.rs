@@ -18,8 +18,7 @@ use crate::dataset::Identity;
 use crate::error::NetError;
 use crate::intake::{Arriving, Intake, Wanted};
 use crate::scp::{Receiver, ReceiverOptions, Stop};
-use crate::uid::AeTitle;
-use crate::uid::Uid;
+use crate::uid::{AeTitle, Uid};
 
 /// How often is looked whether all has come, once the PACS has said its last word.
 const LOOK: Duration = Duration::from_millis(5);
@@ -183,10 +182,18 @@ impl Moves {
             drop(open);
             tracing::warn!(%peer, "an instance came that nobody asked for");
             association.drain()?;
-            association.reply(message, arriving.head.as_ref().map_or(Status::NOT_UNDERSTOOD, |_| Status::MISMATCH))?;
+            association.reply(
+                message,
+                arriving
+                    .head
+                    .as_ref()
+                    .map_or(Status::NOT_UNDERSTOOD, |_| Status::MISMATCH),
+            )?;
             return Ok(association);
         };
-        entry.came.extend(arriving.identity().map(|identity| identity.instance.clone()));
+        entry
+            .came
+            .extend(arriving.identity().map(|identity| identity.instance.clone()));
         let job = Job {
             association,
             message: message.clone(),
@@ -196,7 +203,7 @@ impl Moves {
         // with the lock in hand: who ends a move takes it out first, and then looks for what was handed over
         let sent = entry.sender.send(Event::Job(Box::new(job)));
         drop(open);
-        let stopped = || NetError::Stopped { peer };
+        let stopped = || NetError::Stopped { peer: peer.clone() };
         sent.map_err(|_| stopped())?;
         taken.recv().unwrap_or_else(|_| Err(stopped()))
     }

@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::Value;
-use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+use mdm_catalog::database::{Datum, Row};
 
-use crate::database::{Database, DatabaseError, now_ms};
+use crate::database::{Database, DatabaseError, all, first, is_so, now_ms, number, signed, texts};
 use crate::registry::{Added, Instance, add};
 
 /// What the catalogue does not know is tried again that often: it may be of a registration that is under way.
@@ -80,6 +79,7 @@ pub struct News {
     /// Whether it is at the storage element.
     pub on_disk: bool,
     version: i64,
+    tries: i64,
 }
 
 /// The side of the database that knows of a catalogue.
@@ -100,10 +100,8 @@ impl Catalogued {
     pub fn begin(&self, id: &str, what: &str, into: &str) -> Result<(), DatabaseError> {
         let insert = "INSERT INTO registrations VALUES (?1, ?2, ?3, 'open', ?4)
                       ON CONFLICT(id) DO UPDATE SET state = 'open'";
-        self.0.change(|transaction| {
-            transaction.execute(insert, params![id, what, into, now_ms() / 1000])?;
-            Ok(())
-        })
+        let values = [id.into(), what.into(), into.into(), (now_ms() / 1000).into()];
+        self.0.change(|sql| Ok(sql.execute(insert, &values).map(|_| ())?))
     }
 
     /// Says how far a registration is. Of one that is at its end no original identifiers are kept here.
@@ -111,16 +109,16 @@ impl Catalogued {
     /// # Errors
     /// [`DatabaseError`]
     pub fn set_state(&self, id: &str, state: State) -> Result<(), DatabaseError> {
-        self.0.change(|transaction| {
+        self.0.change(|sql| {
             let update = "UPDATE registrations SET state = ?2 WHERE id = ?1";
-            transaction.execute(update, params![id, state.word()])?;
+            sql.execute(update, &[id.into(), state.word().into()])?;
             if state != State::Open {
-                transaction.execute("UPDATE registrations SET what = '' WHERE id = ?1", [id])?;
-                transaction.execute("DELETE FROM registration_names WHERE id = ?1", [id])?;
+                sql.execute("UPDATE registrations SET what = '' WHERE id = ?1", &[id.into()])?;
+                sql.execute("DELETE FROM registration_names WHERE id = ?1", &[id.into()])?;
             }
             // what was registered at its end goes on needing its keys
             if state == State::Undone {
-                transaction.execute("DELETE FROM registration_keys WHERE id = ?1", [id])?;
+                sql.execute("DELETE FROM registration_keys WHERE id = ?1", &[id.into()])?;
             }
             Ok(())
         })
@@ -132,11 +130,7 @@ impl Catalogued {
     /// [`DatabaseError`]
     pub fn registration(&self, id: &str) -> Result<Option<Registration>, DatabaseError> {
         let query = "SELECT id, what, into_path, state, began_at FROM registrations WHERE id = ?1";
-        let found = self.0.read(|connection| {
-            let mut statement = connection.prepare_cached(query)?;
-            Ok(statement.query_row([id], registration).optional()?)
-        })?;
-        found.transpose()
+        self.0.read(|sql| first(sql, query, &[id.into()], registration))
     }
 
     /// Those that are not at their end, the oldest first.
@@ -146,11 +140,7 @@ impl Catalogued {
     pub fn open_registrations(&self) -> Result<Vec<Registration>, DatabaseError> {
         let query = "SELECT id, what, into_path, state, began_at FROM registrations WHERE state = 'open'
                      ORDER BY began_at, id";
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached(query)?;
-            let rows = statement.query_map([], registration)?;
-            rows.map(|row| row?).collect()
-        })
+        self.0.read(|sql| all(sql, query, &[], registration))
     }
 
     /// A registration is about to make this key, or has made it.
@@ -159,11 +149,10 @@ impl Catalogued {
     /// [`DatabaseError`]
     pub fn add_key(&self, id: &str, key_id: &str, registration_id: Option<&str>) -> Result<(), DatabaseError> {
         let insert = "INSERT INTO registration_keys VALUES (?1, ?2, ?3) ON CONFLICT(id, key_id)
-                      DO UPDATE SET registration_id = coalesce(excluded.registration_id, registration_id)";
-        self.0.change(|transaction| {
-            transaction.execute(insert, params![id, key_id, registration_id])?;
-            Ok(())
-        })
+                      DO UPDATE SET registration_id =
+                          coalesce(excluded.registration_id, registration_keys.registration_id)";
+        let values = [id.into(), key_id.into(), registration_id.into()];
+        self.0.change(|sql| Ok(sql.execute(insert, &values).map(|_| ())?))
     }
 
     /// Whether anything else than this registration needs a key: another one that is open, or what others registered.
@@ -174,10 +163,7 @@ impl Catalogued {
         let query = "SELECT EXISTS (SELECT 1 FROM registration_keys WHERE key_id = ?2 AND id <> ?1)
                          OR EXISTS (SELECT 1 FROM instances WHERE key_id = ?2 AND gone = 0 AND name NOT IN
                              (SELECT name FROM registration_names WHERE id = ?1))";
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached(query)?;
-            Ok(statement.query_row([id, key_id], |row| row.get(0))?)
-        })
+        self.0.read(|sql| is_so(sql, query, &[id.into(), key_id.into()]))
     }
 
     /// The keys that a registration made.
@@ -186,16 +172,13 @@ impl Catalogued {
     /// [`DatabaseError`]
     pub fn keys(&self, id: &str) -> Result<Vec<MadeKey>, DatabaseError> {
         let query = "SELECT key_id, registration_id FROM registration_keys WHERE id = ?1 ORDER BY key_id";
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached(query)?;
-            let rows = statement.query_map([id], |row| {
-                Ok(MadeKey {
-                    key_id: row.get(0)?,
-                    registration_id: row.get(1)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        let key = |row: &mut Row| {
+            Ok(MadeKey {
+                key_id: row.text(0)?,
+                registration_id: row.optional_text(1)?,
+            })
+        };
+        self.0.read(|sql| all(sql, query, &[id.into()], key))
     }
 
     /// Registers instances under their paths in the catalogue, in one go; answers for each.
@@ -203,24 +186,24 @@ impl Catalogued {
     /// # Errors
     /// [`DatabaseError`], with nothing registered.
     pub fn enter(&self, id: &str, instances: &[(Instance, String)]) -> Result<Vec<Added>, DatabaseError> {
-        self.0.change(|transaction| {
+        self.0.change(|sql| {
             let mut all = Vec::with_capacity(instances.len());
             for (instance, path) in instances {
-                let added = add(transaction, instance)?;
+                let added = add(sql, instance)?;
+                let name = instance.name.as_str();
                 if added == Added::New {
-                    transaction
-                        .prepare_cached("INSERT OR IGNORE INTO registration_names VALUES (?1, ?2)")?
-                        .execute([id, &instance.name])?;
+                    let insert = "INSERT INTO registration_names VALUES (?1, ?2) ON CONFLICT (id, name) DO NOTHING";
+                    sql.execute(insert, &[id.into(), name.into()])?;
                 }
                 if added != Added::Taken {
                     let insert = "INSERT INTO catalogued VALUES (?1, ?2)
                                   ON CONFLICT(name) DO UPDATE SET path = excluded.path";
-                    transaction.prepare_cached(insert)?.execute([&instance.name, path])?;
+                    sql.execute(insert, &[name.into(), path.as_str().into()])?;
                     // what was there before it had this path is news there
                     let tell = "INSERT INTO outbox SELECT name, 1, 0, 0 FROM instances
                                 WHERE name = ?1 AND (size IS NOT NULL OR on_disk = 1)
-                                ON CONFLICT(name) DO UPDATE SET version = version + 1, tries = 0, next_at = 0";
-                    transaction.prepare_cached(tell)?.execute([&instance.name])?;
+                                ON CONFLICT(name) DO UPDATE SET version = outbox.version + 1, tries = 0, next_at = 0";
+                    sql.execute(tell, &[name.into()])?;
                 }
                 all.push(added);
             }
@@ -235,11 +218,8 @@ impl Catalogued {
     pub fn names(&self, id: &str) -> Result<Vec<(String, String)>, DatabaseError> {
         let query = "SELECT registration_names.name, coalesce(path, '') FROM registration_names
                      LEFT JOIN catalogued USING (name) WHERE id = ?1 ORDER BY 1";
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached(query)?;
-            let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.0
+            .read(|sql| all(sql, query, &[id.into()], |row| Ok((row.text(0)?, row.text(1)?))))
     }
 
     /// The name of the file that is catalogued under a path.
@@ -248,10 +228,8 @@ impl Catalogued {
     /// [`DatabaseError`]
     pub fn name_at(&self, path: &str) -> Result<Option<String>, DatabaseError> {
         let query = "SELECT name FROM catalogued WHERE path = ?1";
-        self.0.read(|connection| {
-            let mut statement = connection.prepare(query)?;
-            Ok(statement.query_row([path], |row| row.get(0)).optional()?)
-        })
+        self.0
+            .read(|sql| first(sql, query, &[path.into()], |row| Ok(row.text(0)?)))
     }
 
     /// The names of all that was registered under a key, catalogued or not.
@@ -259,11 +237,8 @@ impl Catalogued {
     /// # Errors
     /// [`DatabaseError`]
     pub fn names_under(&self, key_id: &str) -> Result<Vec<String>, DatabaseError> {
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT name FROM instances WHERE key_id = ?1")?;
-            let rows = statement.query_map([key_id], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        let query = "SELECT name FROM instances WHERE key_id = ?1";
+        self.0.read(|sql| texts(sql, query, &[key_id.into()]))
     }
 
     /// These are catalogued no more.
@@ -271,12 +246,10 @@ impl Catalogued {
     /// # Errors
     /// [`DatabaseError`]
     pub fn forget(&self, names: &[String]) -> Result<(), DatabaseError> {
-        self.0.change(|transaction| {
+        self.0.change(|sql| {
             for name in names {
                 for table in ["catalogued", "outbox"] {
-                    transaction
-                        .prepare_cached(&format!("DELETE FROM {table} WHERE name = ?1"))?
-                        .execute([name])?;
+                    sql.execute(&format!("DELETE FROM {table} WHERE name = ?1"), &[name.as_str().into()])?;
                 }
             }
             Ok(())
@@ -290,25 +263,22 @@ impl Catalogued {
     /// # Errors
     /// [`DatabaseError`]
     pub fn news(&self, now_ms: i64, limit: usize) -> Result<Vec<News>, DatabaseError> {
-        let query = "SELECT outbox.name, path, size, sha256, on_disk, version FROM outbox
+        let query = "SELECT outbox.name, path, size, sha256, on_disk, version, tries FROM outbox
                      JOIN catalogued USING (name) JOIN instances USING (name)
                      WHERE next_at <= ?1 ORDER BY next_at, outbox.name LIMIT ?2";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached(query)?;
-            let rows = statement.query_map(params![now_ms, limit], |row| {
-                let size: Option<i64> = row.get(2)?;
-                Ok(News {
-                    name: row.get(0)?,
-                    path: row.get(1)?,
-                    size: size.map(i64::unsigned_abs),
-                    sha256: row.get(3)?,
-                    on_disk: row.get(4)?,
-                    version: row.get(5)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        let news = |row: &mut Row| {
+            Ok(News {
+                name: row.text(0)?,
+                path: row.text(1)?,
+                size: row.optional_integer(2)?.map(i64::unsigned_abs),
+                sha256: row.optional_text(3)?,
+                on_disk: row.boolean(4)?,
+                version: row.integer(5)?,
+                tries: row.integer(6)?,
+            })
+        };
+        let limit = signed(limit);
+        self.0.read(|sql| all(sql, query, &[now_ms.into(), limit.into()], news))
     }
 
     /// How much there is to tell, now or later.
@@ -316,10 +286,8 @@ impl Catalogued {
     /// # Errors
     /// [`DatabaseError`]
     pub fn untold(&self) -> Result<u64, DatabaseError> {
-        self.0.read(|connection| {
-            let count: i64 = connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
-            Ok(count.unsigned_abs())
-        })
+        let count = self.0.read(|sql| number(sql, "SELECT count(*) FROM outbox", &[]))?;
+        Ok(count.unsigned_abs())
     }
 
     /// The catalogue was told of these; what changed meanwhile is told again.
@@ -328,7 +296,7 @@ impl Catalogued {
     /// [`DatabaseError`]
     pub fn told(&self, news: &[News]) -> Result<(), DatabaseError> {
         self.each(news, |one| {
-            let values = vec![Value::Text(one.name.clone()), Value::Integer(one.version)];
+            let values = vec![one.name.as_str().into(), one.version.into()];
             ("DELETE FROM outbox WHERE name = ?1 AND version = ?2", values)
         })
     }
@@ -339,15 +307,12 @@ impl Catalogued {
     /// [`DatabaseError`]
     pub fn unknown(&self, news: &[News], now_ms: i64) -> Result<(), DatabaseError> {
         self.each(news, |one| {
-            let update = "UPDATE outbox SET tries = tries + 1,
-                              next_at = ?2 + min(?3, ?4 * (1 << min(tries, 20))) WHERE name = ?1";
-            let numbers = [now_ms, LONGEST_PAUSE_MS, FIRST_PAUSE_MS].map(Value::Integer);
-            let mut values = vec![Value::Text(one.name.clone())];
-            values.extend(numbers);
-            (update, values)
+            let next_at = now_ms.saturating_add(LONGEST_PAUSE_MS.min(FIRST_PAUSE_MS << one.tries.clamp(0, 20)));
+            let update = "UPDATE outbox SET tries = tries + 1, next_at = ?2 WHERE name = ?1";
+            (update, vec![one.name.as_str().into(), next_at.into()])
         })?;
-        self.0.change(|transaction| {
-            transaction.execute("DELETE FROM outbox WHERE tries >= ?1", [TRIES])?;
+        self.0.change(|sql| {
+            sql.execute("DELETE FROM outbox WHERE tries >= ?1", &[TRIES.into()])?;
             Ok(())
         })
     }
@@ -355,39 +320,35 @@ impl Catalogued {
     fn each(
         &self,
         news: &[News],
-        statement: impl Fn(&News) -> (&'static str, Vec<Value>),
+        statement: impl Fn(&News) -> (&'static str, Vec<Datum>),
     ) -> Result<(), DatabaseError> {
         if news.is_empty() {
             return Ok(());
         }
-        self.0.change(|transaction| {
+        self.0.change(|sql| {
             for one in news {
                 let (text, values) = statement(one);
-                transaction.prepare_cached(text)?.execute(params_from_iter(values))?;
+                sql.execute(text, &values)?;
             }
             Ok(())
         })
     }
 }
 
-fn registration(row: &Row<'_>) -> rusqlite::Result<Result<Registration, DatabaseError>> {
-    let state: String = row.get(3)?;
-    let Some(state) = State::of(&state) else {
-        return Ok(Err(DatabaseError::Row { table: "registrations" }));
-    };
-    Ok(Ok(Registration {
-        id: row.get(0)?,
-        what: row.get(1)?,
-        into: row.get(2)?,
-        state,
-        began_at: row.get(4)?,
-    }))
+fn registration(row: &mut Row) -> Result<Registration, DatabaseError> {
+    Ok(Registration {
+        id: row.text(0)?,
+        what: row.text(1)?,
+        into: row.text(2)?,
+        state: State::of(&row.text(3)?).ok_or(DatabaseError::Row { table: "registrations" })?,
+        began_at: row.integer(4)?,
+    })
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::registry::tests::{database, sample};
+    use crate::registry::tests::{Make, on_files, sample};
     use crate::registry::{LocalRegistry, Registry};
 
     fn entered(numbers: &[u32]) -> Vec<(Instance, String)> {
@@ -403,7 +364,11 @@ mod tests {
 
     #[test]
     fn the_outbox_has_every_change_until_it_was_told() {
-        let (_folder, database) = database();
+        on_files(every_change_is_told);
+    }
+
+    pub(crate) fn every_change_is_told(make: Make<'_>) {
+        let database = make();
         let (registry, catalogued) = (LocalRegistry::new(Arc::clone(&database)), Catalogued::new(database));
         catalogued.begin("a", "1.2", "/myvo/images").unwrap();
         let added = catalogued.enter("a", &entered(&[11, 12])).unwrap();
@@ -436,7 +401,11 @@ mod tests {
 
     #[test]
     fn another_path_is_told_and_that_a_file_went_after_its_registration() {
-        let (_folder, database) = database();
+        on_files(another_path);
+    }
+
+    pub(crate) fn another_path(make: Make<'_>) {
+        let database = make();
         let (registry, catalogued) = (LocalRegistry::new(Arc::clone(&database)), Catalogued::new(database));
         catalogued.enter("a", &entered(&[11])).unwrap();
         let file = (sample(11).name, 70, "a".repeat(64));
@@ -458,7 +427,11 @@ mod tests {
 
     #[test]
     fn what_the_catalogue_does_not_know_is_told_some_times_more() {
-        let (_folder, database) = database();
+        on_files(some_times_more);
+    }
+
+    pub(crate) fn some_times_more(make: Make<'_>) {
+        let database = make();
         let (registry, catalogued) = (LocalRegistry::new(Arc::clone(&database)), Catalogued::new(database));
         catalogued.enter("a", &entered(&[11])).unwrap();
         registry.set_on_disk(&[sample(11).name], true).unwrap();
@@ -479,7 +452,11 @@ mod tests {
 
     #[test]
     fn a_registration_is_found_until_its_end_with_what_it_made_alone() {
-        let (_folder, database) = database();
+        on_files(registrations);
+    }
+
+    pub(crate) fn registrations(make: Make<'_>) {
+        let database = make();
         let catalogued = Catalogued::new(database);
         catalogued.enter("earlier", &entered(&[11])).unwrap();
         catalogued.begin("a", "1.2", "/myvo/images").unwrap();

@@ -7,6 +7,7 @@ use eds::voice::Voice;
 use hydra_cli::{Code, Failure};
 use hydra_core::config::load::{self, Surroundings};
 use hydra_core::sealed::NewFile;
+use mdm_catalog::config::DatabaseSource;
 use serde_json::{Value, json};
 
 use crate::config::{Config, Method, Place};
@@ -119,10 +120,14 @@ fn pacs(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
 }
 
 fn registry(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
-    let Some(path) = &config.database else { return Ok(()) };
-    let shown = path.display();
-    match Database::open(path) {
-        Ok(_) => findings.good("registry", &shown.to_string()),
+    let Some(source) = &config.database else { return Ok(()) };
+    let shown = match source {
+        DatabaseSource::File(path) => path.display().to_string(),
+        // it has no password: that is refused
+        DatabaseSource::Postgres { url, .. } => url.clone(),
+    };
+    match Database::open(source) {
+        Ok(_) => findings.good("registry", &shown),
         Err(DatabaseError::Missing { .. }) => findings.good("registry", &format!("{shown}, not made yet")),
         Err(error) => findings.bad("registry", &database_failure(error)),
     }

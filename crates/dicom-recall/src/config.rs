@@ -9,6 +9,8 @@ use dicom_deid::{Options, ProfileOption};
 use dicom_net::{AeTitle, Deadlines, TlsFiles};
 use hydra_cli::config_file;
 pub use hydra_cli::config_file::ConfigError;
+use mdm_catalog::config::DatabaseSource;
+use mdm_catalog::database::postgres::Settings;
 use serde::Deserialize;
 
 use crate::names::{self, KeyPer, Template};
@@ -46,7 +48,9 @@ struct CatalogTable {
 
 #[derive(Debug, Default, Deserialize)]
 struct RegistryTable {
-    database: Option<PathBuf>,
+    database: Option<String>,
+    password_file: Option<PathBuf>,
+    authorities: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -241,7 +245,7 @@ pub struct Config {
     /// For what there is a key.
     pub key_per: KeyPer,
     /// Where registry and queue are, for all but `now` and `check`.
-    pub database: Option<PathBuf>,
+    pub database: Option<DatabaseSource>,
     /// How often and how long is tried.
     pub rules: Rules,
     /// How many series are worked on at once.
@@ -299,6 +303,12 @@ impl Config {
             .map_err(|error| faults.push(format!("`seal.name`: {error}")))
             .ok();
         let rules = rules(&mut faults, &file.queue);
+        let database = database(&file.registry, folder);
+        if let Some(DatabaseSource::Postgres { url, .. }) = &database
+            && let Err(error) = Settings::new(url)
+        {
+            faults.push(format!("`registry.database`: {error}"));
+        }
         let place = file.place.and_then(|table| place(&mut faults, table, folder));
         if file.evict != Evict::default() && !matches!(place, Some(Place::Folder(_)) | None) {
             faults.push("`evict` is for `place.folder`: an agent has settings of its own".to_owned());
@@ -332,7 +342,7 @@ impl Config {
             names,
             name_text,
             key_per,
-            database: file.registry.database.map(|path| folder.join(path)),
+            database,
             rules,
             place,
             evict: file.evict,
@@ -340,6 +350,12 @@ impl Config {
             log: file.daemon.log.unwrap_or_else(|| "info".to_owned()),
         })
     }
+}
+
+fn database(table: &RegistryTable, folder: &Path) -> Option<DatabaseSource> {
+    let text = table.database.as_deref()?;
+    let (password, authorities) = (table.password_file.as_deref(), table.authorities.as_deref());
+    Some(DatabaseSource::read(text, password, authorities, folder))
 }
 
 fn rules(faults: &mut Vec<String>, table: &QueueTable) -> Rules {
@@ -583,6 +599,34 @@ mod tests {
         ] {
             assert!(faults.contains(words), "{words} in\n{faults}");
         }
+    }
+
+    #[test]
+    fn the_database_is_a_file_or_a_url_without_a_password() {
+        let with = |database: &str| {
+            let text = format!(
+                "[pacs]\nmethod = \"wado-rs\"\ndicomweb = \"https://pacs/dicom-web\"\n[deid]\nsecret_file = \"s\"\n\
+                 [registry]\ndatabase = \"{database}\"\npassword_file = \"word\"\n"
+            );
+            Config::parse(&text, Path::new("/etc/hydra"))
+        };
+        let database = |text: &str| with(text).unwrap().database.unwrap();
+        assert_eq!(
+            database("recall.db"),
+            DatabaseSource::File("/etc/hydra/recall.db".into())
+        );
+        let url = "postgresql://recall@db.example.org/recall";
+        let expected = DatabaseSource::Postgres {
+            url: url.to_owned(),
+            password_file: Some("/etc/hydra/word".into()),
+            authorities: None,
+        };
+        assert_eq!(database(url), expected);
+        let faults = with("postgresql://recall:secret@db/recall").unwrap_err().join("\n");
+        assert!(
+            faults.contains("`registry.database`") && !faults.contains("secret"),
+            "{faults}"
+        );
     }
 
     #[test]

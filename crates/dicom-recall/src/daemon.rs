@@ -222,8 +222,9 @@ impl Daemon {
             }
             (None, _) => return Err(Failure::new(Code::Config, StartError::NoPlace)),
         };
-        let owner = Owner::new(database.path()).map_err(database_failure)?;
+        let owner = Owner::new(database.file()).map_err(database_failure)?;
         let source = Source::open(&config.pacs)?;
+        source.listen()?;
         let daemon = Self {
             registry,
             queue,
@@ -329,8 +330,11 @@ impl Daemon {
 
     /// Takes back the leases of daemons that are known to be dead.
     fn bury(&self) -> Result<(), DatabaseError> {
+        let Some(file) = self.database.file() else {
+            return Ok(());
+        };
         for owner in self.queue.owners()? {
-            if owner != self.owner.id && Owner::is_dead(self.database.path(), &owner) {
+            if owner != self.owner.id && Owner::is_dead(file, &owner) {
                 let count = self.queue.give_back(&owner, now_ms())?;
                 tracing::info!(daemon = owner, count, "took back what a dead daemon had leased");
             }

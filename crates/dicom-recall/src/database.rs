@@ -1,98 +1,110 @@
-//! The file in which the hospital's side remembers: what is registered ([`crate::registry`]) and what is asked for
-//! ([`crate::queue`]). SQLite, for its owner alone; several processes may have it open
+//! Where the hospital's side remembers: what is registered ([`crate::registry`]), what is asked for ([`crate::queue`]),
+//! and what a catalogue is told of ([`crate::catalogued`]). One SQLite file, for its owner alone, which several processes
+//! of a machine may have open; or a PostgreSQL database, for daemons on several machines
 //! (`docs/src/operating-recall.md`).
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use mdm_catalog::config::DatabaseSource;
+use mdm_catalog::database::postgres::{Postgres, SettingsError};
+use mdm_catalog::database::sqlite::Sqlite;
+use mdm_catalog::database::{self as kit, Datum, Dialect, Product, Row, Sql, schema};
 
-/// "HyRc", so that no other database is taken for one of ours.
-const APPLICATION_ID: i64 = 0x4879_5263;
-/// `PRAGMA synchronous`: what is committed is flushed some time later.
-const NORMAL: i64 = 1;
-/// How long a change by another process is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What the tables are.
+static PRODUCT: Product = Product {
+    program: "dicom-recall",
+    // "HyRc"
+    number: 0x4879_5263,
+    version: SCHEMA_VERSION,
+    earlier,
+    migrate,
+};
 
-/// What each version of the schema adds.
-const MIGRATIONS: [&str; 2] = [
-    "
-CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+/// The schema that this version writes.
+pub const SCHEMA_VERSION: i64 = 2;
+
+/// What is the same in both databases; `{TEXT}` is its type of texts.
+const REGISTRY_AND_QUEUE: &str = "
 CREATE TABLE instances(
-    name TEXT PRIMARY KEY,
-    study TEXT NOT NULL,
-    series TEXT NOT NULL,
-    instance TEXT NOT NULL,
-    class TEXT,
-    new_study TEXT NOT NULL,
-    new_series TEXT NOT NULL,
-    new_instance TEXT NOT NULL,
-    key_id TEXT NOT NULL,
-    profile TEXT NOT NULL,
-    size INTEGER,
-    sha256 TEXT,
-    change INTEGER NOT NULL,
-    registered_at INTEGER NOT NULL,
-    gone INTEGER NOT NULL,
-    on_disk INTEGER NOT NULL
-) STRICT;
+    name {TEXT} PRIMARY KEY,
+    study {TEXT} NOT NULL,
+    series {TEXT} NOT NULL,
+    instance {TEXT} NOT NULL,
+    class {TEXT},
+    new_study {TEXT} NOT NULL,
+    new_series {TEXT} NOT NULL,
+    new_instance {TEXT} NOT NULL,
+    key_id {TEXT} NOT NULL,
+    profile {TEXT} NOT NULL,
+    size BIGINT,
+    sha256 {TEXT},
+    change BIGINT NOT NULL,
+    registered_at BIGINT NOT NULL,
+    gone BIGINT NOT NULL,
+    on_disk BIGINT NOT NULL
+);
 CREATE INDEX instances_original ON instances(study, series, instance);
 CREATE INDEX instances_on_disk ON instances(on_disk) WHERE on_disk = 1;
 CREATE UNIQUE INDEX instances_change ON instances(change);
 CREATE TABLE requests(
-    name TEXT PRIMARY KEY,
-    study TEXT NOT NULL,
-    series TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    reason TEXT,
-    tries INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    next_try_at INTEGER NOT NULL,
-    lease_owner TEXT,
-    lease_until INTEGER,
-    created_at INTEGER NOT NULL,
-    changed_at INTEGER NOT NULL,
-    change INTEGER NOT NULL,
-    here INTEGER NOT NULL DEFAULT 0
-) STRICT;
+    name {TEXT} PRIMARY KEY,
+    study {TEXT} NOT NULL,
+    series {TEXT} NOT NULL,
+    priority BIGINT NOT NULL,
+    state {TEXT} NOT NULL,
+    reason {TEXT},
+    tries BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    next_try_at BIGINT NOT NULL,
+    lease_owner {TEXT},
+    lease_until BIGINT,
+    created_at BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    change BIGINT NOT NULL,
+    here BIGINT NOT NULL DEFAULT 0
+);
 CREATE INDEX requests_due ON requests(state, next_try_at);
 CREATE INDEX requests_series ON requests(study, series);
 CREATE INDEX requests_change ON requests(change);
-CREATE TABLE evictions(name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
-CREATE TABLE changes(kind TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE evictions(name {TEXT} PRIMARY KEY);
+CREATE TABLE changes(kind {TEXT} PRIMARY KEY, last BIGINT NOT NULL);
 INSERT INTO changes VALUES ('instances', 0), ('requests', 0);
-",
-    "
+";
+
+const CATALOGUED: &str = "
 CREATE TABLE registrations(
-    id TEXT PRIMARY KEY,
-    what TEXT NOT NULL,
-    into_path TEXT NOT NULL,
-    state TEXT NOT NULL,
-    began_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+    id {TEXT} PRIMARY KEY,
+    what {TEXT} NOT NULL,
+    into_path {TEXT} NOT NULL,
+    state {TEXT} NOT NULL,
+    began_at BIGINT NOT NULL
+);
 CREATE TABLE registration_keys(
-    id TEXT NOT NULL,
-    key_id TEXT NOT NULL,
-    registration_id TEXT,
+    id {TEXT} NOT NULL,
+    key_id {TEXT} NOT NULL,
+    registration_id {TEXT},
     PRIMARY KEY (id, key_id)
-) STRICT, WITHOUT ROWID;
+);
 CREATE TABLE registration_names(
-    id TEXT NOT NULL,
-    name TEXT NOT NULL,
+    id {TEXT} NOT NULL,
+    name {TEXT} NOT NULL,
     PRIMARY KEY (id, name)
-) STRICT, WITHOUT ROWID;
+);
 CREATE INDEX instances_key ON instances(key_id);
-CREATE TABLE catalogued(name TEXT PRIMARY KEY, path TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE catalogued(name {TEXT} PRIMARY KEY, path {TEXT} NOT NULL);
 CREATE TABLE outbox(
-    name TEXT PRIMARY KEY,
-    version INTEGER NOT NULL,
-    tries INTEGER NOT NULL,
-    next_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+    name {TEXT} PRIMARY KEY,
+    version BIGINT NOT NULL,
+    tries BIGINT NOT NULL,
+    next_at BIGINT NOT NULL
+);
+";
+
+/// The outbox fills itself, whichever process makes the change.
+const SQLITE_TRIGGERS: &str = "
 CREATE TRIGGER told_of_change AFTER UPDATE OF size, sha256, on_disk ON instances
 WHEN (NEW.size IS NOT OLD.size OR NEW.sha256 IS NOT OLD.sha256 OR NEW.on_disk IS NOT OLD.on_disk)
     AND EXISTS (SELECT 1 FROM catalogued WHERE name = NEW.name)
@@ -106,19 +118,58 @@ BEGIN
     INSERT INTO outbox VALUES (NEW.name, 1, 0, 0)
     ON CONFLICT(name) DO UPDATE SET version = version + 1, tries = 0, next_at = 0;
 END;
-",
-];
+";
 
-/// The schema that this version writes.
-pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+const POSTGRES_TRIGGERS: &str = "
+CREATE FUNCTION into_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO outbox
+    SELECT instances.name, 1, 0, 0 FROM instances JOIN catalogued ON catalogued.name = instances.name
+    WHERE instances.name = NEW.name AND (TG_OP = 'UPDATE' OR size IS NOT NULL OR on_disk = 1)
+    ON CONFLICT(name) DO UPDATE SET version = outbox.version + 1, tries = 0, next_at = 0;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER told_of_change AFTER UPDATE OF size, sha256, on_disk ON instances FOR EACH ROW
+WHEN (NEW.size IS DISTINCT FROM OLD.size OR NEW.sha256 IS DISTINCT FROM OLD.sha256
+    OR NEW.on_disk IS DISTINCT FROM OLD.on_disk)
+EXECUTE FUNCTION into_outbox();
+CREATE TRIGGER told_of_what_is_known AFTER INSERT ON catalogued FOR EACH ROW
+EXECUTE FUNCTION into_outbox();
+";
+
+/// Files of the first versions have the number of their schema in their header.
+fn earlier(sql: &dyn Sql) -> Result<i64, kit::DatabaseError> {
+    match sql.dialect() {
+        Dialect::Sqlite => kit::row(sql, "PRAGMA user_version", &[])?.map_or(Ok(0), |row| row.integer(0)),
+        Dialect::Postgres => Ok(0),
+    }
+}
+
+fn migrate(sql: &dyn Sql, number: i64) -> Result<(), kit::DatabaseError> {
+    let dialect = sql.dialect();
+    let triggers = match dialect {
+        Dialect::Sqlite => SQLITE_TRIGGERS,
+        Dialect::Postgres => POSTGRES_TRIGGERS,
+    };
+    match number {
+        0 => sql.define(&dialect.definition(REGISTRY_AND_QUEUE)),
+        _ => {
+            sql.define(&dialect.definition(CATALOGUED))?;
+            sql.define(triggers)
+        }
+    }
+}
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
-    /// SQLite says so.
-    #[error("the database failed")]
-    Sqlite(#[from] rusqlite::Error),
+    /// It says so itself.
+    #[error(transparent)]
+    Kit(#[from] kit::DatabaseError),
+    /// The settings of PostgreSQL.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// It cannot be made.
     #[error("cannot make `{}`", path.display())]
     Make {
@@ -141,19 +192,7 @@ pub enum DatabaseError {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: rusqlite::Error,
-    },
-    /// Made by a later version.
-    #[error("the database has schema {found}, this version knows up to {SCHEMA_VERSION}")]
-    Newer {
-        /// Its schema.
-        found: i64,
-    },
-    /// Some other database.
-    #[error("`{}` is some other database", path.display())]
-    NotOurs {
-        /// Which.
-        path: PathBuf,
+        source: kit::DatabaseError,
     },
     /// A row that this version never wrote.
     #[error("a row of `{table}` does not read")]
@@ -166,70 +205,77 @@ pub enum DatabaseError {
     Random,
 }
 
-/// An open database; threads take turns.
+/// An open database; threads may use it at once.
 pub struct Database {
-    path: PathBuf,
+    kit: kit::Database,
     id: String,
-    connection: Mutex<Connection>,
+    file: Option<PathBuf>,
 }
 
 impl Database {
-    /// Opens the database at `path`, and makes it where there is none.
+    /// Opens a database, and makes it where there is none.
     ///
     /// # Errors
     /// [`DatabaseError`]
-    pub fn open_or_make(path: &Path) -> Result<Self, DatabaseError> {
-        let unmade = |source| DatabaseError::Make {
-            path: path.to_owned(),
-            source,
-        };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(unmade)?;
+    pub fn open_or_make(source: &DatabaseSource) -> Result<Self, DatabaseError> {
+        if let DatabaseSource::File(path) = source {
+            make(path).map_err(|source| DatabaseError::Make {
+                path: path.clone(),
+                source,
+            })?;
         }
-        // SQLite gives its other files the permissions of this one
-        let made = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path);
-        // a copy that was put back may have other permissions
-        let owner_only = std::fs::Permissions::from_mode(0o600);
-        made.and_then(|file| file.set_permissions(owner_only)).map_err(unmade)?;
-        Self::open(path)
+        Self::open(source)
     }
 
-    /// Opens the database at `path`.
+    /// Opens a database: a file must be there, in PostgreSQL the tables are made.
     ///
     /// # Errors
     /// [`DatabaseError`]
-    pub fn open(path: &Path) -> Result<Self, DatabaseError> {
-        if !path.exists() {
-            let path = path.to_owned();
-            return Err(DatabaseError::Missing { path });
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(path, flags);
-        let mut connection = opened.map_err(|source| DatabaseError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
-        connection.busy_timeout(PATIENCE)?;
-        let id = prepare(&mut connection, path)?;
+    pub fn open(source: &DatabaseSource) -> Result<Self, DatabaseError> {
+        let kit = match source {
+            DatabaseSource::File(path) if !path.exists() => {
+                let path = path.clone();
+                return Err(DatabaseError::Missing { path });
+            }
+            DatabaseSource::File(path) => {
+                let opened = Sqlite::open_for(&PRODUCT, path);
+                kit::Database::new(opened.map_err(|source| DatabaseError::Open {
+                    path: path.clone(),
+                    source,
+                })?)
+            }
+            DatabaseSource::Postgres {
+                url,
+                password_file,
+                authorities,
+            } => {
+                let settings = kit::postgres::Settings::of(url, password_file.as_deref(), authorities.as_deref())?;
+                kit::Database::new(Postgres::open_for(&PRODUCT, settings)?)
+            }
+        };
+        let known: Result<_, DatabaseError> = kit.read(|sql| Ok(schema::meta(sql, "id")?));
+        let id = match known? {
+            Some(id) => id,
+            None => kit.write(|sql| {
+                // somebody else may have been quicker
+                if let Some(id) = schema::meta(sql, "id")? {
+                    return Ok(id);
+                }
+                let id = random_id::<16>()?;
+                schema::set_meta(sql, "id", &id)?;
+                Ok::<_, DatabaseError>(id)
+            })?,
+        };
         Ok(Self {
-            path: path.to_owned(),
+            kit,
             id,
-            connection: Mutex::new(connection),
+            file: source.file().map(Path::to_owned),
         })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file, where it is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// What tells this database from every other.
@@ -237,55 +283,86 @@ impl Database {
         &self.id
     }
 
-    /// Reads.
-    pub(crate) fn read<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        work(&self.lock())
+    /// Reads a state of one moment.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&dyn Sql) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+        self.kit.read(work)
     }
 
     /// Changes all or nothing; it is on disk afterwards.
-    pub(crate) fn change<T>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&transaction)?;
-        transaction.commit()?;
-        Ok(done)
+    pub(crate) fn change<T>(&self, work: impl FnMut(&dyn Sql) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+        self.kit.write(work)
     }
 
     /// As [`Database::change`], but a power cut may take back the latest of these changes: for what is found out again.
     pub(crate) fn change_lightly<T>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, DatabaseError>,
+        work: impl FnMut(&dyn Sql) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let mut connection = self.lock();
-        let usual: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
-        connection.execute_batch(&format!("PRAGMA synchronous = {}", usual.min(NORMAL)))?;
-        let done = (|| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = work(&transaction)?;
-            transaction.commit()?;
-            Ok(done)
-        })();
-        connection.execute_batch(&format!("PRAGMA synchronous = {usual}"))?;
-        done
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        // whoever panicked has rolled back
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kit.write_lightly(work)
     }
 }
 
-/// The next number of a change.
-pub(crate) fn next_change(transaction: &Transaction<'_>, kind: &str) -> Result<i64, DatabaseError> {
-    let mut statement =
-        transaction.prepare_cached("UPDATE changes SET last = last + 1 WHERE kind = ?1 RETURNING last")?;
-    Ok(statement.query_row([kind], |row| row.get(0))?)
+/// Makes a file for its owner alone, and its folder.
+fn make(path: &Path) -> std::io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    // SQLite gives its other files the permissions of this one
+    let made = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    // a copy that was put back may have other permissions
+    made.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+/// The next number of a change. Whoever has it is the only one who writes, so that numbers become seen in their order.
+pub(crate) fn next_change(sql: &dyn Sql, kind: &str) -> Result<i64, DatabaseError> {
+    let update = "UPDATE changes SET last = last + 1 WHERE kind = ?1 RETURNING last";
+    number(sql, update, &[kind.into()])
+}
+
+/// The first row of an answer, as `read` reads it.
+pub(crate) fn first<T>(
+    sql: &dyn Sql,
+    text: &str,
+    data: &[Datum],
+    read: impl Fn(&mut Row) -> Result<T, DatabaseError>,
+) -> Result<Option<T>, DatabaseError> {
+    kit::row(sql, text, data)?.map(|mut row| read(&mut row)).transpose()
+}
+
+/// All rows of an answer, each as `read` reads it.
+pub(crate) fn all<T, C: FromIterator<T>>(
+    sql: &dyn Sql,
+    text: &str,
+    data: &[Datum],
+    read: impl Fn(&mut Row) -> Result<T, DatabaseError>,
+) -> Result<C, DatabaseError> {
+    kit::rows(sql, text, data)?.iter_mut().map(read).collect()
+}
+
+/// The texts in the first column of an answer.
+pub(crate) fn texts<C: FromIterator<String>>(sql: &dyn Sql, text: &str, data: &[Datum]) -> Result<C, DatabaseError> {
+    all(sql, text, data, |row| Ok(row.text(0)?))
+}
+
+/// The number that is the answer.
+pub(crate) fn number(sql: &dyn Sql, text: &str, data: &[Datum]) -> Result<i64, DatabaseError> {
+    let found = first(sql, text, data, |row| Ok(row.integer(0)?))?;
+    found.ok_or(DatabaseError::Row { table: "changes" })
+}
+
+/// Whether it is so.
+pub(crate) fn is_so(sql: &dyn Sql, text: &str, data: &[Datum]) -> Result<bool, DatabaseError> {
+    Ok(number(sql, text, data)? != 0)
+}
+
+/// As the database counts.
+pub(crate) fn signed(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// Milliseconds since 1970.
@@ -309,62 +386,25 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn prepare(connection: &mut Connection, path: &Path) -> Result<String, DatabaseError> {
-    let number = |connection: &Connection, pragma: &str| -> Result<i64, rusqlite::Error> {
-        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
-    };
-    let application = number(connection, "application_id").map_err(|source| DatabaseError::Open {
-        path: path.to_owned(),
-        source,
-    })?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if application != APPLICATION_ID && (application != 0 || tables != 0) {
-        let path = path.to_owned();
-        return Err(DatabaseError::NotOurs { path });
-    }
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    // what was asked for may name a patient (`registrations.what`): nothing of it stays in free pages
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version = number(&transaction, "user_version")?;
-    if version > SCHEMA_VERSION {
-        return Err(DatabaseError::Newer { found: version });
-    }
-    let done = usize::try_from(version).unwrap_or(0);
-    for migration in &MIGRATIONS[done..] {
-        transaction.execute_batch(migration)?;
-    }
-    let query = "SELECT value FROM meta WHERE name = 'id'";
-    let id: Option<String> = transaction.query_row(query, [], |row| row.get(0)).optional()?;
-    let id = match id {
-        Some(id) => id,
-        None => {
-            let id = random_id::<16>()?;
-            transaction.execute("INSERT INTO meta VALUES ('id', ?1)", [&id])?;
-            id
-        }
-    };
-    if done < MIGRATIONS.len() {
-        transaction.execute_batch(&format!(
-            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
-        ))?;
-        transaction.commit()?;
-    }
-    Ok(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn file(path: &Path) -> DatabaseSource {
+        DatabaseSource::File(path.to_owned())
+    }
 
     #[test]
     fn it_is_for_its_owner_alone_and_keeps_its_identifier() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/recall.db");
-        assert!(matches!(Database::open(&path), Err(DatabaseError::Missing { .. })));
-        let id = Database::open_or_make(&path).unwrap().id().to_owned();
+        assert!(matches!(
+            Database::open(&file(&path)),
+            Err(DatabaseError::Missing { .. })
+        ));
+        let id = Database::open_or_make(&file(&path)).unwrap().id().to_owned();
         assert_eq!(id.len(), 32);
-        let database = Database::open_or_make(&path).unwrap();
+        let database = Database::open_or_make(&file(&path)).unwrap();
         assert_eq!(database.id(), id);
         for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
             let entry = entry.unwrap();
@@ -376,19 +416,52 @@ mod tests {
     #[test]
     fn other_and_later_databases_are_refused() {
         let folder = tempfile::tempdir().unwrap();
+        let open = |path: &Path| match Database::open(&file(path)) {
+            Err(DatabaseError::Open { source, .. }) => Some(source),
+            _ => None,
+        };
         let path = folder.path().join("other.db");
-        Connection::open(&path)
-            .unwrap()
-            .execute_batch("CREATE TABLE x(y)")
-            .unwrap();
-        assert!(matches!(Database::open(&path), Err(DatabaseError::NotOurs { .. })));
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE x(y)").unwrap();
+        assert!(matches!(open(&path), Some(kit::DatabaseError::NotOurs { .. })));
+        let path = folder.path().join("catalog.db");
+        drop(Sqlite::create(&path).unwrap());
+        assert!(matches!(open(&path), Some(kit::DatabaseError::NotOurs { .. })));
         let path = folder.path().join("ours.db");
-        drop(Database::open_or_make(&path).unwrap());
-        let connection = Connection::open(&path).unwrap();
-        connection.execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(matches!(Database::open(&path), Err(DatabaseError::Newer { found: 99 })));
+        drop(Database::open_or_make(&file(&path)).unwrap());
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let later = "UPDATE meta SET value = '99' WHERE name = 'schema'";
+        assert_eq!(connection.execute(later, []).unwrap(), 1);
+        assert!(matches!(
+            open(&path),
+            Some(kit::DatabaseError::Newer {
+                found: 99,
+                known: SCHEMA_VERSION
+            })
+        ));
+        drop(connection);
         std::fs::write(&path, "no database at all, but long enough to be looked at as one").unwrap();
         let _ = std::fs::remove_file(folder.path().join("ours.db-wal"));
-        assert!(Database::open(&path).is_err());
+        assert!(open(&path).is_some());
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_brought_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let old = format!(
+            "CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+             INSERT INTO meta VALUES ('id', 'abc'); {}
+             PRAGMA application_id = {}; PRAGMA user_version = 1;",
+            Dialect::Sqlite.definition(REGISTRY_AND_QUEUE),
+            PRODUCT.number
+        );
+        connection.execute_batch(&old).unwrap();
+        drop(connection);
+        let database = Database::open(&file(&path)).unwrap();
+        assert_eq!(database.id(), "abc");
+        let untold = database.read(|sql| number(sql, "SELECT count(*) FROM outbox", &[]));
+        assert_eq!(untold.unwrap(), 0);
     }
 }

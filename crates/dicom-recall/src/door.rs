@@ -177,7 +177,12 @@ pub async fn serve_monitor(address: SocketAddr, ready: Ready) -> Result<(), Fail
 }
 
 /// The signals that end a server.
-pub struct Ends(Signal, Signal);
+pub struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+    /// A file over a limit is an error to be told, and no end.
+    _file_size: Signal,
+}
 
 impl Ends {
     /// Waits for them from now on.
@@ -187,14 +192,20 @@ impl Ends {
     pub fn watch() -> Result<Self, Failure> {
         let start = |error| Failure::new(Code::Failed, DoorError::Start(error));
         let terminate = signal(SignalKind::terminate()).map_err(start)?;
-        Ok(Self(terminate, signal(SignalKind::interrupt()).map_err(start)?))
+        let interrupt = signal(SignalKind::interrupt()).map_err(start)?;
+        let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        Ok(Self {
+            terminate,
+            interrupt,
+            _file_size: signal(file_size).map_err(start)?,
+        })
     }
 
     /// Until one of them comes.
     pub async fn come(&mut self) {
         tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -129,6 +129,10 @@ mod tests {
     use super::*;
 
     fn chosen(after_s: Option<u64>, most_bytes: Option<u64>) -> String {
+        chosen_at(100, after_s, most_bytes)
+    }
+
+    fn chosen_at(now: i64, after_s: Option<u64>, most_bytes: Option<u64>) -> String {
         let candidate = |name: &str, bytes, used_at| Candidate {
             name: name.to_owned(),
             bytes,
@@ -139,7 +143,7 @@ mod tests {
             candidate("old", 10, 10),
             candidate("middle", 10, 50),
         ];
-        let chosen = choose(all, Evict { after_s, most_bytes }, 100);
+        let chosen = choose(all, Evict { after_s, most_bytes }, now);
         chosen.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" ")
     }
 
@@ -173,5 +177,8 @@ mod tests {
         assert_eq!(chosen(None, Some(29)), "old");
         assert_eq!(chosen(Some(60), Some(15)), "old middle");
         assert_eq!(chosen(None, Some(0)), "old middle new");
+        // a clock that was put back makes nothing old
+        assert_eq!(chosen_at(20, Some(5), None), "old");
+        assert_eq!(chosen_at(-1000, Some(5), None), "");
     }
 }

@@ -154,7 +154,7 @@ mod tests {
     use mdm_catalog::wire::{Kind, Records};
 
     use super::*;
-    use crate::registry::tests::{database, sample};
+    use crate::registry::tests::{Make, on_files, sample};
     use crate::registry::{LocalRegistry, Registry};
 
     /// A catalogue that is away, or knows some paths.
@@ -226,7 +226,11 @@ mod tests {
 
     #[test]
     fn what_happened_while_the_catalogue_was_away_is_told_once_when_it_is_back() {
-        let (_folder, database) = database();
+        on_files(told_once);
+    }
+
+    fn told_once(make: Make<'_>) {
+        let database = make();
         let (registry, catalogued) = (LocalRegistry::new(Arc::clone(&database)), Catalogued::new(database));
         let path = "/myvo/images/11".to_owned();
         catalogued.enter("a", &[(sample(11), path.clone())]).unwrap();

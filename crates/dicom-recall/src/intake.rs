@@ -104,6 +104,8 @@ pub struct Intake {
     pub stores: Stores,
     /// The session with them, and since when it is used.
     pub session: Mutex<(Instant, Arc<Session>)>,
+    /// For how long a key is held.
+    pub keys_for: Duration,
     /// What becomes of them.
     pub rule: Rule,
     /// The names of those that are worked on.
@@ -201,9 +203,13 @@ impl Intake {
     /// What takes the images of one association or request. Not for asynchronous code: a session may end in it.
     pub fn visit(self: &Arc<Self>) -> Visit {
         Visit {
-            keys: Keys::lasting(self.session(), Voice::default()),
+            keys: self.keys(),
             intake: Arc::clone(self),
         }
+    }
+
+    fn keys(&self) -> (Instant, Keys) {
+        (Instant::now(), Keys::lasting(self.session(), Voice::default()))
     }
 
     /// The session, opened again now and then.
@@ -234,11 +240,12 @@ impl Intake {
     }
 }
 
-/// Takes the images of one association or request: keys are fetched once for it, and the PACS is called once while
-/// they come without a pause.
+/// Takes the images of one association or request: keys are held for a while, and the PACS is called once while images
+/// come without a pause.
 pub struct Visit {
     intake: Arc<Intake>,
-    keys: Keys,
+    /// The keys, and since when they are held.
+    keys: (Instant, Keys),
 }
 
 impl Drop for Visit {
@@ -262,6 +269,10 @@ impl Visit {
             inner: file,
             has_failed: false,
         };
+        // a key may have been registered anew, or our right to it taken
+        if self.keys.0.elapsed() >= self.intake.keys_for {
+            self.keys = self.intake.keys();
+        }
         let taken = self.taken(arrival, instance, &mut watched);
         let taken = if watched.has_failed {
             Err(Refused::BrokenOff)
@@ -303,7 +314,7 @@ impl Visit {
         if !known.as_ref().is_none_or(is_same) {
             return Err(Refused::Taken);
         }
-        let key = self.keys.key(&instance.key_id);
+        let key = self.keys.1.key(&instance.key_id);
         let key = key.map_err(|failure: Failure| Refused::Key(failure.error.to_string()))?;
         match &intake.rule {
             Rule::Nearline(onward) => {

@@ -15,6 +15,8 @@ use eds::session::timestamp;
 use eds::voice::Voice;
 use hydra_cli::output::counted;
 use hydra_cli::{Code, Failure};
+use mdm_catalog::config::DatabaseSource;
+use mdm_catalog::database as kit;
 use serde_json::{Value, json};
 
 use crate::CONFIG;
@@ -183,7 +185,11 @@ pub struct Stat {
 #[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub fn database_failure(error: DatabaseError) -> Failure {
     let code = match &error {
-        DatabaseError::Sqlite(_) | DatabaseError::Row { .. } | DatabaseError::Open { .. } => Code::Io,
+        DatabaseError::Kit(error) | DatabaseError::Open { source: error, .. } => match error {
+            kit::DatabaseError::NotOurs { .. } | kit::DatabaseError::Newer { .. } => Code::Config,
+            _ => Code::Io,
+        },
+        DatabaseError::Row { .. } => Code::Io,
         DatabaseError::Random => Code::Failed,
         _ => Code::Config,
     };
@@ -196,7 +202,7 @@ pub fn database_failure(error: DatabaseError) -> Failure {
     }
 }
 
-fn configured_path(config: &Config) -> Result<&PathBuf, Failure> {
+fn configured_database(config: &Config) -> Result<&DatabaseSource, Failure> {
     config.database.as_ref().ok_or_else(|| {
         Failure::new(Code::Config, "no registry is configured")
             .advise("`database = \"/var/lib/eds/recall.db\"` under [registry] in the configuration")
@@ -208,7 +214,7 @@ fn configured_path(config: &Config) -> Result<&PathBuf, Failure> {
 /// # Errors
 /// Where none is configured, or it cannot be used.
 pub fn open_or_make(config: &Config) -> Result<Arc<Database>, Failure> {
-    let database = Database::open_or_make(configured_path(config)?).map_err(database_failure)?;
+    let database = Database::open_or_make(configured_database(config)?).map_err(database_failure)?;
     Ok(Arc::new(database))
 }
 
@@ -231,7 +237,7 @@ impl Ledger {
     pub fn open(configured: &Configured, manners: &Manners) -> Result<Self, Failure> {
         let voice = Voice::new(manners);
         let config = Config::read(&configured.config).map_err(config_failure)?;
-        let database = Database::open(configured_path(&config)?).map_err(database_failure)?;
+        let database = Database::open(configured_database(&config)?).map_err(database_failure)?;
         let database = Arc::new(database);
         Ok(Self {
             registry: LocalRegistry::new(Arc::clone(&database)),

@@ -151,3 +151,8 @@ pub fn main() -> ExitCode {
     }
     ended
 }
+
+#[cfg(test)]
+#[path = "../../catalog/src/database/postgres/server.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod postgres_server;

@@ -58,6 +58,7 @@ pub fn now(args: &Now) -> Result<(), Failure> {
     let profile = Profile::new(config.deid.clone(), &secret);
     drop(secret);
     let source = Source::open(&config.pacs)?;
+    source.listen()?;
     let found = source.find(&wanted)?;
     if found.is_empty() {
         return Err(nothing_found(&source));

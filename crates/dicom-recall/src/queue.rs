@@ -2,6 +2,10 @@
 //! series is fetched at once and by one of them; a lease that is not renewed falls back. What becomes of a request is
 //! decided by [`decide`], which does no I/O; times are given, never looked up.
 //!
+//! Who leases holds the database's one lock of writers for a moment, in SQLite and in PostgreSQL. Rows that are passed
+//! over where others have locked them (`SKIP LOCKED`) would not do: a series has many rows, of which two daemons would
+//! each get some, and the numbers of changes, which the storage element follows, must become seen in their order.
+//!
 //! What is asked for, cancelled or given up by somebody is on disk before that is said. What a daemon notes of its own
 //! work need not be: whatever a power cut takes back is done once more, and found to be in its place.
 
@@ -9,9 +13,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use mdm_catalog::database::{Datum, Row, Sql};
 
-use crate::database::{Database, DatabaseError, next_change, random_id};
+use crate::database::{Database, DatabaseError, all, first, is_so, next_change, number, random_id, signed, texts};
 use crate::line::Reason;
 
 const KIND: &str = "requests";
@@ -255,8 +259,8 @@ impl Queue {
 
     fn ask_from(&self, names: &[String], priority: u8, now: i64, here: bool) -> Result<Vec<Asked>, DatabaseError> {
         let priority = priority.min(HIGHEST_PRIORITY);
-        self.database.change(|transaction| {
-            let ask = |name: &String| ask(transaction, name, priority, now, here);
+        self.database.change(|sql| {
+            let ask = |name: &String| ask(sql, name, priority, now, here);
             names.iter().map(ask).collect()
         })
     }
@@ -271,20 +275,15 @@ impl Queue {
         if !self.is_anything_due(now)? {
             return Ok(None);
         }
-        self.database
-            .change_lightly(|transaction| self.lease_in(transaction, owner, now))
+        self.database.change_lightly(|sql| self.lease_in(sql, owner, now))
     }
 
     fn is_anything_due(&self, now: i64) -> Result<bool, DatabaseError> {
         let query = "SELECT EXISTS (SELECT 1 FROM requests WHERE
                          (state IN ('queued', 'waiting') AND (next_try_at <= ?1 OR next_try_at > ?2))
                          OR (state = 'running' AND (lease_until <= ?1 OR lease_until > ?3)))";
-        let (far, lease) = (self.farthest(now), self.longest_lease(now));
-        self.database.read(|connection| {
-            Ok(connection
-                .prepare_cached(query)?
-                .query_row([now, far, lease], |row| row.get(0))?)
-        })
+        let times = [now.into(), self.farthest(now).into(), self.longest_lease(now).into()];
+        self.database.read(|sql| is_so(sql, query, &times))
     }
 
     /// No honest clock makes anything due later than this.
@@ -296,12 +295,10 @@ impl Queue {
         now.saturating_add(self.rules.lease_ms.saturating_mul(2))
     }
 
-    fn lease_in(&self, transaction: &Transaction<'_>, owner: &str, now: i64) -> Result<Option<Job>, DatabaseError> {
+    fn lease_in(&self, sql: &dyn Sql, owner: &str, now: i64) -> Result<Option<Job>, DatabaseError> {
         let fallen = "UPDATE requests SET state = 'queued', lease_owner = NULL, lease_until = NULL, next_try_at = ?1
                       WHERE state = 'running' AND (lease_until <= ?1 OR lease_until > ?2)";
-        transaction
-            .prepare_cached(fallen)?
-            .execute([now, self.longest_lease(now)])?;
+        sql.execute(fallen, &[now.into(), self.longest_lease(now).into()])?;
         let due = "state IN ('queued', 'waiting') AND (next_try_at <= ?1 OR next_try_at > ?2)";
         let next = format!(
             "SELECT study, series FROM requests AS due WHERE {due} AND NOT EXISTS
@@ -310,22 +307,23 @@ impl Queue {
              ORDER BY priority DESC, created_at, name LIMIT 1"
         );
         let far = self.farthest(now);
-        let next: Option<(String, String)> = transaction
-            .prepare_cached(&next)?
-            .query_row([now, far], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let next = first(sql, &next, &[now.into(), far.into()], |row| {
+            Ok((row.text(0)?, row.text(1)?))
+        })?;
         let Some((study, series)) = next else { return Ok(None) };
-        let all = format!("SELECT {COLUMNS} FROM requests WHERE {due} AND study = ?3 AND series = ?4 ORDER BY name");
-        let mut statement = transaction.prepare_cached(&all)?;
-        let rows = statement.query_map(params![now, far, study, series], request)?;
-        let mut requests: Vec<Request> = rows.collect::<Result<_, _>>()?;
+        let query = format!("SELECT {COLUMNS} FROM requests WHERE {due} AND study = ?3 AND series = ?4 ORDER BY name");
+        let of = [now.into(), far.into(), study.as_str().into(), series.as_str().into()];
+        let mut requests: Vec<Request> = all(sql, &query, &of, request)?;
         let until = now.saturating_add(self.rules.lease_ms);
         let take = "UPDATE requests SET state = 'running', lease_owner = ?2, lease_until = ?3, changed_at = ?4,
                     change = ?5 WHERE name = ?1";
-        let mut take = transaction.prepare_cached(take)?;
         for request in &mut requests {
-            let change = next_change(transaction, KIND)?;
-            take.execute(params![request.name, owner, until, now, change])?;
+            let change = next_change(sql, KIND)?;
+            let name = request.name.as_str();
+            sql.execute(
+                take,
+                &[name.into(), owner.into(), until.into(), now.into(), change.into()],
+            )?;
             request.state = State::Running;
         }
         Ok(Some(Job {
@@ -341,13 +339,9 @@ impl Queue {
     /// [`DatabaseError`]
     pub fn renew(&self, owner: &str, now: i64) -> Result<Vec<String>, DatabaseError> {
         let until = now.saturating_add(self.rules.lease_ms);
-        self.database.change_lightly(|transaction| {
-            let renew =
-                "UPDATE requests SET lease_until = ?2 WHERE lease_owner = ?1 AND state = 'running' RETURNING name";
-            let mut statement = transaction.prepare_cached(renew)?;
-            let rows = statement.query_map(params![owner, until], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        let renew = "UPDATE requests SET lease_until = ?2 WHERE lease_owner = ?1 AND state = 'running' RETURNING name";
+        self.database
+            .change_lightly(|sql| texts(sql, renew, &[owner.into(), until.into()]))
     }
 
     /// Says what came of requests that `owner` had leased. What is in its place is so whoever had it.
@@ -358,9 +352,9 @@ impl Queue {
         if outcomes.is_empty() {
             return Ok(());
         }
-        self.database.change_lightly(|transaction| {
+        self.database.change_lightly(|sql| {
             for (name, outcome) in outcomes {
-                self.settle_one(transaction, owner, name, *outcome, now)?;
+                self.settle_one(sql, owner, name, *outcome, now)?;
             }
             Ok(())
         })
@@ -368,17 +362,16 @@ impl Queue {
 
     fn settle_one(
         &self,
-        transaction: &Transaction<'_>,
+        sql: &dyn Sql,
         owner: &str,
         name: &str,
         outcome: Outcome,
         now: i64,
     ) -> Result<(), DatabaseError> {
         let query = format!("SELECT {COLUMNS}, lease_owner FROM requests WHERE name = ?1");
-        let found = transaction
-            .prepare_cached(&query)?
-            .query_row([name], |row| Ok((request(row)?, row.get::<_, Option<String>>(12)?)))
-            .optional()?;
+        let found = first(sql, &query, &[name.into()], |row| {
+            Ok((request(row)?, row.optional_text(12)?))
+        })?;
         let Some((found, leased_by)) = found else { return Ok(()) };
         let is_ours = found.state == State::Running && leased_by.as_deref() == Some(owner);
         let is_there = outcome == Outcome::Placed && found.state.is_open();
@@ -389,16 +382,17 @@ impl Queue {
         let decision = decide(&self.rules, &found, outcome, now, dice);
         let update = "UPDATE requests SET state = ?2, reason = ?3, tries = ?4, attempts = ?5, next_try_at = ?6,
                       lease_owner = NULL, lease_until = NULL, changed_at = ?7, change = ?8 WHERE name = ?1";
-        transaction.prepare_cached(update)?.execute(params![
-            name,
-            decision.state.word(),
-            decision.reason.map(Reason::word),
-            decision.tries,
-            decision.attempts,
-            decision.next_try_at,
-            now,
-            next_change(transaction, KIND)?,
-        ])?;
+        let values = [
+            name.into(),
+            decision.state.word().into(),
+            decision.reason.map(Reason::word).into(),
+            i64::from(decision.tries).into(),
+            i64::from(decision.attempts).into(),
+            decision.next_try_at.into(),
+            now.into(),
+            next_change(sql, KIND)?.into(),
+        ];
+        sql.execute(update, &values)?;
         Ok(())
     }
 
@@ -407,12 +401,10 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn give_back(&self, owner: &str, now: i64) -> Result<usize, DatabaseError> {
-        self.database.change_lightly(|transaction| {
-            let update =
-                "UPDATE requests SET state = 'queued', lease_owner = NULL, lease_until = NULL, next_try_at = ?2,
-                          changed_at = ?2 WHERE lease_owner = ?1 AND state = 'running'";
-            Ok(transaction.prepare_cached(update)?.execute(params![owner, now])?)
-        })
+        let update = "UPDATE requests SET state = 'queued', lease_owner = NULL, lease_until = NULL, next_try_at = ?2,
+                      changed_at = ?2 WHERE lease_owner = ?1 AND state = 'running'";
+        self.database
+            .change_lightly(|sql| Ok(count(sql.execute(update, &[owner.into(), now.into()])?)))
     }
 
     /// Whoever leases something now.
@@ -420,12 +412,8 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn owners(&self) -> Result<Vec<String>, DatabaseError> {
-        self.database.read(|connection| {
-            let query = "SELECT DISTINCT lease_owner FROM requests WHERE state = 'running' AND lease_owner IS NOT NULL";
-            let mut statement = connection.prepare_cached(query)?;
-            let rows = statement.query_map([], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        let query = "SELECT DISTINCT lease_owner FROM requests WHERE state = 'running' AND lease_owner IS NOT NULL";
+        self.database.read(|sql| texts(sql, query, &[]))
     }
 
     /// Says of all that is due that it waits, and why; it stays due.
@@ -434,28 +422,17 @@ impl Queue {
     /// [`DatabaseError`]
     pub fn hold(&self, reason: Reason, now: i64) -> Result<(), DatabaseError> {
         let due = "state = 'queued' AND next_try_at <= ?1";
-        let is_any = self.database.read(|connection| {
-            let query = format!("SELECT EXISTS (SELECT 1 FROM requests WHERE {due})");
-            Ok(connection
-                .prepare_cached(&query)?
-                .query_row([now], |row| row.get::<_, bool>(0))?)
-        })?;
-        if !is_any {
+        let is_any = format!("SELECT EXISTS (SELECT 1 FROM requests WHERE {due})");
+        if !self.database.read(|sql| is_so(sql, &is_any, &[now.into()]))? {
             return Ok(());
         }
-        self.database.change_lightly(|transaction| {
-            let query = format!("SELECT name FROM requests WHERE {due}");
-            let mut statement = transaction.prepare_cached(&query)?;
-            let names: Vec<String> = statement
-                .query_map([now], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            let update =
-                "UPDATE requests SET state = 'waiting', reason = ?2, changed_at = ?3, change = ?4 WHERE name = ?1";
+        let query = format!("SELECT name FROM requests WHERE {due}");
+        let update = "UPDATE requests SET state = 'waiting', reason = ?2, changed_at = ?3, change = ?4 WHERE name = ?1";
+        self.database.change_lightly(|sql| {
+            let names: Vec<String> = texts(sql, &query, &[now.into()])?;
             for name in names {
-                let change = next_change(transaction, KIND)?;
-                transaction
-                    .prepare_cached(update)?
-                    .execute(params![name, reason.word(), now, change])?;
+                let change = next_change(sql, KIND)?;
+                sql.execute(update, &[name.into(), reason.word().into(), now.into(), change.into()])?;
             }
             Ok(())
         })
@@ -489,13 +466,11 @@ impl Queue {
     }
 
     fn update_each(&self, names: &[String], update: &str, now: i64) -> Result<usize, DatabaseError> {
-        self.database.change(|transaction| {
+        self.database.change(|sql| {
             let mut updated = 0;
             for name in names {
-                let change = next_change(transaction, KIND)?;
-                updated += transaction
-                    .prepare_cached(update)?
-                    .execute(params![name, now, change])?;
+                let change = next_change(sql, KIND)?;
+                updated += count(sql.execute(update, &[name.as_str().into(), now.into(), change.into()])?);
             }
             Ok(updated)
         })
@@ -506,12 +481,15 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn list(&self, state: Option<State>, limit: usize) -> Result<Vec<Request>, DatabaseError> {
-        let query = format!(
-            "SELECT {COLUMNS} FROM requests WHERE ?1 IS NULL OR state = ?1
-             ORDER BY priority DESC, created_at, name LIMIT ?2"
-        );
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.select(&query, params![state.map(State::word), limit])
+        let order = "ORDER BY priority DESC, created_at, name LIMIT ?1";
+        let limit = signed(limit).into();
+        match state {
+            None => self.select(&format!("SELECT {COLUMNS} FROM requests {order}"), &[limit]),
+            Some(state) => self.select(
+                &format!("SELECT {COLUMNS} FROM requests WHERE state = ?2 {order}"),
+                &[limit, state.word().into()],
+            ),
+        }
     }
 
     /// The names of all that something is still to happen to.
@@ -519,12 +497,8 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn open_names(&self) -> Result<HashSet<String>, DatabaseError> {
-        self.database.read(|connection| {
-            let query = "SELECT name FROM requests WHERE state IN ('queued', 'running', 'waiting')";
-            let mut statement = connection.prepare_cached(query)?;
-            let rows = statement.query_map([], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        let query = "SELECT name FROM requests WHERE state IN ('queued', 'running', 'waiting')";
+        self.database.read(|sql| texts(sql, query, &[]))
     }
 
     /// The requests of these names.
@@ -532,12 +506,11 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn of(&self, names: &[String]) -> Result<Vec<Request>, DatabaseError> {
-        self.database.read(|connection| {
-            let query = format!("SELECT {COLUMNS} FROM requests WHERE name = ?1");
-            let mut statement = connection.prepare_cached(&query)?;
+        let query = format!("SELECT {COLUMNS} FROM requests WHERE name = ?1");
+        self.database.read(|sql| {
             let mut found = Vec::new();
             for name in names {
-                found.extend(statement.query_row([name], request).optional()?);
+                found.extend(first(sql, &query, &[name.as_str().into()], request)?);
             }
             Ok(found)
         })
@@ -549,7 +522,7 @@ impl Queue {
     /// [`DatabaseError`]
     pub fn changes(&self, after: i64, limit: usize) -> Result<Vec<Request>, DatabaseError> {
         let query = format!("SELECT {COLUMNS} FROM requests WHERE change > ?1 ORDER BY change LIMIT ?2");
-        self.select(&query, params![after, i64::try_from(limit).unwrap_or(i64::MAX)])
+        self.select(&query, &[after.into(), signed(limit).into()])
     }
 
     /// The number of the last change.
@@ -557,10 +530,8 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn last_change(&self) -> Result<i64, DatabaseError> {
-        self.database.read(|connection| {
-            let query = "SELECT last FROM changes WHERE kind = 'requests'";
-            Ok(connection.prepare_cached(query)?.query_row([], |row| row.get(0))?)
-        })
+        self.database
+            .read(|sql| number(sql, "SELECT last FROM changes WHERE kind = 'requests'", &[]))
     }
 
     /// How many requests there are in each state.
@@ -568,11 +539,10 @@ impl Queue {
     /// # Errors
     /// [`DatabaseError`]
     pub fn counts(&self) -> Result<Vec<(State, u64)>, DatabaseError> {
-        self.database.read(|connection| {
+        self.database.read(|sql| {
             let mut counts = Vec::new();
-            let mut statement = connection.prepare_cached("SELECT count(*) FROM requests WHERE state = ?1")?;
             for (word, state) in State::NAMES {
-                let count: i64 = statement.query_row([word], |row| row.get(0))?;
+                let count = number(sql, "SELECT count(*) FROM requests WHERE state = ?1", &[word.into()])?;
                 counts.push((state, count.unsigned_abs()));
             }
             Ok(counts)
@@ -590,81 +560,92 @@ impl Queue {
         );
         let overdue =
             format!("SELECT {COLUMNS} FROM requests WHERE state IN ('queued', 'waiting') AND created_at < ?1");
-        let overdue = self.select(&overdue, [late])?;
-        self.database.change(|transaction| {
-            for request in overdue {
+        let overdue = self.select(&overdue, &[late.into()])?;
+        let done = "state IN ('placed', 'failed', 'cancelled') AND changed_at < ?1";
+        let is_old = format!("SELECT EXISTS (SELECT 1 FROM requests WHERE {done})");
+        // whoever looks often does not hinder others
+        if overdue.is_empty() && !self.database.read(|sql| is_so(sql, &is_old, &[old.into()]))? {
+            return Ok(());
+        }
+        self.database.change(|sql| {
+            for request in &overdue {
                 let update = "UPDATE requests SET state = 'failed', reason = ?2, changed_at = ?3, change = ?4
                               WHERE name = ?1 AND state IN ('queued', 'waiting')";
                 let reason = request.reason.unwrap_or(Reason::Deadline);
-                let change = next_change(transaction, KIND)?;
-                transaction
-                    .prepare_cached(update)?
-                    .execute(params![request.name, reason.word(), now, change])?;
+                let (name, change) = (request.name.as_str(), next_change(sql, KIND)?);
+                sql.execute(update, &[name.into(), reason.word().into(), now.into(), change.into()])?;
             }
-            let forget = "DELETE FROM requests WHERE state IN ('placed', 'failed', 'cancelled') AND changed_at < ?1";
-            transaction.prepare_cached(forget)?.execute([old])?;
+            sql.execute(&format!("DELETE FROM requests WHERE {done}"), &[old.into()])?;
             Ok(())
         })
     }
 
-    fn select(&self, query: &str, params: impl rusqlite::Params) -> Result<Vec<Request>, DatabaseError> {
-        self.database.read(|connection| {
-            let mut statement = connection.prepare_cached(query)?;
-            let rows = statement.query_map(params, request)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+    fn select(&self, query: &str, data: &[Datum]) -> Result<Vec<Request>, DatabaseError> {
+        self.database.read(|sql| all(sql, query, data, request))
     }
 }
 
-fn ask(transaction: &Transaction<'_>, name: &str, priority: u8, now: i64, here: bool) -> Result<Asked, DatabaseError> {
-    let registered: Option<(String, String)> = transaction
-        .prepare_cached("SELECT study, series FROM instances WHERE name = ?1 AND gone = 0")?
-        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+fn ask(sql: &dyn Sql, name: &str, priority: u8, now: i64, here: bool) -> Result<Asked, DatabaseError> {
+    let registered = "SELECT study, series FROM instances WHERE name = ?1 AND gone = 0";
+    let registered = first(sql, registered, &[name.into()], |row| Ok((row.text(0)?, row.text(1)?)))?;
     let Some((study, series)) = registered else {
         return Ok(Asked::Unknown);
     };
     let query = format!("SELECT {COLUMNS} FROM requests WHERE name = ?1");
-    let known = transaction
-        .prepare_cached(&query)?
-        .query_row([name], request)
-        .optional()?;
-    let change = next_change(transaction, KIND)?;
-    if let Some(known) = known.filter(|known| known.state.is_open()) {
-        let hurry = "UPDATE requests SET priority = max(priority, ?2), change = ?4, here = max(here, ?5),
-                     next_try_at = CASE state WHEN 'waiting' THEN min(next_try_at, ?3) ELSE next_try_at END
-                     WHERE name = ?1";
-        transaction
-            .prepare_cached(hurry)?
-            .execute(params![name, priority, now, change, here])?;
-        return Ok(Asked::Open(known.state));
+    let known = first(sql, &query, &[name.into()], request)?;
+    let change = next_change(sql, KIND)?;
+    let priority = i64::from(priority);
+    if let Some(known) = &known {
+        if known.state.is_open() {
+            let hurry = "UPDATE requests SET change = ?4,
+                         priority = CASE WHEN priority < ?2 THEN ?2 ELSE priority END,
+                         here = CASE WHEN here < ?5 THEN ?5 ELSE here END,
+                         next_try_at = CASE WHEN state = 'waiting' AND next_try_at > ?3 THEN ?3 ELSE next_try_at END
+                         WHERE name = ?1";
+            sql.execute(
+                hurry,
+                &[name.into(), priority.into(), now.into(), change.into(), here.into()],
+            )?;
+            return Ok(Asked::Open(known.state));
+        }
+        sql.execute("DELETE FROM requests WHERE name = ?1", &[name.into()])?;
     }
-    let insert = "INSERT OR REPLACE INTO requests(name, study, series, priority, state, reason, tries, attempts,
+    let insert = "INSERT INTO requests(name, study, series, priority, state, reason, tries, attempts,
                   next_try_at, created_at, changed_at, change, here)
                   VALUES (?1, ?2, ?3, ?4, 'queued', NULL, 0, 0, ?5, ?5, ?5, ?6, ?7)";
-    transaction
-        .prepare_cached(insert)?
-        .execute(params![name, study, series, priority, now, change, here])?;
+    let values = [
+        name.into(),
+        study.into(),
+        series.into(),
+        priority.into(),
+        now.into(),
+        change.into(),
+        here.into(),
+    ];
+    sql.execute(insert, &values)?;
     Ok(Asked::Queued)
 }
 
-fn request(row: &Row<'_>) -> rusqlite::Result<Request> {
-    let unread = || rusqlite::Error::InvalidQuery;
-    let state: String = row.get(4)?;
-    let reason: Option<String> = row.get(5)?;
+fn count(rows: u64) -> usize {
+    usize::try_from(rows).unwrap_or(usize::MAX)
+}
+
+fn request(row: &mut Row) -> Result<Request, DatabaseError> {
+    let unread = || DatabaseError::Row { table: "requests" };
+    let small = |number: i64| u32::try_from(number).map_err(|_| unread());
     Ok(Request {
-        name: row.get(0)?,
-        study: row.get(1)?,
-        series: row.get(2)?,
-        priority: row.get(3)?,
-        state: State::of(&state).ok_or_else(unread)?,
-        reason: reason.map(|word| reason_of(&word)),
-        tries: row.get(6)?,
-        attempts: row.get(7)?,
-        next_try_at: row.get(8)?,
-        created_at: row.get(9)?,
-        changed_at: row.get(10)?,
-        change: row.get(11)?,
+        name: row.text(0)?,
+        study: row.text(1)?,
+        series: row.text(2)?,
+        priority: u8::try_from(row.integer(3)?).map_err(|_| unread())?,
+        state: State::of(&row.text(4)?).ok_or_else(unread)?,
+        reason: row.optional_text(5)?.map(|word| reason_of(&word)),
+        tries: small(row.integer(6)?)?,
+        attempts: small(row.integer(7)?)?,
+        next_try_at: row.integer(8)?,
+        created_at: row.integer(9)?,
+        changed_at: row.integer(10)?,
+        change: row.integer(11)?,
     })
 }
 
@@ -673,22 +654,24 @@ fn reason_of(word: &str) -> Reason {
     serde_json::from_value(serde_json::Value::String(word.to_owned())).unwrap_or(Reason::Other)
 }
 
-/// A daemon's mark beside the database, locked while it lives: whoever can lock it knows that the daemon does not, and
-/// need not wait for its leases to fall back.
+/// A daemon's mark beside the database's file, locked while it lives: whoever can lock it knows that the daemon does
+/// not, and need not wait for its leases to fall back. Beside PostgreSQL there is none: leases fall back by time alone.
 pub struct Owner {
     /// The daemon's name in leases.
     pub id: String,
-    path: PathBuf,
-    _lock: std::fs::File,
+    mark: Option<(PathBuf, std::fs::File)>,
 }
 
 impl Owner {
-    /// A new one for the database at `database`.
+    /// The mark of a daemon for the database in the file at `database`.
     ///
     /// # Errors
     /// Where the mark cannot be made.
-    pub fn new(database: &Path) -> Result<Self, DatabaseError> {
+    pub fn new(database: Option<&Path>) -> Result<Self, DatabaseError> {
         let id = random_id::<8>()?;
+        let Some(database) = database else {
+            return Ok(Self { id, mark: None });
+        };
         let path = mark(database, &id);
         let make = || {
             let file = std::fs::File::create_new(&path)?;
@@ -699,7 +682,8 @@ impl Owner {
             path: path.clone(),
             source,
         })?;
-        Ok(Self { id, path, _lock: lock })
+        let mark = Some((path, lock));
+        Ok(Self { id, mark })
     }
 
     /// Whether the daemon called `id` is known to live no more on this machine; its mark is removed then.
@@ -722,7 +706,9 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if let Some((path, _)) = &self.mark {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -733,11 +719,12 @@ fn mark(database: &Path, id: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
 
     use super::*;
-    use crate::registry::tests::{database, sample};
+    use crate::registry::tests::{Make, on_files, sample};
     use crate::registry::{LocalRegistry, Registry};
 
     const RULES: Rules = Rules {
@@ -749,12 +736,12 @@ mod tests {
         keep_ms: 100_000,
     };
 
-    fn queue(numbers: &[u32]) -> (tempfile::TempDir, Queue) {
-        let (folder, database) = database();
+    fn queue(make: Make<'_>, numbers: &[u32]) -> Queue {
+        let database = make();
         let registry = LocalRegistry::new(Arc::clone(&database));
         let all: Vec<_> = numbers.iter().copied().map(sample).collect();
         registry.add(&all).unwrap();
-        (folder, Queue::new(database, RULES))
+        Queue::new(database, RULES)
     }
 
     fn name(number: u32) -> String {
@@ -840,7 +827,11 @@ mod tests {
 
     #[test]
     fn a_series_is_leased_at_once_and_by_one() {
-        let (_folder, queue) = queue(&[11, 12, 13, 21]);
+        on_files(leased_at_once);
+    }
+
+    pub(crate) fn leased_at_once(make: Make<'_>) {
+        let queue = queue(make, &[11, 12, 13, 21]);
         assert_eq!(ask(&queue, &[11, 12], 0, 0), [Asked::Queued, Asked::Queued]);
         assert_eq!(
             ask(&queue, &[11, 99], 0, 1),
@@ -866,7 +857,11 @@ mod tests {
 
     #[test]
     fn leases_fall_back_unless_renewed_also_when_clocks_jump() {
-        let (_folder, queue) = queue(&[11]);
+        on_files(leases_fall_back);
+    }
+
+    pub(crate) fn leases_fall_back(make: Make<'_>) {
+        let queue = queue(make, &[11]);
         ask(&queue, &[11], 0, 1000);
         assert_eq!(leased(&queue, "a", 1000).len(), 1);
         assert!(leased(&queue, "b", 1499).is_empty());
@@ -893,7 +888,11 @@ mod tests {
 
     #[test]
     fn cancelled_held_late_and_old_requests() {
-        let (_folder, queue) = queue(&[11, 12]);
+        on_files(cancelled_and_old);
+    }
+
+    pub(crate) fn cancelled_and_old(make: Make<'_>) {
+        let queue = queue(make, &[11, 12]);
         ask(&queue, &[11, 12], 0, 0);
         assert_eq!(queue.cancel(&[name(11)], 1).unwrap(), 1);
         assert_eq!(queue.cancel(&[name(11)], 1).unwrap(), 0);
@@ -930,7 +929,7 @@ mod tests {
     fn whoever_is_dead_is_told_from_whoever_lives() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let owner = Owner::new(&path).unwrap();
+        let owner = Owner::new(Some(&path)).unwrap();
         assert!(!Owner::is_dead(&path, &owner.id));
         assert!(!Owner::is_dead(&path, "0123456789abcdef"));
         assert!(!Owner::is_dead(&path, "../x"));
@@ -969,76 +968,130 @@ mod tests {
         ]
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    /// Two daemons that die at any moment: nothing that was asked for is lost, a series is never leased to both, and in
+    /// the end all is in its place or was given up for a reason.
+    #[test]
+    fn nothing_is_lost_whatever_happens() {
+        on_files(nothing_is_lost);
+    }
 
-        /// Two daemons that die at any moment: nothing that was asked for is lost, a series is never leased to both,
-        /// and in the end all is in its place or was given up for a reason.
-        #[test]
-        fn nothing_is_lost_whatever_happens(events in prop::collection::vec(event(), 1..40)) {
-            let numbers: Vec<u32> = (0..6).map(|number| number * 5).collect();
-            let (_folder, queue) = queue(&numbers);
-            let mut now = 0;
-            let mut asked = std::collections::BTreeSet::new();
-            let mut holds: [Vec<String>; 2] = Default::default();
-            let mut placed = std::collections::BTreeSet::new();
-            for event in events {
-                match event {
-                    Event::Ask(at) => {
-                        let number = numbers[at as usize];
-                        ask(&queue, &[number], 0, now);
-                        asked.insert(name(number));
+    pub(crate) fn nothing_is_lost(make: Make<'_>) {
+        let config = ProptestConfig {
+            cases: 24,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let mut runner = TestRunner::new(config);
+        let events = prop::collection::vec(event(), 1..40);
+        runner
+            .run(&events, |events| {
+                let numbers: Vec<u32> = (0..6).map(|number| number * 5).collect();
+                let queue = queue(make, &numbers);
+                let mut now = 0;
+                let mut asked = std::collections::BTreeSet::new();
+                let mut holds: [Vec<String>; 2] = Default::default();
+                let mut placed = std::collections::BTreeSet::new();
+                for event in events {
+                    match event {
+                        Event::Ask(at) => {
+                            let number = numbers[at as usize];
+                            ask(&queue, &[number], 0, now);
+                            asked.insert(name(number));
+                        }
+                        Event::Lease(daemon) if holds[daemon].is_empty() => {
+                            holds[daemon] = leased(&queue, &daemon.to_string(), now);
+                            let other: &Vec<String> = &holds[1 - daemon];
+                            let live = queue.renew(&(1 - daemon).to_string(), now).unwrap();
+                            let both = holds[daemon]
+                                .iter()
+                                .filter(|name| other.contains(name) && live.contains(name));
+                            prop_assert_eq!(both.count(), 0);
+                        }
+                        Event::PlaceAndDie(daemon) => placed.extend(std::mem::take(&mut holds[daemon])),
+                        Event::Place(daemon) => {
+                            let names = std::mem::take(&mut holds[daemon]);
+                            let done: Vec<_> = names.iter().map(|name| (name.clone(), Outcome::Placed)).collect();
+                            queue.settle(&daemon.to_string(), &done, now).unwrap();
+                            placed.extend(names);
+                        }
+                        Event::Fail(daemon) => {
+                            let names = std::mem::take(&mut holds[daemon]);
+                            let done: Vec<_> = names
+                                .into_iter()
+                                .map(|name| (name, Outcome::Trouble(Reason::Pacs)))
+                                .collect();
+                            queue.settle(&daemon.to_string(), &done, now).unwrap();
+                        }
+                        Event::Renew(daemon) => {
+                            let has = queue.renew(&daemon.to_string(), now).unwrap();
+                            holds[daemon].retain(|name| has.contains(name));
+                        }
+                        Event::Cancel(at) => {
+                            let number = name(numbers[at as usize]);
+                            queue.cancel(std::slice::from_ref(&number), now).unwrap();
+                        }
+                        Event::Pass(time) => now += time,
+                        Event::Lease(_) => {}
                     }
-                    Event::Lease(daemon) if holds[daemon].is_empty() => {
-                        holds[daemon] = leased(&queue, &daemon.to_string(), now);
-                        let other: &Vec<String> = &holds[1 - daemon];
-                        let live = queue.renew(&(1 - daemon).to_string(), now).unwrap();
-                        let both = holds[daemon].iter().filter(|name| other.contains(name) && live.contains(name));
-                        prop_assert_eq!(both.count(), 0);
+                    for name in &asked {
+                        prop_assert_eq!(queue.of(std::slice::from_ref(name)).unwrap().len(), 1);
                     }
-                    Event::PlaceAndDie(daemon) => placed.extend(std::mem::take(&mut holds[daemon])),
-                    Event::Place(daemon) => {
-                        let names = std::mem::take(&mut holds[daemon]);
+                }
+                // a third daemon that lives finishes all
+                for _ in 0..50 {
+                    now += RULES.longest_wait_ms;
+                    while let Some(job) = queue.lease("last", now).unwrap() {
+                        let done: Vec<_> = job
+                            .requests
+                            .iter()
+                            .map(|one| (one.name.clone(), Outcome::Placed))
+                            .collect();
+                        queue.settle("last", &done, now).unwrap();
+                        placed.extend(job.requests.into_iter().map(|one| one.name));
+                    }
+                }
+                for request in queue.list(None, 99).unwrap() {
+                    match request.state {
+                        State::Placed => prop_assert!(placed.contains(&request.name)),
+                        State::Failed => prop_assert!(request.reason.is_some()),
+                        other => prop_assert_eq!(other, State::Cancelled),
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn daemons_that_lease_at_once_get_different_series() {
+        on_files(many_lease_at_once);
+    }
+
+    pub(crate) fn many_lease_at_once(make: Make<'_>) {
+        let numbers: Vec<u32> = (0..60).collect();
+        let queue = queue(make, &numbers);
+        ask(&queue, &numbers, 0, 0);
+        let leased = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for owner in ["a", "b", "c", "d"] {
+                let (queue, leased) = (&queue, &leased);
+                scope.spawn(move || {
+                    while let Some(job) = queue.lease(owner, 1).unwrap() {
+                        assert_eq!(job.requests.len(), 10, "a series as a whole");
+                        let names: Vec<String> = job.requests.into_iter().map(|one| one.name).collect();
                         let done: Vec<_> = names.iter().map(|name| (name.clone(), Outcome::Placed)).collect();
-                        queue.settle(&daemon.to_string(), &done, now).unwrap();
-                        placed.extend(names);
+                        queue.settle(owner, &done, 2).unwrap();
+                        leased.lock().unwrap().extend(names);
                     }
-                    Event::Fail(daemon) => {
-                        let names = std::mem::take(&mut holds[daemon]);
-                        let done: Vec<_> = names.into_iter().map(|name| (name, Outcome::Trouble(Reason::Pacs))).collect();
-                        queue.settle(&daemon.to_string(), &done, now).unwrap();
-                    }
-                    Event::Renew(daemon) => {
-                        let has = queue.renew(&daemon.to_string(), now).unwrap();
-                        holds[daemon].retain(|name| has.contains(name));
-                    }
-                    Event::Cancel(at) => {
-                        let number = name(numbers[at as usize]);
-                        queue.cancel(std::slice::from_ref(&number), now).unwrap();
-                    }
-                    Event::Pass(time) => now += time,
-                    Event::Lease(_) => {}
-                }
-                for name in &asked {
-                    prop_assert_eq!(queue.of(std::slice::from_ref(name)).unwrap().len(), 1);
-                }
+                });
             }
-            // a third daemon that lives finishes all
-            for _ in 0..50 {
-                now += RULES.longest_wait_ms;
-                while let Some(job) = queue.lease("last", now).unwrap() {
-                    let done: Vec<_> = job.requests.iter().map(|one| (one.name.clone(), Outcome::Placed)).collect();
-                    queue.settle("last", &done, now).unwrap();
-                    placed.extend(job.requests.into_iter().map(|one| one.name));
-                }
-            }
-            for request in queue.list(None, 99).unwrap() {
-                match request.state {
-                    State::Placed => prop_assert!(placed.contains(&request.name)),
-                    State::Failed => prop_assert!(request.reason.is_some()),
-                    other => prop_assert_eq!(other, State::Cancelled),
-                }
-            }
-        }
+        });
+        let mut leased = leased.into_inner().unwrap();
+        leased.sort();
+        let mut expected: Vec<String> = numbers.into_iter().map(name).collect();
+        expected.sort();
+        assert_eq!(leased, expected, "each once");
+        let changed = queue.changes(0, 999).unwrap();
+        assert_eq!(changed.last().unwrap().change, queue.last_change().unwrap());
     }
 }

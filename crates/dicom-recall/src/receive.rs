@@ -60,10 +60,16 @@ pub struct ReceiveTable {
     senders: Vec<String>,
     #[serde(default = "usual_instances")]
     stow_instances: usize,
+    #[serde(default = "usual_keys_s")]
+    keys_s: u64,
 }
 
 fn usual_associations() -> usize {
     8
+}
+
+fn usual_keys_s() -> u64 {
+    60
 }
 
 fn usual_instances() -> usize {
@@ -91,6 +97,8 @@ pub enum Then {
 pub struct ReceiveConfig {
     /// What becomes of them.
     pub then: Then,
+    /// For how long a key is held.
+    pub keys_for: Duration,
     /// C-STORE.
     pub dimse: Option<ReceiveDimse>,
     /// STOW-RS.
@@ -201,6 +209,7 @@ impl ReceiveTable {
         });
         Some(ReceiveConfig {
             then: then?,
+            keys_for: Duration::from_secs(self.keys_s),
             dimse,
             web,
         })
@@ -218,7 +227,7 @@ pub fn receive(args: &Receive) -> Result<(), Failure> {
     let web = receive.web.as_ref();
     let tls = web.and_then(|web| web.host.as_ref()).map(Host::open).transpose()?;
     hydra_service::log::start(&config.log).map_err(|error| Failure::new(Code::Config, error))?;
-    let intake = Arc::new(intake(&config, receive.then, &args.stores)?);
+    let intake = Arc::new(intake(&config, &receive, &args.stores)?);
     let receiver = receive
         .dimse
         .as_ref()
@@ -281,8 +290,8 @@ fn stow_limits() -> Limits {
     }
 }
 
-fn intake(config: &Config, then: Then, stores: &Stores) -> Result<Intake, Failure> {
-    let rule = match (then, &config.place) {
+fn intake(config: &Config, receive: &ReceiveConfig, stores: &Stores) -> Result<Intake, Failure> {
+    let rule = match (receive.then, &config.place) {
         (Then::Nearline, _) => Rule::Nearline(onward(&config.pacs)?),
         (Then::Seal, Some(Place::Folder(root))) => Rule::Seal(Box::new(Folder::new(root, true, true))),
         (Then::Seal, _) => {
@@ -301,6 +310,7 @@ fn intake(config: &Config, then: Then, stores: &Stores) -> Result<Intake, Failur
         registry: Arc::new(LocalRegistry::new(database)),
         stores: stores.clone(),
         session: Mutex::new((Instant::now(), Arc::new(session))),
+        keys_for: receive.keys_for,
         rule,
         busy: Mutex::default(),
     })

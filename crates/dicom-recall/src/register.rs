@@ -20,6 +20,7 @@ use eds::session::Session;
 use eds::voice::Voice;
 use hydra_cli::output::counted;
 use hydra_cli::{Code, Failure};
+use mdm_catalog::config::DatabaseSource;
 use serde_json::json;
 
 use crate::CONFIG;
@@ -221,8 +222,9 @@ fn dry_run(voice: Voice, config: &Config, found: &FoundAll) -> Result<(), Failur
     let studies: BTreeSet<&Uid> = found.iter().map(|(study, _)| study).collect();
     let series: BTreeSet<(&Uid, &Uid)> = found.iter().map(|(study, found)| (study, &found.series)).collect();
     let mut known = 0;
-    if let Some(path) = config.database.as_deref().filter(|path| path.exists()) {
-        let registry = LocalRegistry::new(Arc::new(Database::open(path).map_err(database_failure)?));
+    let made = |source: &&DatabaseSource| source.file().is_none_or(Path::exists);
+    if let Some(source) = config.database.as_ref().filter(made) {
+        let registry = LocalRegistry::new(Arc::new(Database::open(source).map_err(database_failure)?));
         for study in &studies {
             let which = Which::Original {
                 study: study.as_str(),

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use dicom_deid::Profile;
-use rusqlite::types::Value;
-use rusqlite::{OptionalExtension, Row, Transaction, params, params_from_iter};
+use mdm_catalog::database::{Datum, Row, Sql};
 
-use crate::database::{Database, DatabaseError, next_change, now_ms};
+use crate::database::{Database, DatabaseError, all, first, next_change, now_ms, number, signed, texts};
 use crate::line::Entry;
 use crate::names::{Ids, KeyPer, Template, key_name};
 
@@ -214,150 +213,138 @@ impl Registry for LocalRegistry {
     }
 
     fn add(&self, instances: &[Instance]) -> Result<Vec<Added>, DatabaseError> {
-        self.0
-            .change(|transaction| instances.iter().map(|one| add(transaction, one)).collect())
+        self.0.change(|sql| instances.iter().map(|one| add(sql, one)).collect())
     }
 
     fn find(&self, which: &Which<'_>) -> Result<Vec<Instance>, DatabaseError> {
-        self.0.read(|connection| {
+        self.0.read(|sql| {
             if let Which::Names(names) = which {
-                let mut statement = connection
-                    .prepare_cached(&format!("SELECT {COLUMNS} FROM instances WHERE name = ?1 AND gone = 0"))?;
+                let query = format!("SELECT {COLUMNS} FROM instances WHERE name = ?1 AND gone = 0");
                 let mut found = Vec::new();
                 for name in *names {
-                    found.extend(statement.query_row([name], instance).optional()?);
+                    found.extend(first(sql, &query, &[name.as_str().into()], instance)?);
                 }
                 return Ok(found);
             }
             let (condition, values) = condition(which);
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM instances WHERE gone = 0 AND {condition}"
-            ))?;
-            let rows = statement.query_map(params_from_iter(values), instance)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let query = format!("SELECT {COLUMNS} FROM instances WHERE gone = 0 AND {condition}");
+            all(sql, &query, &values, instance)
         })
     }
 
     fn count(&self, study: &str, series: &str) -> Result<u64, DatabaseError> {
-        self.0.read(|connection| {
-            let query = "SELECT count(*) FROM instances WHERE study = ?1 AND series = ?2 AND gone = 0";
-            let count: i64 = connection
-                .prepare_cached(query)?
-                .query_row([study, series], |row| row.get(0))?;
-            Ok(count.unsigned_abs())
-        })
+        let query = "SELECT count(*) FROM instances WHERE study = ?1 AND series = ?2 AND gone = 0";
+        let count = self.0.read(|sql| number(sql, query, &[study.into(), series.into()]))?;
+        Ok(count.unsigned_abs())
     }
 
     fn changes(&self, after: i64, limit: usize) -> Result<(Vec<Entry>, i64), DatabaseError> {
-        self.0.read(|connection| {
-            let query = "SELECT name, size, sha256, registered_at, gone, change FROM instances
-                         WHERE change > ?1 ORDER BY change LIMIT ?2";
-            let mut statement = connection.prepare_cached(query)?;
-            let mut last = after;
-            let rows = statement.query_map(params![after, signed(limit)], |row| {
-                last = row.get(5)?;
-                let size: Option<i64> = row.get(1)?;
-                Ok(Entry {
-                    name: row.get(0)?,
-                    size: size.map(i64::unsigned_abs),
-                    sha256: row.get(2)?,
-                    registered_at: row.get(3)?,
-                    gone: row.get(4)?,
-                })
-            })?;
-            let entries: Vec<Entry> = rows.collect::<Result<_, _>>()?;
-            Ok((entries, last))
-        })
+        let query = "SELECT name, size, sha256, registered_at, gone, change FROM instances
+                     WHERE change > ?1 ORDER BY change LIMIT ?2";
+        let entry = |row: &mut Row| {
+            let entry = Entry {
+                name: row.text(0)?,
+                size: row.optional_integer(1)?.map(i64::unsigned_abs),
+                sha256: row.optional_text(2)?,
+                registered_at: row.integer(3)?,
+                gone: row.boolean(4)?,
+            };
+            Ok((entry, row.integer(5)?))
+        };
+        let limit = signed(limit);
+        let changed: Vec<(Entry, i64)> = self
+            .0
+            .read(|sql| all(sql, query, &[after.into(), limit.into()], entry))?;
+        let last = changed.last().map_or(after, |(_, change)| *change);
+        Ok((changed.into_iter().map(|(entry, _)| entry).collect(), last))
     }
 
     fn record(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {
         self.0
-            .change(|transaction| files.iter().map(|file| record(transaction, file)).collect())
+            .change(|sql| files.iter().map(|file| record(sql, file)).collect())
     }
 
     fn record_placed(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {
-        self.0.change(|transaction| {
+        self.0.change(|sql| {
             let mut recorded = Vec::with_capacity(files.len());
             for file in files {
-                recorded.push(record(transaction, file)?);
-                transaction
-                    .prepare_cached("UPDATE instances SET on_disk = 1 WHERE name = ?1 AND on_disk = 0")?
-                    .execute([&file.0])?;
+                recorded.push(record(sql, file)?);
+                let update = "UPDATE instances SET on_disk = 1 WHERE name = ?1 AND on_disk = 0";
+                sql.execute(update, &[file.0.as_str().into()])?;
             }
             Ok(recorded)
         })
     }
 
     fn set_on_disk(&self, names: &[String], on_disk: bool) -> Result<(), DatabaseError> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        self.0.change(|transaction| {
-            let mut statement = transaction.prepare_cached("UPDATE instances SET on_disk = ?2 WHERE name = ?1")?;
-            for name in names {
-                statement.execute(params![name, on_disk])?;
-            }
-            Ok(())
-        })
+        self.each(
+            names,
+            "UPDATE instances SET on_disk = ?2 WHERE name = ?1",
+            &[on_disk.into()],
+        )
     }
 
     fn on_disk(&self) -> Result<Vec<String>, DatabaseError> {
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT name FROM instances WHERE on_disk = 1")?;
-            let rows = statement.query_map([], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.0
+            .read(|sql| texts(sql, "SELECT name FROM instances WHERE on_disk = 1", &[]))
     }
 
     fn set_all_on_disk(&self, names: &[String]) -> Result<(), DatabaseError> {
-        self.0.change(|transaction| {
-            transaction.execute("UPDATE instances SET on_disk = 0 WHERE on_disk = 1", [])?;
-            let mut statement = transaction.prepare_cached("UPDATE instances SET on_disk = 1 WHERE name = ?1")?;
+        self.0.change(|sql| {
+            sql.execute("UPDATE instances SET on_disk = 0 WHERE on_disk = 1", &[])?;
             for name in names {
-                statement.execute([name])?;
+                sql.execute(
+                    "UPDATE instances SET on_disk = 1 WHERE name = ?1",
+                    &[name.as_str().into()],
+                )?;
             }
             Ok(())
         })
     }
 
     fn wish_evicted(&self, names: &[String]) -> Result<(), DatabaseError> {
-        self.0.change(|transaction| {
-            let mut statement = transaction.prepare_cached("INSERT OR IGNORE INTO evictions VALUES (?1)")?;
-            for name in names {
-                statement.execute([name])?;
-            }
-            Ok(())
-        })
+        self.each(
+            names,
+            "INSERT INTO evictions VALUES (?1) ON CONFLICT (name) DO NOTHING",
+            &[],
+        )
     }
 
     fn evictions(&self) -> Result<Vec<String>, DatabaseError> {
-        self.0.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT name FROM evictions LIMIT 1000")?;
-            let rows = statement.query_map([], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.0
+            .read(|sql| texts(sql, "SELECT name FROM evictions LIMIT 1000", &[]))
     }
 
     fn forget_evictions(&self, names: &[String]) -> Result<(), DatabaseError> {
-        self.0.change(|transaction| {
-            let mut statement = transaction.prepare_cached("DELETE FROM evictions WHERE name = ?1")?;
-            for name in names {
-                statement.execute([name])?;
-            }
-            Ok(())
-        })
+        self.each(names, "DELETE FROM evictions WHERE name = ?1", &[])
     }
 
     fn remove(&self, names: &[String]) -> Result<usize, DatabaseError> {
-        self.0.change(|transaction| {
+        let update = "UPDATE instances SET gone = 1, change = ?2 WHERE name = ?1 AND gone = 0";
+        self.0.change(|sql| {
             let mut removed = 0;
             for name in names {
-                let change = next_change(transaction, KIND)?;
-                removed += transaction
-                    .prepare_cached("UPDATE instances SET gone = 1, change = ?2 WHERE name = ?1 AND gone = 0")?
-                    .execute(params![name, change])?;
+                let change = next_change(sql, KIND)?;
+                removed += usize::try_from(sql.execute(update, &[name.as_str().into(), change.into()])?).unwrap_or(0);
             }
             Ok(removed)
+        })
+    }
+}
+
+impl LocalRegistry {
+    /// Runs a statement for each name, which is bound before `more`.
+    fn each(&self, names: &[String], statement: &str, more: &[Datum]) -> Result<(), DatabaseError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.0.change(|sql| {
+            for name in names {
+                let mut data = vec![name.as_str().into()];
+                data.extend_from_slice(more);
+                sql.execute(statement, &data)?;
+            }
+            Ok(())
         })
     }
 }
@@ -376,70 +363,75 @@ fn judge(known: Option<Known>, size: u64, sha256: &str) -> Recorded {
     }
 }
 
-fn record(transaction: &Transaction<'_>, file: &(String, u64, String)) -> Result<Recorded, DatabaseError> {
+fn record(sql: &dyn Sql, file: &(String, u64, String)) -> Result<Recorded, DatabaseError> {
     let (name, size, sha256) = file;
-    let known: Option<Known> = transaction
-        .prepare_cached("SELECT size, sha256 FROM instances WHERE name = ?1 AND gone = 0")?
-        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let name = name.as_str();
+    let query = "SELECT size, sha256 FROM instances WHERE name = ?1 AND gone = 0";
+    let known: Option<Known> = first(sql, query, &[name.into()], |row| {
+        Ok((row.optional_integer(0)?, row.optional_text(1)?))
+    })?;
     let is_complete = matches!(known, Some((Some(_), Some(_))));
     let recorded = judge(known, *size, sha256);
     if recorded == Recorded::Same && !is_complete {
-        let change = next_change(transaction, KIND)?;
-        transaction
-            .prepare_cached("UPDATE instances SET size = ?2, sha256 = ?3, change = ?4 WHERE name = ?1")?
-            .execute(params![name, i64::try_from(*size).unwrap_or(i64::MAX), sha256, change])?;
+        let change = next_change(sql, KIND)?;
+        let update = "UPDATE instances SET size = ?2, sha256 = ?3, change = ?4 WHERE name = ?1";
+        let size = signed(*size);
+        sql.execute(
+            update,
+            &[name.into(), size.into(), sha256.as_str().into(), change.into()],
+        )?;
     }
     Ok(recorded)
 }
 
-pub(crate) fn add(transaction: &Transaction<'_>, new: &Instance) -> Result<Added, DatabaseError> {
+pub(crate) fn add(sql: &dyn Sql, new: &Instance) -> Result<Added, DatabaseError> {
     let query = format!("SELECT {COLUMNS} FROM instances WHERE name = ?1");
-    let known = transaction
-        .prepare_cached(&query)?
-        .query_row([&new.name], instance)
-        .optional()?;
-    if let Some(known) = known.filter(|known| !known.gone) {
-        let is_same = known.original == new.original && known.new == new.new && known.key_id == new.key_id;
-        return Ok(if is_same { Added::Known } else { Added::Taken });
+    let name = new.name.as_str();
+    if let Some(known) = first(sql, &query, &[name.into()], instance)? {
+        if !known.gone {
+            let is_same = known.original == new.original && known.new == new.new && known.key_id == new.key_id;
+            return Ok(if is_same { Added::Known } else { Added::Taken });
+        }
+        sql.execute("DELETE FROM instances WHERE name = ?1", &[name.into()])?;
     }
-    let change = next_change(transaction, KIND)?;
-    let insert = "INSERT OR REPLACE INTO instances(name, study, series, instance, class, new_study, new_series,
+    let change = next_change(sql, KIND)?;
+    let insert = "INSERT INTO instances(name, study, series, instance, class, new_study, new_series,
                   new_instance, key_id, profile, size, sha256, change, registered_at, gone, on_disk)
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 0, 0)";
-    transaction.prepare_cached(insert)?.execute(params![
-        new.name,
-        new.original.study,
-        new.original.series,
-        new.original.instance,
-        new.class,
-        new.new.study,
-        new.new.series,
-        new.new.instance,
-        new.key_id,
-        new.profile,
-        new.size.map(|size| i64::try_from(size).unwrap_or(i64::MAX)),
-        new.sha256,
-        change,
-        new.registered_at,
-    ])?;
+    let text = |text: &String| Datum::from(text.as_str());
+    let values = [
+        name.into(),
+        text(&new.original.study),
+        text(&new.original.series),
+        text(&new.original.instance),
+        new.class.as_deref().into(),
+        text(&new.new.study),
+        text(&new.new.series),
+        text(&new.new.instance),
+        text(&new.key_id),
+        text(&new.profile),
+        new.size.map(signed).into(),
+        new.sha256.as_deref().into(),
+        change.into(),
+        new.registered_at.into(),
+    ];
+    sql.execute(insert, &values)?;
     Ok(Added::New)
 }
 
-fn condition(which: &Which<'_>) -> (&'static str, Vec<Value>) {
-    let text = |text: &str| Value::Text(text.to_owned());
-    match which {
-        Which::Names(_) => ("0", Vec::new()),
+fn condition(which: &Which<'_>) -> (&'static str, Vec<Datum>) {
+    match *which {
+        Which::Names(_) => ("1 = 0", Vec::new()),
         Which::Original {
             study, series: None, ..
-        } => ("study = ?1 ORDER BY name", vec![text(study)]),
+        } => ("study = ?1 ORDER BY name", vec![study.into()]),
         Which::Original {
             study,
             series: Some(series),
             instance: None,
         } => (
             "study = ?1 AND series = ?2 ORDER BY name",
-            vec![text(study), text(series)],
+            vec![study.into(), series.into()],
         ),
         Which::Original {
             study,
@@ -447,46 +439,45 @@ fn condition(which: &Which<'_>) -> (&'static str, Vec<Value>) {
             instance: Some(instance),
         } => (
             "study = ?1 AND series = ?2 AND instance = ?3 ORDER BY name",
-            vec![text(study), text(series), text(instance)],
+            vec![study.into(), series.into(), instance.into()],
         ),
         Which::Prefix { prefix, after, limit } => (
             "name >= ?1 AND substr(name, 1, length(?1)) = ?1 AND name > ?2 ORDER BY name LIMIT ?3",
-            vec![text(prefix), text(after.unwrap_or("")), Value::Integer(signed(*limit))],
+            vec![prefix.into(), after.unwrap_or("").into(), signed(limit).into()],
         ),
     }
 }
 
-fn signed(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn instance(row: &Row<'_>) -> rusqlite::Result<Instance> {
-    let ids = |at: usize| -> rusqlite::Result<Ids> {
+fn instance(row: &mut Row) -> Result<Instance, DatabaseError> {
+    let mut ids = |at: usize| -> Result<Ids, DatabaseError> {
         Ok(Ids {
-            study: row.get(at)?,
-            series: row.get(at + 1)?,
-            instance: row.get(at + 2)?,
+            study: row.text(at)?,
+            series: row.text(at + 1)?,
+            instance: row.text(at + 2)?,
         })
     };
-    let size: Option<i64> = row.get(10)?;
+    let (original, new) = (ids(1)?, ids(5)?);
     Ok(Instance {
-        name: row.get(0)?,
-        original: ids(1)?,
-        class: row.get(4)?,
-        new: ids(5)?,
-        key_id: row.get(8)?,
-        profile: row.get(9)?,
-        size: size.map(i64::unsigned_abs),
-        sha256: row.get(11)?,
-        registered_at: row.get(12)?,
-        gone: row.get(13)?,
-        on_disk: row.get(14)?,
+        name: row.text(0)?,
+        original,
+        class: row.optional_text(4)?,
+        new,
+        key_id: row.text(8)?,
+        profile: row.text(9)?,
+        size: row.optional_integer(10)?.map(i64::unsigned_abs),
+        sha256: row.optional_text(11)?,
+        registered_at: row.integer(12)?,
+        gone: row.boolean(13)?,
+        on_disk: row.boolean(14)?,
     })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use mdm_catalog::config::DatabaseSource;
+
     use super::*;
+    use crate::postgres_server::Server;
 
     pub(crate) fn sample(number: u32) -> Instance {
         let ids = |start: &str| Ids {
@@ -509,13 +500,71 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn database() -> (tempfile::TempDir, Arc<Database>) {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::open_or_make(&folder.path().join("db")).unwrap();
-        // no test cuts the power
-        let hasty = |connection: &rusqlite::Connection| Ok(connection.execute_batch("PRAGMA synchronous = OFF")?);
-        database.read(hasty).unwrap();
-        (folder, Arc::new(database))
+    /// Makes databases for tests, each a new one.
+    pub(crate) type Make<'a> = &'a dyn Fn() -> Arc<Database>;
+
+    /// Runs a test on databases in files that go with it.
+    pub(crate) fn on_files(test: fn(Make<'_>)) {
+        // memory, where it can be had: no test cuts the power
+        let folder = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        let number = std::cell::Cell::new(0);
+        test(&|| {
+            number.set(number.get() + 1);
+            let path = folder.path().join(format!("{}.db", number.get()));
+            Arc::new(Database::open_or_make(&DatabaseSource::File(path)).unwrap())
+        });
+    }
+
+    /// All that is to hold of registry, queue and outbox in whatever database.
+    const SUITE: &[fn(Make<'_>)] = &[
+        found_by_either_name,
+        changes_in_order,
+        the_first_bytes,
+        crate::queue::tests::leased_at_once,
+        crate::queue::tests::leases_fall_back,
+        crate::queue::tests::cancelled_and_old,
+        crate::queue::tests::nothing_is_lost,
+        crate::queue::tests::many_lease_at_once,
+        crate::catalogued::tests::every_change_is_told,
+        crate::catalogued::tests::another_path,
+        crate::catalogued::tests::some_times_more,
+        crate::catalogued::tests::registrations,
+    ];
+
+    #[test]
+    fn peer_postgres_keeps_what_a_file_keeps() {
+        let server = Server::start(&["fsync=off"]);
+        let number = std::cell::Cell::new(0);
+        let make = || {
+            number.set(number.get() + 1);
+            let source = DatabaseSource::Postgres {
+                url: server.database(&format!("suite{}", number.get())),
+                password_file: None,
+                authorities: None,
+            };
+            let database = Database::open_or_make(&source).unwrap();
+            assert_eq!(database.id(), Database::open(&source).unwrap().id());
+            Arc::new(database)
+        };
+        for test in SUITE {
+            test(&make);
+        }
+        // of another program
+        let url = server.database("catalog");
+        let settings = || mdm_catalog::database::postgres::Settings::new(&url).unwrap();
+        drop(mdm_catalog::database::postgres::Postgres::create(settings()).unwrap());
+        let source = DatabaseSource::Postgres {
+            url: url.clone(),
+            password_file: None,
+            authorities: None,
+        };
+        let refused = Database::open_or_make(&source).err().unwrap();
+        assert!(
+            refused.to_string().contains("not a database of dicom-recall"),
+            "{refused}"
+        );
     }
 
     fn names(found: &[Instance]) -> Vec<&str> {
@@ -524,8 +573,11 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_registered_is_found_by_either_name_and_again_is_nothing_new() {
-        let (_folder, database) = database();
-        let registry = LocalRegistry::new(database);
+        on_files(found_by_either_name);
+    }
+
+    fn found_by_either_name(make: Make<'_>) {
+        let registry = LocalRegistry::new(make());
         let all: Vec<Instance> = [11, 12, 21].map(sample).to_vec();
         assert_eq!(registry.add(&all).unwrap(), [Added::New; 3]);
         assert_eq!(registry.add(&all).unwrap(), [Added::Known; 3]);
@@ -558,8 +610,11 @@ pub(crate) mod tests {
 
     #[test]
     fn changes_are_told_in_order_and_what_is_removed_is_told_too() {
-        let (_folder, database) = database();
-        let registry = LocalRegistry::new(database);
+        on_files(changes_in_order);
+    }
+
+    fn changes_in_order(make: Make<'_>) {
+        let registry = LocalRegistry::new(make());
         registry.add(&[11, 12, 21].map(sample)).unwrap();
         let (entries, upto) = registry.changes(0, 2).unwrap();
         assert_eq!((entries.len(), upto), (2, 2));
@@ -577,8 +632,11 @@ pub(crate) mod tests {
 
     #[test]
     fn the_first_bytes_are_recorded_and_others_are_told_from_them() {
-        let (_folder, database) = database();
-        let registry = LocalRegistry::new(database);
+        on_files(the_first_bytes);
+    }
+
+    fn the_first_bytes(make: Make<'_>) {
+        let registry = LocalRegistry::new(make());
         registry.add(&[sample(11)]).unwrap();
         let (_, upto) = registry.changes(0, 9).unwrap();
         let file = |size: u64, sha: &str| vec![(sample(11).name, size, sha.repeat(64))];

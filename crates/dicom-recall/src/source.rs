@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dicom_net::{
     AeTitle, Authorization, Dicomweb, Found, FoundStudies, MoveDestination, NetError, Pacs, PacsOptions, Query,
@@ -101,6 +101,10 @@ impl SourceError {
             Self::Net(NetError::Status {
                 operation: "C-MOVE", ..
             }) => Some("the PACS's table of titles to send to: ours must be in it, with our address and port"),
+            Self::Net(NetError::Listen { .. }) => Some(
+                "whoever else listens at `pacs.listen`: a daemon that runs, most likely, and what it recalls needs no \
+                 other",
+            ),
             Self::Net(NetError::Tls { .. }) => Some(
                 "`pacs.tls.authorities`, the name in `pacs.host`, which the PACS's certificate must have, and whether \
                  the PACS wants a certificate of ours",
@@ -128,15 +132,15 @@ pub enum Source {
     Dimse {
         /// The PACS.
         pacs: Pacs,
-        /// Where it sends to, for all that is asked for at once.
-        destination: Option<MoveDestination>,
+        /// Where it sends to.
+        moving: Option<Box<Moving>>,
     },
     /// Asked by WADO-RS.
     Web(Dicomweb),
 }
 
 impl Source {
-    /// Makes ready to ask; a receiver listens from now on. Nothing is asked yet.
+    /// Makes ready to ask. Nothing is asked yet.
     ///
     /// # Errors
     /// What on our side is in the way.
@@ -162,10 +166,27 @@ impl Source {
         options.slots = slots;
         Ok(Self::Dimse {
             pacs: Pacs::new(options),
-            destination: (config.method == Method::CMove)
-                .then(|| listen(dimse, config))
-                .transpose()?,
+            moving: (config.method == Method::CMove).then(|| {
+                Box::new(Moving {
+                    dimse: dimse.clone(),
+                    config: config.clone(),
+                    destination: Mutex::default(),
+                })
+            }),
         })
+    }
+
+    /// Listens for what a C-MOVE sends, if it comes that way, from now on and not only once something is retrieved.
+    ///
+    /// # Errors
+    /// Where somebody else does.
+    pub fn listen(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Dimse {
+                moving: Some(moving), ..
+            } => moving.destination().map(|_| ()),
+            _ => Ok(()),
+        }
     }
 
     /// Its name in messages.
@@ -215,16 +236,33 @@ impl Source {
     /// Where the exchange failed; what came before is whole.
     pub fn retrieve(&self, wanted: &Wanted, classes: &[Uid], sink: &mut Sink<'_>) -> Result<Retrieved, SourceError> {
         match self {
+            Self::Dimse { pacs, moving: None } => Ok(pacs.get(wanted, classes, sink)?),
             Self::Dimse {
                 pacs,
-                destination: None,
-            } => Ok(pacs.get(wanted, classes, sink)?),
-            Self::Dimse {
-                pacs,
-                destination: Some(destination),
-            } => Ok(pacs.fetch_by_move(wanted, destination, sink)?),
+                moving: Some(moving),
+            } => Ok(pacs.fetch_by_move(wanted, &*moving.destination()?, sink)?),
             Self::Web(web) => Ok(web.retrieve(wanted, sink)?),
         }
+    }
+}
+
+/// Where a PACS sends to by C-MOVE: it listens once something is retrieved, for all that is asked for at once. Whoever
+/// only looks leaves the port to a daemon.
+pub struct Moving {
+    dimse: Dimse,
+    config: PacsConfig,
+    destination: Mutex<Option<Arc<MoveDestination>>>,
+}
+
+impl Moving {
+    fn destination(&self) -> Result<Arc<MoveDestination>, SourceError> {
+        let mut destination = self.destination.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listening) = &*destination {
+            return Ok(Arc::clone(listening));
+        }
+        let listening = Arc::new(listen(&self.dimse, &self.config)?);
+        *destination = Some(Arc::clone(&listening));
+        Ok(listening)
     }
 }
 

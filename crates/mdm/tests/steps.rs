@@ -238,7 +238,9 @@ struct Side {
 impl Side {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = Arc::new(Database::open_or_make(&folder.path().join("db")).unwrap());
+        let database = Arc::new(
+            Database::open_or_make(&mdm_catalog::config::DatabaseSource::File(folder.path().join("db"))).unwrap(),
+        );
         Self {
             _folder: folder,
             registry: LocalRegistry::new(Arc::clone(&database)),

@@ -1,6 +1,6 @@
-//! The database of a catalogue, whichever it is: statements are written once, for SQLite and PostgreSQL alike, and run
-//! through [`Sql`] inside [`Database::read`] and [`Database::write`]. No decision is made here
-//! (`docs/src/operating-catalogue.md`).
+//! A database, whichever it is: statements are written once, for SQLite and PostgreSQL alike, and run through [`Sql`]
+//! inside [`Database::read`] and [`Database::write`]. No decision is made here (`docs/src/operating-catalogue.md`). What
+//! has tables of its own says so as a [`Product`]: the catalogue, and the registry and queue of `dicom-recall`.
 //!
 //! Placeholders are `?1`, `?2` … Where the two databases differ, [`Dialect`] has the words.
 
@@ -22,8 +22,8 @@ pub enum DatabaseError {
     /// PostgreSQL says so, or there is no way to it.
     #[error("the database failed")]
     Postgres(#[source] postgres::PostgresError),
-    /// Where a new catalogue should be made.
-    #[error("there is a catalogue in this database already")]
+    /// Where a new one should be made.
+    #[error("the tables are in this database already")]
     Exists,
     /// Another process has it open.
     #[error("`{}` is in use by another process", path.display())]
@@ -41,14 +41,19 @@ pub enum DatabaseError {
         source: std::io::Error,
     },
     /// Made by a later version.
-    #[error("the database has schema {found}, this version knows up to {}", schema::VERSION)]
+    #[error("the database has schema {found}, this version knows up to {known}")]
     Newer {
         /// Its schema.
         found: i64,
+        /// This version's.
+        known: i64,
     },
     /// Some other database.
-    #[error("not the database of a catalogue")]
-    NotOurs,
+    #[error("not a database of {program}")]
+    NotOurs {
+        /// Whose it should be.
+        program: &'static str,
+    },
     /// Of another catalogue.
     #[error("the database belongs to the catalogue `{found}`")]
     OtherCatalog {
@@ -88,6 +93,47 @@ impl DatabaseError {
             Self::Postgres(error) => error.is_full(),
             _ => false,
         }
+    }
+}
+
+/// Whose tables are in a database.
+#[derive(Debug)]
+pub struct Product {
+    /// The program, as it calls itself towards the database and in `meta`.
+    pub program: &'static str,
+    /// What SQLite's files and the lock of PostgreSQL's writers are known by.
+    pub number: i32,
+    /// The schema that this version writes.
+    pub version: i64,
+    /// The schema of a database whose `meta` does not have it.
+    pub earlier: fn(&dyn Sql) -> Result<i64, DatabaseError>,
+    /// Brings the tables from the schema of that number to the next.
+    pub migrate: fn(&dyn Sql, i64) -> Result<(), DatabaseError>,
+}
+
+impl Product {
+    /// Brings the tables up to this version's.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn bring_up(&self, sql: &dyn Sql) -> Result<(), DatabaseError> {
+        let meta = "CREATE TABLE IF NOT EXISTS meta(name {TEXT} PRIMARY KEY, value {TEXT} NOT NULL)";
+        sql.define(&sql.dialect().definition(meta))?;
+        let found = match schema::meta(sql, "schema")? {
+            Some(text) => text.parse().map_err(|_| DatabaseError::Content { table: "meta" })?,
+            None => (self.earlier)(sql)?,
+        };
+        if found > self.version {
+            let known = self.version;
+            return Err(DatabaseError::Newer { found, known });
+        }
+        for number in found..self.version {
+            (self.migrate)(sql, number)?;
+        }
+        if found < self.version {
+            schema::set_meta(sql, "schema", &self.version.to_string())?;
+        }
+        Ok(())
     }
 }
 
@@ -165,6 +211,12 @@ impl From<i64> for Datum {
     }
 }
 
+impl From<bool> for Datum {
+    fn from(is_so: bool) -> Self {
+        Self::Integer(is_so.into())
+    }
+}
+
 impl From<f64> for Datum {
     fn from(number: f64) -> Self {
         Self::Real(number)
@@ -231,6 +283,14 @@ impl Row {
                 expected: "integer",
             }),
         }
+    }
+
+    /// What is so or not: a number that is not 0.
+    ///
+    /// # Errors
+    /// It is no number.
+    pub fn boolean(&self, column: usize) -> Result<bool, DatabaseError> {
+        Ok(self.integer(column)? != 0)
     }
 
     /// A text, which is taken out.
@@ -362,6 +422,12 @@ pub trait Backend: Send + Sync {
     /// The transaction cannot begin or end: nothing was done, as far as anybody can tell.
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError>;
 
+    /// As [`Backend::write`], but a power cut may take back the latest of these changes, whole.
+    ///
+    /// # Errors
+    /// As for [`Backend::write`].
+    fn write_lightly(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError>;
+
     /// Whether it can be written to at this moment.
     fn is_ready(&self) -> bool;
 }
@@ -405,9 +471,26 @@ impl Database {
     ///
     /// # Errors
     /// What `work` answers (then nothing is changed), or a database that fails.
-    pub fn write<T, E: From<DatabaseError>>(&self, mut work: impl FnMut(&dyn Sql) -> Result<T, E>) -> Result<T, E> {
+    pub fn write<T, E: From<DatabaseError>>(&self, work: impl FnMut(&dyn Sql) -> Result<T, E>) -> Result<T, E> {
+        self.write_as(work, |work| self.0.write(work))
+    }
+
+    /// As [`Database::write`], but a power cut may take back the latest of these changes, whole: for what is found out
+    /// again.
+    ///
+    /// # Errors
+    /// As for [`Database::write`].
+    pub fn write_lightly<T, E: From<DatabaseError>>(&self, work: impl FnMut(&dyn Sql) -> Result<T, E>) -> Result<T, E> {
+        self.write_as(work, |work| self.0.write_lightly(work))
+    }
+
+    fn write_as<T, E: From<DatabaseError>>(
+        &self,
+        mut work: impl FnMut(&dyn Sql) -> Result<T, E>,
+        write: impl FnOnce(&mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError>,
+    ) -> Result<T, E> {
         let mut done = None;
-        let written = self.0.write(&mut |sql| {
+        let written = write(&mut |sql| {
             let answer = work(sql);
             let keep = answer.is_ok();
             done = Some(answer);

@@ -3,7 +3,7 @@
 //! Attributes of the anonymous half stand in one table for each schema, `values_7`, with one column for each attribute,
 //! `a17`: such names are made from numbers alone, so that no text of a user ever is part of a statement.
 
-use super::{DatabaseError, Dialect, Sql, row};
+use super::{DatabaseError, Dialect, Product, Sql, row};
 use crate::wire::Type;
 
 /// Each brings the tables from its index to the next number.
@@ -12,28 +12,18 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema.1.sql")];
 /// The schema that this version writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Brings the tables up to this version's.
-///
-/// # Errors
-/// [`DatabaseError`]
-pub fn migrate(sql: &dyn Sql) -> Result<(), DatabaseError> {
-    let dialect = sql.dialect();
-    sql.define(&dialect.definition("CREATE TABLE IF NOT EXISTS meta(name {TEXT} PRIMARY KEY, value {TEXT} NOT NULL)"))?;
-    let found = match meta(sql, "schema")? {
-        Some(text) => text.parse().map_err(|_| DatabaseError::Content { table: "meta" })?,
-        None => 0,
-    };
-    if found > VERSION {
-        return Err(DatabaseError::Newer { found });
-    }
-    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        sql.define(&dialect.definition(migration))?;
-    }
-    if found < VERSION {
-        set_meta(sql, "schema", &VERSION.to_string())?;
-    }
-    Ok(())
-}
+/// The catalogue.
+pub const CATALOG: Product = Product {
+    program: "mdm-catalog",
+    // "MdmC"
+    number: 0x4d64_6d43,
+    version: VERSION,
+    earlier: |_| Ok(0),
+    migrate: |sql, number| {
+        let text = usize::try_from(number).ok().and_then(|number| MIGRATIONS.get(number));
+        text.map_or(Ok(()), |text| sql.define(&sql.dialect().definition(text)))
+    },
+};
 
 /// A row of `meta`.
 ///

@@ -11,12 +11,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OpenFlags, Statement, ToSql};
 
-use super::{Backend, DatabaseError, Datum, Dialect, Each, Row, Sql, schema};
+use super::schema::CATALOG;
+use super::{Backend, DatabaseError, Datum, Dialect, Each, Product, Row, Sql};
 
-/// "MdmC" in the file's header, so that no other SQLite database is taken for one of ours.
-const APPLICATION_ID: i64 = 0x4d64_6d43;
 /// How long another process that writes (a backup, a check) is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a reader's statement may work without giving a row.
 const STATEMENT: Duration = Duration::from_secs(60);
 /// Readers that are kept open.
@@ -31,7 +30,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Makes the file, for its owner alone, with the schema of this version in it.
+    /// Makes the file of a catalogue, for its owner alone, with the schema of this version in it.
     ///
     /// # Errors
     /// [`DatabaseError`]; a file that is there already is one.
@@ -43,21 +42,34 @@ impl Sqlite {
             source,
         })?;
         let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-        Self::with(path, connection)
+        connection.pragma_update(None, "application_id", CATALOG.number)?;
+        Self::with(&CATALOG, path, connection)
     }
 
-    /// Opens the file, brought to this version's schema.
+    /// Opens the file of a catalogue, brought to this version's schema.
     ///
     /// # Errors
     /// [`DatabaseError`]
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
         let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        check_ours(&connection)?;
-        Self::with(path, connection)
+        check_ours(&CATALOG, &connection)?;
+        Self::with(&CATALOG, path, connection)
     }
 
-    fn with(path: &Path, connection: Connection) -> Result<Self, DatabaseError> {
+    /// Opens a file, which may be empty, for what has tables of its own.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn open_for(product: &Product, path: &Path) -> Result<Self, DatabaseError> {
+        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if number(&connection, "application_id")? == 0 && tables(&connection)? == 0 {
+            connection.pragma_update(None, "application_id", product.number)?;
+        }
+        check_ours(product, &connection)?;
+        Self::with(product, path, connection)
+    }
+
+    fn with(product: &Product, path: &Path, connection: Connection) -> Result<Self, DatabaseError> {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -71,7 +83,7 @@ impl Sqlite {
         };
         let mut migrated = Ok(());
         database.write(&mut |sql| {
-            migrated = schema::migrate(sql);
+            migrated = product.bring_up(sql);
             migrated.is_ok()
         })?;
         migrated.map(|()| database)
@@ -83,7 +95,7 @@ impl Sqlite {
     /// [`DatabaseError`]
     pub fn copy(path: &Path, to: &str) -> Result<(), DatabaseError> {
         let source = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        check_ours(&source)?;
+        check_ours(&CATALOG, &source)?;
         source.execute("VACUUM INTO ?1", [to])?;
         Ok(())
     }
@@ -129,18 +141,26 @@ impl Sqlite {
     /// [`DatabaseError`]
     pub fn limit(&self, max_bytes: u64) -> Result<(), DatabaseError> {
         let writer = lock(&self.writer);
-        let page: i64 = writer.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let page = number(&writer, "page_size")?;
         let pages = (i64::try_from(max_bytes).unwrap_or(i64::MAX) / page.max(1)).max(1);
         Ok(writer.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
     }
 }
 
-fn check_ours(connection: &Connection) -> Result<(), DatabaseError> {
-    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    if application == APPLICATION_ID {
+fn number(connection: &Connection, pragma: &str) -> Result<i64, DatabaseError> {
+    Ok(connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))?)
+}
+
+fn tables(connection: &Connection) -> Result<i64, DatabaseError> {
+    Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?)
+}
+
+fn check_ours(product: &Product, connection: &Connection) -> Result<(), DatabaseError> {
+    if number(connection, "application_id")? == i64::from(product.number) {
         Ok(())
     } else {
-        Err(DatabaseError::NotOurs)
+        let program = product.program;
+        Err(DatabaseError::NotOurs { program })
     }
 }
 
@@ -198,19 +218,31 @@ impl Backend for Sqlite {
     }
 
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
+        write(&mut lock(&self.writer), work)
+    }
+
+    fn write_lightly(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
         let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        if work(&Statements(&transaction, None)) {
-            transaction.commit()?;
-        } else {
-            transaction.rollback()?;
-        }
-        Ok(())
+        // what is committed is flushed some time later
+        writer.pragma_update(None, "synchronous", "NORMAL")?;
+        let done = write(&mut writer, work);
+        writer.pragma_update(None, "synchronous", "FULL")?;
+        done
     }
 
     fn is_ready(&self) -> bool {
         self.write(&mut |_| false).is_ok()
     }
+}
+
+fn write(writer: &mut Connection, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
+    let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    if work(&Statements(&transaction, None)) {
+        transaction.commit()?;
+    } else {
+        transaction.rollback()?;
+    }
+    Ok(())
 }
 
 /// A connection inside a transaction.
@@ -318,9 +350,9 @@ mod tests {
         let insert = "INSERT INTO meta(name, value) VALUES (?1, ?2)";
         let failed: Result<(), DatabaseError> = database.write(|sql| {
             sql.execute(insert, &["a".into(), "1".into()])?;
-            Err(DatabaseError::NotOurs)
+            Err(DatabaseError::Closed)
         });
-        assert!(matches!(failed, Err(DatabaseError::NotOurs)));
+        assert!(matches!(failed, Err(DatabaseError::Closed)));
         let done: Result<(), DatabaseError> = database.write(|sql| {
             sql.execute(insert, &["b".into(), "'; DROP TABLE meta; --".into()])?;
             let part: Result<(), DatabaseError> = attempt(sql, |sql| {
@@ -353,7 +385,7 @@ mod tests {
             .unwrap()
             .execute_batch("CREATE TABLE x(y)")
             .unwrap();
-        assert!(matches!(Sqlite::open(&path), Err(DatabaseError::NotOurs)));
+        assert!(matches!(Sqlite::open(&path), Err(DatabaseError::NotOurs { .. })));
         assert!(matches!(Sqlite::create(&path), Err(DatabaseError::Open { .. })));
     }
 }

@@ -511,6 +511,19 @@ impl Mirror {
         Ok(unsigned(count))
     }
 
+    /// Forgets some of the oldest requests of which nothing is to happen any more and that hold no file; answers how
+    /// many.
+    ///
+    /// # Errors
+    /// [`MirrorError`]
+    pub fn make_room(&mut self, now: i64) -> Result<usize, MirrorError> {
+        let over = "DELETE FROM requests WHERE number IN (SELECT number FROM requests AS old WHERE NOT EXISTS
+                        (SELECT 1 FROM request_files AS file WHERE file.number = old.number
+                         AND (file.progress IN ('submitted', 'started') OR file.keep_until > ?1))
+                    ORDER BY number LIMIT 1000)";
+        self.together(|db| Ok(db.execute(over, [now])?))
+    }
+
     fn status(&self, number: i64, request: String, created_at: i64) -> Result<RequestStatus, MirrorError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT name, progress, reason, started_at, finished_at FROM request_files WHERE number = ?1 \
@@ -761,6 +774,23 @@ mod tests {
             progress: Progress::Submitted,
             reason: None,
         }
+    }
+
+    #[test]
+    fn requests_that_are_over_make_room_and_no_others() {
+        let (_folder, mut mirror) = mirror();
+        mirror.apply(&[entry("/a", 1), entry("/b", 1)], 1).unwrap();
+        for (request, name) in [("held", "/a"), ("open", "/b"), ("cancelled", "/b")] {
+            mirror.prepare(request, None, &[submitted(name)], 1, 100).unwrap();
+        }
+        mirror.placed("/a", 1, "00", 200).unwrap();
+        mirror.cancel("cancelled", None, None, 200).unwrap();
+        assert_eq!(mirror.make_room(210).unwrap(), 1);
+        assert_eq!(mirror.count_requests().unwrap(), 2);
+        assert_eq!(mirror.make_room(210).unwrap(), 0);
+        // nothing holds it any more
+        assert_eq!(mirror.make_room(261).unwrap(), 1);
+        assert_eq!(mirror.count_requests().unwrap(), 1);
     }
 
     #[test]

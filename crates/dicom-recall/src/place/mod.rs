@@ -331,7 +331,7 @@ impl Agent {
             ));
         }
         let mut mirror = self.mirror();
-        if mirror.count_requests()? >= limits.requests {
+        if mirror.count_requests()? >= limits.requests && mirror.make_room(now())? == 0 {
             return Ok(refused(
                 Refusal::TooMuch,
                 &format!("{} requests are remembered", limits.requests),
@@ -623,7 +623,12 @@ impl Agent {
         for (name, _) in known {
             match self.root.stat(&name) {
                 Some((size, used)) => there.push((used, size, name)),
-                None => self.mirror().lost(&name)?,
+                None => {
+                    // somebody else took it away: whoever counts on it is told
+                    self.mirror().lost(&name)?;
+                    tracing::warn!(name, "it is not on the disk any more");
+                    self.say(&FromPlace::Evicted { name });
+                }
             }
         }
         metrics::gauge!("recall_entries").set(to_f64(self.mirror().count()?));

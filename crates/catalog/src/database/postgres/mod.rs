@@ -32,12 +32,12 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 use zeroize::Zeroizing;
 
-use super::{Backend, DatabaseError, Datum, Dialect, Each, Row, Sql, row, schema};
+use super::{Backend, DatabaseError, Datum, Dialect, Each, Product, Row, Sql, row, schema};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a writer waits for the one before, and anybody for a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one statement may take at the server.
 const STATEMENT: Duration = Duration::from_secs(60);
 /// How long it may take seen from here: the server itself may be gone.
@@ -46,8 +46,6 @@ const ANSWER: Duration = Duration::from_secs(75);
 const CONNECTIONS: usize = 16;
 /// Statements that are kept prepared for each connection.
 const STATEMENTS: usize = 256;
-/// Writers hold this advisory lock: "MdmC".
-const WRITERS: i64 = 0x4d64_6d43;
 
 /// Why a connection cannot be set up as the settings say.
 #[derive(Debug, thiserror::Error)]
@@ -112,11 +110,26 @@ impl Settings {
         } else if config.get_ssl_mode() == SslMode::Prefer {
             config.ssl_mode(SslMode::Require);
         }
-        config.connect_timeout(CONNECT).application_name("mdm-catalog");
+        config.connect_timeout(CONNECT);
         Ok(Self {
             config,
             password: None,
             authorities: None,
+        })
+    }
+
+    /// The same with the files that it may need.
+    ///
+    /// # Errors
+    /// [`SettingsError`]
+    pub fn of(url: &str, password_file: Option<&Path>, authorities: Option<&Path>) -> Result<Self, SettingsError> {
+        let mut settings = Self::new(url)?;
+        if let Some(path) = password_file {
+            settings = settings.password_file(path)?;
+        }
+        Ok(match authorities {
+            Some(path) => settings.authorities(path.to_owned()),
+            None => settings,
         })
     }
 
@@ -207,6 +220,7 @@ fn failed(error: tokio_postgres::Error) -> DatabaseError {
 
 /// A PostgreSQL database. Its methods block.
 pub struct Postgres {
+    product: &'static Product,
     settings: Settings,
     tls: Option<tls::Tls>,
     /// Drives the connections. Taken when this is dropped, which may be where nothing may block.
@@ -236,33 +250,45 @@ impl Drop for Postgres {
 }
 
 impl Postgres {
-    /// Makes the tables in a database (of `createdb`, UTF-8) that has none of ours.
+    /// Makes the tables of a catalogue in a database (of `createdb`, UTF-8) that has none.
     ///
     /// # Errors
     /// [`DatabaseError`]; tables that are there already are one.
     pub fn create(settings: Settings) -> Result<Self, DatabaseError> {
-        let database = Self::connect(settings)?;
-        if database.is_ours()? {
+        let database = Self::connect(&schema::CATALOG, settings)?;
+        if database.owner()?.is_some() {
             return Err(DatabaseError::Exists);
         }
-        database.migrate()?;
+        database.bring_up()?;
         Ok(database)
     }
 
-    /// Opens a database, brought to this version's schema.
+    /// Opens the database of a catalogue, brought to this version's schema.
     ///
     /// # Errors
     /// [`DatabaseError`]
     pub fn open(settings: Settings) -> Result<Self, DatabaseError> {
-        let database = Self::connect(settings)?;
-        if !database.is_ours()? {
-            return Err(DatabaseError::NotOurs);
+        let database = Self::connect(&schema::CATALOG, settings)?;
+        if database.owner()?.is_none() {
+            let program = schema::CATALOG.program;
+            return Err(DatabaseError::NotOurs { program });
         }
-        database.migrate()?;
+        database.bring_up()?;
         Ok(database)
     }
 
-    fn connect(settings: Settings) -> Result<Self, DatabaseError> {
+    /// Opens a database, which may be empty, for what has tables of its own.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn open_for(product: &'static Product, settings: Settings) -> Result<Self, DatabaseError> {
+        let database = Self::connect(product, settings)?;
+        database.bring_up()?;
+        Ok(database)
+    }
+
+    fn connect(product: &'static Product, mut settings: Settings) -> Result<Self, DatabaseError> {
+        settings.config.application_name(product.program);
         let plain = |error: std::io::Error| DatabaseError::Postgres(PostgresError::plain(&error.to_string()));
         let tls = if settings.needs_tls() {
             Some(tls::Tls::new(settings.authorities.as_deref())?)
@@ -276,6 +302,7 @@ impl Postgres {
             .build()
             .map_err(plain)?;
         let database = Self {
+            product,
             settings,
             tls,
             runtime: Some(runtime),
@@ -296,27 +323,28 @@ impl Postgres {
         }
     }
 
-    /// Whether our tables are where new ones would be made.
-    fn is_ours(&self) -> Result<bool, DatabaseError> {
-        let mut found = Ok(false);
-        self.read(&mut |sql| {
-            let there = row(sql, "SELECT count(to_regclass('meta'))", &[]);
-            found = match there.and_then(|row| row.map_or(Ok(0), |row| row.integer(0))) {
-                Ok(0) => Ok(false),
-                Ok(_) => schema::meta(sql, APPLICATION).map(|name| name.is_some()),
-                Err(error) => Err(error),
-            };
-        })?;
+    /// Whose tables are where new ones would be made.
+    fn owner(&self) -> Result<Option<String>, DatabaseError> {
+        let mut found = Ok(None);
+        self.read(&mut |sql| found = owner(sql))?;
         found
     }
 
-    fn migrate(&self) -> Result<(), DatabaseError> {
-        let mut migrated = Ok(());
+    fn bring_up(&self) -> Result<(), DatabaseError> {
+        let product = self.product;
+        let mut brought = Ok(());
         self.write(&mut |sql| {
-            migrated = schema::migrate(sql).and_then(|()| schema::set_meta(sql, APPLICATION, "mdm-catalog"));
-            migrated.is_ok()
+            brought = owner(sql).and_then(|owner| {
+                if owner.is_some_and(|owner| owner != product.program) {
+                    let program = product.program;
+                    return Err(DatabaseError::NotOurs { program });
+                }
+                product.bring_up(sql)?;
+                schema::set_meta(sql, APPLICATION, product.program)
+            });
+            brought.is_ok()
         })?;
-        migrated
+        brought
     }
 
     fn handle(&self) -> Result<&Handle, DatabaseError> {
@@ -456,6 +484,15 @@ impl Postgres {
 /// The row of `meta` by which a database is known as ours.
 const APPLICATION: &str = "application";
 
+/// Whose tables are in the database: of another program's table `meta` nobody's.
+fn owner(sql: &dyn Sql) -> Result<Option<String>, DatabaseError> {
+    let there = row(sql, "SELECT count(to_regclass('meta'))", &[])?;
+    match there.map_or(Ok(0), |row| row.integer(0))? {
+        0 => Ok(None),
+        _ => schema::meta(sql, APPLICATION),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -505,11 +542,30 @@ impl Backend for Postgres {
     }
 
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
+        self.write_as("", work)
+    }
+
+    fn write_lightly(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
+        self.write_as("SET LOCAL synchronous_commit = off; ", work)
+    }
+
+    fn is_ready(&self) -> bool {
+        let Ok(connection) = self.begin("BEGIN READ WRITE") else {
+            return false;
+        };
+        self.end(connection, "ROLLBACK").is_ok()
+    }
+}
+
+impl Postgres {
+    /// A writer's transaction, begun with `manner`.
+    fn write_as(&self, manner: &str, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
         /// How often a transaction is begun again that lost against another or its connection.
         const TRIES: u32 = 5;
         for attempt in 1..=TRIES {
             // Each statement behind the lock sees what the writer before has committed.
-            let connection = self.begin(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITERS})"))?;
+            let writers = self.product.number;
+            let connection = self.begin(&format!("BEGIN; {manner}SELECT pg_advisory_xact_lock({writers})"))?;
             let statements = self.statements(&connection)?;
             let keep = work(&statements);
             let (again, is_broken) = (*lock(&statements.asks_again), *lock(&statements.is_broken));
@@ -529,13 +585,6 @@ impl Backend for Postgres {
             }
         }
         Ok(())
-    }
-
-    fn is_ready(&self) -> bool {
-        let Ok(connection) = self.begin("BEGIN READ WRITE") else {
-            return false;
-        };
-        self.end(connection, "ROLLBACK").is_ok()
     }
 }
 

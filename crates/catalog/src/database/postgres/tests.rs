@@ -53,15 +53,18 @@ fn a_password_stands_in_a_file_of_its_owner() {
 fn peer_postgres_keeps_what_the_kit_promises() {
     let server = Server::start(QUICK);
     let url = server.database("kit");
-    assert!(matches!(Postgres::open(settings(&url)), Err(DatabaseError::NotOurs)));
+    assert!(matches!(
+        Postgres::open(settings(&url)),
+        Err(DatabaseError::NotOurs { .. })
+    ));
     let database = Database::new(Postgres::create(settings(&url)).unwrap());
     assert!(matches!(Postgres::create(settings(&url)), Err(DatabaseError::Exists)));
     let insert = "INSERT INTO meta(name, value) VALUES (?1, ?2)";
     let failed: Result<(), DatabaseError> = database.write(|sql| {
         sql.execute(insert, &["a".into(), "1".into()])?;
-        Err(DatabaseError::NotOurs)
+        Err(DatabaseError::Closed)
     });
-    assert!(matches!(failed, Err(DatabaseError::NotOurs)));
+    assert!(matches!(failed, Err(DatabaseError::Closed)));
     let done: Result<(), DatabaseError> = database.write(|sql| {
         sql.execute(insert, &["b".into(), "'; DROP TABLE meta; --".into()])?;
         let part: Result<(), DatabaseError> = attempt(sql, |sql| {
