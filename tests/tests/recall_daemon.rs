@@ -582,7 +582,7 @@ fn a_series_of_many_instances_comes_as_a_whole_in_bounded_memory() {
     let what = study_name(2037);
     let _ = recall(&desk, &format!("register {what}"))
         .exits(0)
-        .prints(&format!("registered {count} instances and 1 keys"));
+        .prints(&format!("registered {count} instances and 1 key"));
     let daemon = Daemon::start(&desk);
     let began = Instant::now();
     let _ = recall(&desk, &format!("request --wait 3600 {what}"))
