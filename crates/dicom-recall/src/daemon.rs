@@ -24,7 +24,7 @@ use hydra_core::sealed;
 use crate::CONFIG;
 use crate::catalogued::Catalogued;
 use crate::config::{Config, Place};
-use crate::database::{Database, DatabaseError, now_ms};
+use crate::database::{Database, DatabaseError};
 use crate::destination::{Destination, Folder};
 use crate::door::{self, Ends};
 use crate::engine::{Item, Recall, Series, Settled, Stop, Teller, Tools, Waiting};
@@ -270,7 +270,7 @@ impl Daemon {
         }
         sealed::remove_temporary_files();
         self.queue
-            .give_back(&self.owner.id, now_ms())
+            .give_back(&self.owner.id, self.queue.now_ms())
             .map(|_| ())
             .map_err(database_failure)
     }
@@ -335,7 +335,7 @@ impl Daemon {
         };
         for owner in self.queue.owners()? {
             if owner != self.owner.id && Owner::is_dead(file, &owner) {
-                let count = self.queue.give_back(&owner, now_ms())?;
+                let count = self.queue.give_back(&owner, self.queue.now_ms())?;
                 tracing::info!(daemon = owner, count, "took back what a dead daemon had leased");
             }
         }
@@ -388,7 +388,8 @@ impl Daemon {
     }
 
     fn round(&self) -> Result<(), DatabaseError> {
-        let now = now_ms();
+        self.database.look_at_clock()?;
+        let now = self.queue.now_ms();
         let late = std::mem::take(&mut *self.unsettled());
         if let Err(error) = self.queue.settle(&self.owner.id, &late, now) {
             self.unsettled().extend(late);
@@ -421,7 +422,7 @@ impl Daemon {
                 self.wake.wait(&mut seen, LOOK);
                 continue;
             }
-            match self.queue.lease(&self.owner.id, now_ms()) {
+            match self.queue.lease(&self.owner.id, self.queue.now_ms()) {
                 Ok(Some(job)) => self.job(&job),
                 Ok(None) => self.wake.wait(&mut seen, LOOK),
                 Err(error) => {
@@ -442,7 +443,7 @@ impl Daemon {
 
     /// While the agent is away nothing is fetched.
     fn hold_all(&self) {
-        if let Err(error) = self.queue.hold(Reason::Storage, now_ms()) {
+        if let Err(error) = self.queue.hold(Reason::Storage, self.queue.now_ms()) {
             tracing::error!(reason = %chain(&error), "the queue cannot be written");
         }
     }
@@ -459,7 +460,7 @@ impl Daemon {
         for (name, outcome) in &outcomes {
             tell(name, *outcome);
         }
-        if let Err(error) = self.queue.settle(&self.owner.id, &outcomes, now_ms()) {
+        if let Err(error) = self.queue.settle(&self.owner.id, &outcomes, self.queue.now_ms()) {
             tracing::error!(reason = %chain(&error), "the queue cannot be written");
             // said again by the keeper, which renews their leases
             self.unsettled().extend(outcomes);

@@ -6,6 +6,7 @@
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::SystemTime;
 
 use mdm_catalog::config::DatabaseSource;
@@ -210,6 +211,8 @@ pub struct Database {
     kit: kit::Database,
     id: String,
     file: Option<PathBuf>,
+    /// How far the clock of a server is ahead of ours.
+    ahead_ms: AtomicI64,
 }
 
 impl Database {
@@ -266,11 +269,33 @@ impl Database {
                 Ok::<_, DatabaseError>(id)
             })?,
         };
-        Ok(Self {
+        let database = Self {
             kit,
             id,
             file: source.file().map(Path::to_owned),
-        })
+            ahead_ms: AtomicI64::new(0),
+        };
+        database.look_at_clock()?;
+        Ok(database)
+    }
+
+    /// The time that all who share the database go by, in milliseconds since 1970: its server's, where it has one.
+    pub fn now_ms(&self) -> i64 {
+        now_ms().saturating_add(self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    /// Asks a server for the time, for ours may have been set meanwhile.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn look_at_clock(&self) -> Result<(), DatabaseError> {
+        if self.kit.dialect() == Dialect::Sqlite {
+            return Ok(());
+        }
+        let query = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+        let theirs = self.read(|sql| number(sql, query, &[]))?;
+        self.ahead_ms.store(theirs.saturating_sub(now_ms()), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The file, where it is one.
@@ -316,6 +341,14 @@ fn make(path: &Path) -> std::io::Result<()> {
         .open(path)?;
     // a copy that was put back may have other permissions
     made.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(test)]
+impl Database {
+    /// As if our clock were so much behind that of the server.
+    pub(crate) fn set_ahead_ms(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
 }
 
 /// The next number of a change. Whoever has it is the only one who writes, so that numbers become seen in their order.

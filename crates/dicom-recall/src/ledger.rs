@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::CONFIG;
 use crate::config::{Config, Place};
-use crate::database::{Database, DatabaseError, now_ms};
+use crate::database::{Database, DatabaseError};
 use crate::destination::Folder;
 use crate::evict;
 use crate::line::Reason;
@@ -357,7 +357,7 @@ pub fn request(args: &Request) -> Result<(), Failure> {
     let names = ledger.names(&args.what)?;
     let asked = ledger
         .queue
-        .ask_here(&names, args.priority, now_ms())
+        .ask_here(&names, args.priority, ledger.queue.now_ms())
         .map_err(database_failure)?;
     let new = asked.iter().filter(|asked| **asked == Asked::Queued).count();
     let Some(wait) = args.wait else {
@@ -550,7 +550,10 @@ pub fn cancel(args: &Cancel) -> Result<(), Failure> {
     let args = &args.meant;
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let names = ledger.meant_or(args, State::is_open)?;
-    let done = ledger.queue.cancel(&names, now_ms()).map_err(database_failure)?;
+    let done = ledger
+        .queue
+        .cancel(&names, ledger.queue.now_ms())
+        .map_err(database_failure)?;
     ledger.voice.json(&json!({ "cancelled": done }))?;
     ledger.voice.result(&format!("cancelled {}", counted(done, "request")))
 }
@@ -562,7 +565,10 @@ pub fn cancel(args: &Cancel) -> Result<(), Failure> {
 pub fn retry(args: &Meant) -> Result<(), Failure> {
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let names = ledger.meant_or(args, |state| state == State::Failed)?;
-    let done = ledger.queue.retry(&names, now_ms()).map_err(database_failure)?;
+    let done = ledger
+        .queue
+        .retry(&names, ledger.queue.now_ms())
+        .map_err(database_failure)?;
     ledger.voice.json(&json!({ "retried": done }))?;
     ledger
         .voice
@@ -576,7 +582,10 @@ pub fn retry(args: &Meant) -> Result<(), Failure> {
 pub fn unregister(args: &Unregister) -> Result<(), Failure> {
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let names = ledger.names(&args.what)?;
-    ledger.queue.cancel(&names, now_ms()).map_err(database_failure)?;
+    ledger
+        .queue
+        .cancel(&names, ledger.queue.now_ms())
+        .map_err(database_failure)?;
     let done = ledger.registry.remove(&names).map_err(database_failure)?;
     ledger.voice.json(&json!({ "unregistered": done }))?;
     ledger

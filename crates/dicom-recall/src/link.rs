@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use crate::daemon::Wake;
-use crate::database::{DatabaseError, now_ms};
+use crate::database::DatabaseError;
 use crate::destination::{Destination, Hashing, Placer, SealInto};
 use crate::engine::Item;
 use crate::errors::chain;
@@ -365,14 +365,14 @@ impl Link {
             }
         }
         if !unwanted.is_empty() {
-            self.queue.unwant(&unwanted, now_ms())?;
+            self.queue.unwant(&unwanted, self.queue.now_ms())?;
         }
         self.registry.set_on_disk(&evicted, false)?;
         let mut unknown = Vec::new();
         for (priority, names) in (0u8..).zip(wants).filter(|(_, names)| !names.is_empty()) {
             // whoever wants it does not have it
             self.registry.set_on_disk(&names, false)?;
-            let asked = self.queue.ask(&names, priority, now_ms())?;
+            let asked = self.queue.ask(&names, priority, self.queue.now_ms())?;
             let strangers = names
                 .into_iter()
                 .zip(asked)

@@ -257,6 +257,11 @@ impl Queue {
         self.ask_from(names, priority, now, true)
     }
 
+    /// The time that all who share the queue go by.
+    pub fn now_ms(&self) -> i64 {
+        self.database.now_ms()
+    }
+
     fn ask_from(&self, names: &[String], priority: u8, now: i64, here: bool) -> Result<Vec<Asked>, DatabaseError> {
         let priority = priority.min(HIGHEST_PRIORITY);
         self.database.change(|sql| {

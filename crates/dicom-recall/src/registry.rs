@@ -551,6 +551,13 @@ pub(crate) mod tests {
         for test in SUITE {
             test(&make);
         }
+        // a clock that was set is seen to be wrong
+        let database = make();
+        for wrong in [-1_000_000_000, 1_000_000_000] {
+            database.set_ahead_ms(wrong);
+            database.look_at_clock().unwrap();
+            assert!((database.now_ms() - now_ms()).abs() < 60_000);
+        }
         // of another program
         let url = server.database("catalog");
         let settings = || mdm_catalog::database::postgres::Settings::new(&url).unwrap();

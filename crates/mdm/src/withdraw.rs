@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 use dicom_recall::catalogued::Catalogued;
 use dicom_recall::config::{Config, Place};
-use dicom_recall::database::now_ms;
 use dicom_recall::destination::Folder;
 use dicom_recall::evict;
 use dicom_recall::ledger::{database_failure, open_or_make};
@@ -324,7 +323,7 @@ impl Going<'_> {
         }
         let names: Vec<String> = names.into_iter().collect();
         let queue = Queue::new(database, config.rules);
-        queue.cancel(&names, now_ms()).map_err(database_failure)?;
+        queue.cancel(&names, queue.now_ms()).map_err(database_failure)?;
         if let Some(Place::Folder(root)) = &config.place {
             let folder = Folder::new(root, true, true);
             evict::take_away(&folder, &registry, &names).map_err(database_failure)?;
