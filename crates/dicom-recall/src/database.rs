@@ -1,6 +1,6 @@
 //! Where the hospital's side remembers: what is registered ([`crate::registry`]), what is asked for ([`crate::queue`]),
-//! and what a catalogue is told of ([`crate::catalogued`]). One SQLite file, for its owner alone, which several processes
-//! of a machine may have open; or a PostgreSQL database, for daemons on several machines
+//! and what a catalogue is told of ([`crate::catalogued`]). One SQLite file, for its owner alone, which several
+//! processes of a machine may have open; or a PostgreSQL database, for daemons on several machines
 //! (`docs/src/operating-recall.md`).
 
 use std::fs::{DirBuilder, File};

@@ -1,6 +1,6 @@
 //! A database, whichever it is: statements are written once, for SQLite and PostgreSQL alike, and run through [`Sql`]
-//! inside [`Database::read`] and [`Database::write`]. No decision is made here (`docs/src/operating-catalogue.md`). What
-//! has tables of its own says so as a [`Product`]: the catalogue, and the registry and queue of `dicom-recall`.
+//! inside [`Database::read`] and [`Database::write`]. No decision is made here (`docs/src/operating-catalogue.md`).
+//! What has tables of its own says so as a [`Product`]: the catalogue, and the registry and queue of `dicom-recall`.
 //!
 //! Placeholders are `?1`, `?2` … Where the two databases differ, [`Dialect`] has the words.
 
