@@ -2,6 +2,11 @@
 //! (`docs/src/operating-catalogue.md`).
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+#[path = "../../crates/catalog/src/database/postgres/server.rs"]
+#[allow(dead_code, reason = "other tests and benches use more of it")]
+mod server;
+
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +20,18 @@ use mdm_catalog::wire::{
     Part, SchemaChange, Search, Type, Value,
 };
 use mdm_catalog::{CatalogClient, CatalogError, LogicalName};
-use testgrid::{Grid, GridError, GridOptions};
+use server::Server;
+use testgrid::pki::{Authority, Pki, PkiOptions};
+use testgrid::{CatalogDatabase, Grid, GridError, GridOptions};
 
 /// A value that must be found nowhere in clear.
 const PLANTED: &str = "Zyxwvut";
 
 fn client(grid: &Grid, proxy: &Path) -> Result<CatalogClient, CatalogError> {
+    client_at(grid, proxy, None)
+}
+
+fn client_at(grid: &Grid, proxy: &Path, url: Option<&str>) -> Result<CatalogClient, CatalogError> {
     let variables = grid.variables().unwrap();
     let proxy = proxy.as_os_str().to_owned();
     let around = Surroundings::with_variables(move |name| {
@@ -30,7 +41,7 @@ fn client(grid: &Grid, proxy: &Path) -> Result<CatalogClient, CatalogError> {
             _ => known.map(|(_, value)| value.into()),
         }
     });
-    CatalogClient::with(None, &around)
+    CatalogClient::with(url, &around)
 }
 
 fn user(grid: &Grid, name: &str) -> CatalogClient {
@@ -256,4 +267,279 @@ fn a_backup_is_restored(grid: &mut Grid, folder: &Path) {
     let seen = alice.show_one("/myvo/study/1").unwrap();
     assert_eq!(seen.attributes["patient_name"], Value::Text(format!("{PLANTED}^Anna")));
     let _ = catalogue(grid, &["audit", "verify"], &[]).exits(0);
+}
+
+// --- over PostgreSQL --------------------------------------------------------------------------------------------------
+
+/// Configurations of a catalogue as its grid wrote it, but for something.
+struct Variants {
+    text: String,
+    folder: PathBuf,
+}
+
+impl Variants {
+    fn of(grid: &Grid, folder: &Path) -> Self {
+        Self {
+            text: std::fs::read_to_string(config(grid)).unwrap(),
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// With other text in place of some, as a file of that name.
+    fn file(&self, name: &str, changes: &[(&str, &str)]) -> PathBuf {
+        let mut text = self.text.clone();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from} in\n{text}");
+            text = text.replace(from, to);
+        }
+        let path = self.folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+fn of_config(verb: &[&str], config: &Path) -> hydra_tests::Ended {
+    run(Command::new(program("mdm-catalog")).args(verb).arg(config))
+}
+
+#[test]
+fn peer_postgres_a_catalogue_goes_on_with_its_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::create(&folder.path().join("pki"), &PkiOptions::default()).unwrap();
+    let (certificate, key) = pki.host("se");
+    let mut server = Server::start_secured(&["fsync=off"], (&certificate, &key), "a password");
+    server.database("images");
+    let password_file = folder.path().join("password");
+    std::fs::write(&password_file, "a password\n").unwrap();
+    std::fs::set_permissions(&password_file, PermissionsExt::from_mode(0o600)).unwrap();
+    let authorities = folder.path().join("authorities.pem");
+    std::fs::write(&authorities, pki.authority().unwrap().pem()).unwrap();
+    let options = GridOptions {
+        stores: 1,
+        threshold: 1,
+        pki: Some(pki.directory().to_owned()),
+        catalog: true,
+        catalog_database: Some(CatalogDatabase {
+            url: server.network_url("images"),
+            password_file: Some(password_file),
+            authorities: Some(authorities),
+        }),
+        commands: false,
+        programs: program("mdm-catalog").parent().map(Path::to_owned),
+        ..GridOptions::default()
+    };
+    let mut grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
+    let alice = user(&grid, "alice");
+    alice.create_one(&NewEntry::of(path("/myvo"), Kind::Directory)).unwrap();
+    alice.create_one(&file("/myvo/x/1")).unwrap();
+    let variants = Variants::of(&grid, folder.path());
+    a_catalogue_that_is_not_made_leaves_no_key(&grid, folder.path());
+    a_database_that_is_away_is_waited_for(&mut server, &grid);
+    what_was_answered_survives_the_databases_death(&mut server, &mut grid);
+    two_catalogues_of_one_database_take_turns(&grid, &variants);
+    it_is_backed_up_by_its_own_means(&server, &grid, &variants);
+    nobody_else_is_taken_for_the_database(&mut server, &pki, &variants);
+}
+
+fn a_catalogue_that_is_not_made_leaves_no_key(grid: &Grid, folder: &Path) {
+    let (certificate, key) = grid.pki().unwrap().host("catalog");
+    let init = |more: &[&str]| {
+        run(Command::new(program("mdm-catalog"))
+            .arg("init")
+            .arg(folder.join("made"))
+            .args(["--column-key", "/catalog/another-key", "--eds-config"])
+            .arg(grid.client_config())
+            .arg("--certificate")
+            .arg(&certificate)
+            .arg("--key")
+            .arg(&key)
+            .args(more)
+            .envs(grid.variables().unwrap()))
+    };
+    let nobody = "postgres://catalog@127.0.0.1:1/images?sslmode=disable";
+    let _ = init(&["--database", nobody]).exits(75);
+    assert!(!folder.join("made").exists());
+    let _ = init(&[]).exits(0);
+    let _ = std::fs::remove_dir_all(folder.join("made"));
+    let _ = init(&[]).exits(73).says("there is a key");
+}
+
+fn a_database_that_is_away_is_waited_for(server: &mut Server, grid: &Grid) {
+    let alice = user(grid, "alice");
+    server.kill();
+    let refused = [
+        alice.show_one("/myvo/x/1").unwrap_err(),
+        alice.create_one(&file("/myvo/x/2")).unwrap_err(),
+        alice
+            .count(&Search {
+                from: "/myvo".into(),
+                ..Search::default()
+            })
+            .unwrap_err(),
+    ];
+    for error in refused {
+        assert!(error.kind() == Some(ProblemKind::Busy) && error.may_pass(), "{error:?}");
+    }
+    let _ = catalogue(grid, &["audit", "verify"], &[]).exits(75);
+    server.run();
+    alice.create_one(&file("/myvo/x/2")).unwrap();
+    alice.show_one("/myvo/x/1").unwrap();
+    // One that ends in good order is no different.
+    server.stop();
+    assert_eq!(alice.show_one("/myvo/x/1").unwrap_err().kind(), Some(ProblemKind::Busy));
+    server.run();
+    alice.show_one("/myvo/x/2").unwrap();
+}
+
+fn what_was_answered_survives_the_databases_death(server: &mut Server, grid: &mut Grid) {
+    let answered = AtomicUsize::new(0);
+    let alice = user(grid, "alice");
+    std::thread::scope(|scope| {
+        let answered = &answered;
+        scope.spawn(move || {
+            for batch in 0..10_000 {
+                let some: Vec<_> = (0..10)
+                    .map(|number| file(&format!("/myvo/killed/{batch}/{number}")))
+                    .collect();
+                match alice.create(&some) {
+                    Ok(answers) if answers.iter().all(|one| matches!(one, Answer::Done(_))) => {
+                        answered.store(batch + 1, Ordering::SeqCst);
+                    }
+                    Ok(answers) => panic!("{answers:?}"),
+                    Err(error) => return assert_eq!(error.kind(), Some(ProblemKind::Busy), "{error:?}"),
+                }
+            }
+        });
+        while answered.load(Ordering::SeqCst) < 3 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server.kill();
+    });
+    // Both at once, and the database comes back first.
+    grid.kill_catalog().unwrap();
+    server.run();
+    grid.start_catalog().unwrap();
+    let alice = user(grid, "alice");
+    let answered = answered.into_inner();
+    for batch in 0..=answered {
+        let search = Search {
+            from: "/myvo".into(),
+            query: format!("name LIKE '/myvo/killed/{batch}/%'"),
+            ..Search::default()
+        };
+        let there = alice.count(&search).unwrap();
+        let whole = there == 10 || (there == 0 && batch == answered);
+        assert!(whole, "{there} of batch {batch}, {answered} answered");
+    }
+}
+
+fn two_catalogues_of_one_database_take_turns(grid: &Grid, variants: &Variants) {
+    use std::io::BufRead;
+    let beside = variants.file("beside.toml", &[]);
+    let mut second = Command::new(program("mdm-catalog"))
+        .arg("serve")
+        .arg(beside)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = std::io::BufReader::new(second.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let url = line.trim().trim_start_matches("listening on ").to_owned();
+    let clients = [
+        user(grid, "alice"),
+        client_at(grid, &grid.pki().unwrap().working_proxy("alice"), Some(&url)).unwrap(),
+    ];
+    std::thread::scope(|scope| {
+        for (which, client) in clients.into_iter().enumerate() {
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let some = [
+                        file(&format!("/myvo/turns/{which}/{number}")),
+                        file(&format!("/myvo/turns/both/{number}")),
+                    ];
+                    let answers = client.create(&some).unwrap();
+                    assert!(answers.iter().all(|one| matches!(one, Answer::Done(_))), "{answers:?}");
+                }
+            });
+        }
+    });
+    let _ = second.kill();
+    let _ = second.wait();
+    let _ = catalogue(grid, &["audit", "verify"], &[]).exits(0).prints("ok: ");
+    let below = Search {
+        from: "/myvo".into(),
+        query: "name LIKE '/myvo/turns/%'".into(),
+        ..Search::default()
+    };
+    assert_eq!(user(grid, "alice").count(&below).unwrap(), 60);
+}
+
+fn it_is_backed_up_by_its_own_means(server: &Server, grid: &Grid, variants: &Variants) {
+    let dump = variants.folder.join("dump.sql");
+    for verb in ["backup", "restore"] {
+        let _ = catalogue(grid, &[verb], &[dump.to_str().unwrap()])
+            .exits(2)
+            .says("by its own means");
+    }
+    let _ = run(server.client("pg_dump").arg("-f").arg(&dump).arg("images")).exits(0);
+    let socket = server.database("again");
+    let _ = run(server.client("psql").args(["-q", "-d", "again", "-f"]).arg(&dump)).exits(0);
+    // Found again by socket, without TLS and password.
+    let again = variants.file("again.toml", &[(&server.network_url("images"), &socket)]);
+    let _ = of_config(&["check"], &again).exits(0).prints("ok");
+    let there = of_config(&["audit", "verify"], &again).exits(0);
+    assert_eq!(
+        there.stdout.lines().next(),
+        catalogue(grid, &["audit", "verify"], &[]).stdout.lines().next()
+    );
+    let _ = of_config(&["check"], &variants.file("none.toml", &[("/images\"", "/no-such\"")]))
+        .exits(78)
+        .says("does not exist");
+}
+
+fn nobody_else_is_taken_for_the_database(server: &mut Server, pki: &Pki, variants: &Variants) {
+    let refused = |config: &Path, words: &str| {
+        let _ = of_config(&["audit", "verify"], config).exits(78).says(words);
+        let _ = of_config(&["check"], config).exits(78).says(words);
+    };
+    let wrong = variants.folder.join("wrong");
+    std::fs::write(&wrong, "another password").unwrap();
+    std::fs::set_permissions(&wrong, PermissionsExt::from_mode(0o600)).unwrap();
+    let password = format!("\"{}\"", variants.folder.join("password").display());
+    let other = format!("\"{}\"", wrong.display());
+    refused(
+        &variants.file("password.toml", &[(&password, &other)]),
+        "password authentication failed",
+    );
+    // An authority that signed nothing here.
+    let alien = variants.folder.join("alien.pem");
+    std::fs::write(&alien, Authority::new("/DC=org/CN=Alien").unwrap().pem()).unwrap();
+    let authorities = format!("\"{}\"", variants.folder.join("authorities.pem").display());
+    let alien = format!("\"{}\"", alien.display());
+    refused(
+        &variants.file("alien.toml", &[(&authorities, &alien)]),
+        "invalid peer certificate",
+    );
+    refused(
+        &variants.file("nobody.toml", &[(&format!("authorities = {authorities}"), "")]),
+        "no authorities are configured",
+    );
+    // In clear: the server does not want that, and the catalogue not either.
+    let clear = variants.file("clear.toml", &[("/images\"", "/images?sslmode=disable\"")]);
+    refused(&clear, "no encryption");
+    let same = variants.file("same.toml", &[]);
+    let _ = of_config(&["check"], &same).exits(0);
+    server.stop();
+    server.set("ssl=off");
+    server.run();
+    refused(&same, "server does not support TLS");
+    // A certificate of that authority for another name.
+    server.stop();
+    server.set("ssl=on");
+    let voms = pki.directory().join("voms/myvo");
+    server.present(&voms.join("hostcert.pem"), &voms.join("hostkey.pem"));
+    server.run();
+    refused(&same, "not valid for");
 }

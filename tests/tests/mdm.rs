@@ -3,9 +3,11 @@
 //! `docs/src/commands/lcg.md`).
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 
 use hydra_tests::desk::{Desk, SharedGrid};
+use hydra_xtask::dicom::{INVENTED, ct_slice};
 use testgrid::GridOptions;
 
 static GRID: LazyLock<SharedGrid> = LazyLock::new(|| {
@@ -348,4 +350,81 @@ fn without_a_catalogue_the_commands_say_so() {
     let _ = alice.run("mdcli dir /myvo").exits(1).says("Error: 9 ");
     alice.unset("MDM_CATALOG");
     let _ = alice.run("mdm-ls /myvo").exits(78).says("no catalogue is configured");
+}
+
+#[test]
+fn a_broken_header_keeps_no_other_image_back() {
+    /// More than one request takes.
+    const IMAGES: u128 = 1010;
+    /// Of a slice: its pixels, which nobody looks at.
+    const PIXELS: usize = 512 * 512 * 2;
+    let _whole = GRID.whole();
+    let alice = desk("alice");
+    std::fs::create_dir(alice.path("scans")).unwrap();
+    let mut first = ct_slice(&INVENTED, [471_000, 471_001, 471_100, 9]);
+    first.truncate(first.len() - PIXELS + 64);
+    let scan = |number: u128| {
+        let (from, to) = ("2.25.471100", format!("2.25.{}", 471_100 + number));
+        let places = (0..first.len() - from.len()).filter(|at| first[*at..].starts_with(from.as_bytes()));
+        let mut file = first.clone();
+        for at in places {
+            file[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+        file
+    };
+    for number in 0..IMAGES {
+        let mut file = scan(number);
+        file.truncate(match number {
+            // in the midst of an element
+            500 => 701,
+            501 => 140,
+            _ => file.len(),
+        });
+        alice.write(&format!("scans/{number:04}.dcm"), file);
+    }
+    alice.write("secret", [7; 32]);
+    std::fs::set_permissions(alice.path("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let catalog = alice.variable("MDM_CATALOG").to_owned();
+    alice.write(
+        "recall.toml",
+        format!(
+            "[pacs]\nmethod = \"c-get\"\nae_title = \"HYDRA\"\naet = \"PACS\"\nhost = \"127.0.0.1\"\nport = 104\n\
+             [deid]\nsecret_file = \"secret\"\n[registry]\ndatabase = \"recall.db\"\n\
+             [place]\nconnect = \"unix:line.sock\"\n[catalog]\nurl = \"{catalog}\"\n"
+        ),
+    );
+    let _ = alice.run("mdm-mkdir -p /myvo/many").exits(0);
+    let _ = alice.run("mdm-schema --images /myvo/many").exits(0);
+    let register = "mdm-register --config recall.toml --into /myvo/many scans";
+    let first = alice.run(register).exits(1);
+    let first = first.prints("registered 1008 images under 1 new key, 0 already registered");
+    for number in [501, 502] {
+        let words = format!("image {number} of {IMAGES} was not registered");
+        assert!(first.stderr.contains(&words), "{}", first.stderr);
+    }
+    assert_eq!(
+        first.stderr.matches("was not registered:").count(),
+        2,
+        "{}",
+        first.stderr
+    );
+    assert!(!first.stderr.contains(INVENTED.name));
+    let _ = alice.run("mdm-find --count /myvo/many").exits(0).prints("1008\n");
+    let query = format!("patient_id = '{}'", INVENTED.id);
+    let _ = alice
+        .run_words("mdm-find", &["--count", "/myvo/many", &query])
+        .exits(0)
+        .prints("1008\n");
+    let _ = alice
+        .run("mdm-register --config recall.toml --list")
+        .exits(0)
+        .says("at their end");
+    // When the files are mended, only they are new.
+    for number in [500, 501] {
+        alice.write(&format!("scans/{number:04}.dcm"), scan(number));
+    }
+    let _ = alice
+        .run(register)
+        .exits(0)
+        .prints("registered 2 images under 0 new keys, 1008 already registered");
 }

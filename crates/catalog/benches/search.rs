@@ -89,8 +89,8 @@ fn fill(database: &Database, images: i64) -> Result<(), DatabaseError> {
     };
     let count = [Datum::Integer(images)];
     database.write(|sql| {
-        let records: Vec<String> = (1..=64).map(|record| format!("({record}, '{record}')")).collect();
-        sql.execute(&format!("INSERT INTO records(id, record) VALUES {}", records.join(", ")), &[])?;
+        let records: Vec<String> = (1..=64).map(|record| format!("({record}, '{record}', '{record}')")).collect();
+        sql.execute(&format!("INSERT INTO records(id, record, digest) VALUES {}", records.join(", ")), &[])?;
         sql.execute("INSERT INTO schemas(id, directory) VALUES (1, 1)", &[])?;
         for (number, definition) in attributes().attributes {
             let text = "INSERT INTO attributes(id, schema, name, folded, kind, identifying, indexed) \
@@ -98,12 +98,12 @@ fn fill(database: &Database, images: i64) -> Result<(), DatabaseError> {
             sql.execute(text, &[number.into(), definition.name.into()])?;
         }
         sql.define(&sql.dialect().definition(
-            "CREATE TABLE values_1(entry BIGINT PRIMARY KEY REFERENCES entries(id), a1 {TEXT}, a2 {TEXT}, a3 BIGINT, \
+            "CREATE TABLE values_1(entry {KEY} REFERENCES entries(id), a1 {TEXT}, a2 {TEXT}, a3 BIGINT, \
              a4 DOUBLE PRECISION)",
         ))?;
         let entries = "INSERT INTO entries(id, path, kind, guid, schema, size, created, modified, version, name_record, \
              anonymous_record, identifying_record) \
-             SELECT i, '/myvo/site' || (i % 7) || '/' || (i / 100) || '/' || i, 1, 'g' || i, 1, 1000, 0, 0, 1, \
+             SELECT i, '/myvo/site' || (i % 7) || '/' || (i / 100) || '/' || i, 1, 'g' || i, 1, 1000, i / 10, 0, 1, \
              i % 64 + 1, i % 64 + 1, i % 64 + 1 FROM n";
         sql.execute(&format!("{numbers} {entries}"), &count)?;
         let values = "INSERT INTO values_1(entry, a1, a2, a3, a4) \
@@ -172,6 +172,12 @@ fn cases(images: i64) -> Vec<Case> {
                 Vec::new(),
             )
         },
+        case(
+            "the newest 20",
+            "ORDER BY created DESC LIMIT 20",
+            "SELECT path FROM entries WHERE schema = 1 AND kind = 1 ORDER BY created DESC, id DESC LIMIT 20",
+            Vec::new(),
+        ),
         case(
             "a part of a patient's name",
             "patient LIKE 'patient77%'",

@@ -8,6 +8,7 @@ use eds::session::{Session, SessionError};
 use grid_identity::Credential;
 use hydra_cli::{Code, Failure};
 use hydra_core::config::load::{self, Overrides, Surroundings};
+use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{Purpose, RegisterError, RegisterOptions};
 use hydra_core::secret::Key;
@@ -46,18 +47,33 @@ pub(crate) fn fetch(source: &ColumnKeySource, tls: &Tls) -> Result<Key, Failure>
     }
 }
 
-/// Registers a new column key; false where it is there already.
+/// Registers a new column key; none where it is there already.
 ///
 /// # Errors
 /// The stores.
-pub(crate) fn register(key_id: &KeyId, eds_config: &Path, tls: &Tls) -> Result<bool, Failure> {
+pub(crate) fn register(key_id: &KeyId, eds_config: &Path, tls: &Tls) -> Result<Option<RegistrationId>, Failure> {
     let session = session(eds_config, tls)?;
     let registered = session.wait(session.hydra.register(key_id, RegisterOptions::default()));
     match registered {
-        Ok(_) => Ok(true),
-        Err(RegisterError::Exists { .. }) => Ok(false),
+        Ok(registered) => Ok(Some(registered.registration_id)),
+        Err(RegisterError::Exists { .. }) => Ok(None),
         Err(error) => Err(failure::register(error)),
     }
+}
+
+/// Takes back a registration that nothing is sealed under.
+///
+/// # Errors
+/// The stores.
+pub(crate) fn unregister(
+    key_id: &KeyId,
+    registration_id: RegistrationId,
+    eds_config: &Path,
+    tls: &Tls,
+) -> Result<(), Failure> {
+    let session = session(eds_config, tls)?;
+    let removed = session.wait(session.hydra.unregister(key_id, Some(registration_id)));
+    removed.map(drop).map_err(failure::remove)
 }
 
 /// As the catalogue itself: its host's certificate, whatever the environment says.

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use grid_identity::Voms;
 use hydra_cli::command::{self, Example};
 use hydra_cli::{Code, Failure, output};
-use hydra_core::ids::StoreId;
+use hydra_core::ids::{RegistrationId, StoreId};
 use hydra_core::key_id::KeyId;
 use hydra_core::secret::Key;
 use hydra_service::audit::SignedHead;
@@ -22,7 +22,7 @@ use hydra_service::settings::{CreationRule, Tls};
 use crate::backup::{self, BackupError, Catalog, Contents};
 use crate::columns::ColumnKeys;
 use crate::config::{self, ColumnKeySource, Config, ConfigError, DatabaseSource};
-use crate::database::postgres::{Postgres, Settings};
+use crate::database::postgres::{Postgres, Remedy, Settings};
 use crate::database::sqlite::Sqlite;
 use crate::database::{Database, DatabaseError};
 use crate::engine::{Engine, OpenError, now};
@@ -202,16 +202,58 @@ fn init(arguments: &Init) -> Result<(), Failure> {
     let name = catalog_name(arguments)?;
     let rules = creation_rules(&arguments.create)?;
     let mut made = NewFolder::make(&arguments.dir).map_err(not_made)?;
-    let key = new_column_key(arguments, &mut made)?;
-    let keys = ColumnKeys::new(&key).map_err(|_| Failure::new(Code::Failed, CatalogError::ColumnKey))?;
-    let database = new_database(arguments, &mut made)?;
-    Engine::found(&database, &name, &keys).map_err(database_failure)?;
-    let config = arguments.dir.join(CONFIG_NAME);
-    let text = config_text(arguments, &name, &rules);
-    made.write(&config, text.as_bytes(), 0o640).map_err(not_made)?;
+    // Before a key is registered for it.
+    look_at_database(arguments)?;
+    let (key, registered) = new_column_key(arguments, &mut made)?;
+    let done = (|| {
+        let key = match (key, &registered) {
+            (Some(key), _) => key,
+            (None, Some((source, _))) => column_key::fetch(source, &own_tls(arguments))?,
+            (None, None) => return Err(Failure::new(Code::Failed, CatalogError::ColumnKey)),
+        };
+        let keys = ColumnKeys::new(&key).map_err(|_| Failure::new(Code::Failed, CatalogError::ColumnKey))?;
+        let database = new_database(arguments, &mut made)?;
+        Engine::found(&database, &name, &keys).map_err(database_failure)?;
+        let config = arguments.dir.join(CONFIG_NAME);
+        let text = config_text(arguments, &name, &rules);
+        made.write(&config, text.as_bytes(), 0o640).map_err(not_made)?;
+        Ok(config)
+    })();
+    if let (Err(_), Some((ColumnKeySource::Stores { key_id, eds_config }, registration_id))) = (&done, registered)
+        && let Err(failure) = column_key::unregister(&key_id, registration_id, &eds_config, &own_tls(arguments))
+    {
+        output::tell(&format!(
+            "the key `{key_id}` is left in the key stores: {}",
+            failure.lines().join(", ")
+        ));
+    }
+    let config = done?;
     made.keep();
     output::tell(&format!("catalogue `{name}` is ready"));
     output::print_line(&config.display().to_string())
+}
+
+/// The host's certificate alone.
+fn own_tls(arguments: &Init) -> Tls {
+    Tls {
+        certificate: arguments.certificate.clone(),
+        key: arguments.key.clone(),
+        ..Tls::default()
+    }
+}
+
+fn database_source(arguments: &Init, url: &str) -> DatabaseSource {
+    DatabaseSource::Postgres {
+        url: url.to_owned(),
+        password_file: arguments.database_password_file.clone(),
+        authorities: arguments.database_authorities.clone(),
+    }
+}
+
+/// Whether there is a PostgreSQL database, and no catalogue in it.
+fn look_at_database(arguments: &Init) -> Result<(), Failure> {
+    let Some(url) = &arguments.database else { return Ok(()) };
+    Postgres::look(postgres_settings(&database_source(arguments, url))?).map_err(database_failure)
 }
 
 /// A file in the folder, or tables in a PostgreSQL database that has none yet.
@@ -221,33 +263,31 @@ fn new_database(arguments: &Init, made: &mut NewFolder) -> Result<Database, Fail
         made.add(&path);
         return Ok(Database::new(Sqlite::create(&path).map_err(database_failure)?));
     };
-    let source = DatabaseSource::Postgres {
-        url: url.clone(),
-        password_file: arguments.database_password_file.clone(),
-        authorities: arguments.database_authorities.clone(),
-    };
+    let source = database_source(arguments, url);
     let postgres = Postgres::create(postgres_settings(&source)?);
     Ok(Database::new(postgres.map_err(database_failure)?))
 }
 
-fn new_column_key(arguments: &Init, made: &mut NewFolder) -> Result<Key, Failure> {
+/// In the key stores under which registration, or in a file and at hand.
+type NewKey = (Option<Key>, Option<(ColumnKeySource, RegistrationId)>);
+
+fn new_column_key(arguments: &Init, made: &mut NewFolder) -> Result<NewKey, Failure> {
     if let Some(text) = &arguments.column_key {
         let key_id = KeyId::new(text.as_str()).map_err(|error| Failure::new(Code::Usage, error))?;
-        let tls = Tls {
-            certificate: arguments.certificate.clone(),
-            key: arguments.key.clone(),
-            ..Tls::default()
-        };
         let eds_config = arguments.eds_config.clone();
-        if !column_key::register(&key_id, &eds_config, &tls)? {
+        let registered = column_key::register(&key_id, &eds_config, &own_tls(arguments))?;
+        let Some(registration_id) = registered else {
             return Err(Failure::new(Code::CannotCreate, CatalogError::KeyTaken(key_id)));
-        }
-        return column_key::fetch(&ColumnKeySource::Stores { key_id, eds_config }, &tls);
+        };
+        return Ok((
+            None,
+            Some((ColumnKeySource::Stores { key_id, eds_config }, registration_id)),
+        ));
     }
     let key = Key::random().map_err(|_| Failure::new(Code::Failed, CatalogError::Random))?;
     let path = arguments.dir.join(KEY_NAME);
     made.write(&path, key.expose(), 0o600).map_err(not_made)?;
-    Ok(key)
+    Ok((Some(key), None))
 }
 
 fn catalog_name(arguments: &Init) -> Result<String, Failure> {
@@ -457,6 +497,8 @@ fn database_code(error: &DatabaseError) -> Code {
         | DatabaseError::Newer { .. }
         | DatabaseError::Exists
         | DatabaseError::IsBackup { .. } => Code::Config,
+        DatabaseError::Postgres(error) if error.remedy == Remedy::Settings => Code::Config,
+        error if error.is_away() => Code::TryLater,
         _ => Code::Io,
     }
 }
@@ -594,11 +636,13 @@ fn serve(path: &Path) -> Result<(), Failure> {
     let engine = Arc::new(open_engine(&config)?);
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let signing = Arc::clone(&engine);
-    let signer = std::thread::spawn(move || {
+    let (signed, last_signed) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
         while stopped.recv_timeout(SIGN_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             signing.sign_audit();
         }
         signing.sign_audit();
+        drop(signed);
     });
     let host = Host {
         listen: config.listen,
@@ -616,7 +660,8 @@ fn serve(path: &Path) -> Result<(), Failure> {
         let _ = output::print_line(&format!("listening on https://{address}"));
     });
     drop(stop);
-    let _ = signer.join();
+    // A database that is away keeps nobody from ending.
+    let _ = last_signed.recv_timeout(Duration::from_millis(config.limits.stop_ms));
     served.map_err(|error| match error {
         RunError::Listen { .. } => config_failure(error),
         _ => Failure::new(Code::Failed, error),

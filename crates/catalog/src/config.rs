@@ -40,7 +40,7 @@ struct File {
     tls: Option<Tls>,
     #[serde(default)]
     create: Vec<CreationRule>,
-    #[serde(default = "default_limits")]
+    #[serde(default = "default_limits", with = "LimitsTable")]
     limits: Limits,
     #[serde(default)]
     entries: EntryLimits,
@@ -68,6 +68,21 @@ pub fn default_limits() -> Limits {
         body_bytes: DEFAULT_BODY_BYTES,
         ..Limits::default()
     }
+}
+
+/// [`Limits`], of which those that are not given are a catalogue's and not a key store's.
+#[derive(Deserialize)]
+#[serde(remote = "Limits", default = "default_limits")]
+struct LimitsTable {
+    handshake_ms: u64,
+    header_ms: u64,
+    request_ms: u64,
+    body_bytes: usize,
+    connections: usize,
+    in_flight: usize,
+    items_per_second: u32,
+    burst_items: u32,
+    stop_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -324,6 +339,16 @@ mod tests {
         ] {
             assert!(faults.contains(words), "{words} in\n{faults}");
         }
+    }
+
+    #[test]
+    fn a_limit_that_is_given_leaves_the_others_as_they_are() {
+        let read = |text: &str| toml::from_str::<File>(text).unwrap().limits;
+        assert_eq!(read("").body_bytes, DEFAULT_BODY_BYTES);
+        let some = read("[limits]\nin_flight = 7");
+        assert_eq!((some.in_flight, some.body_bytes), (7, DEFAULT_BODY_BYTES));
+        let body = read("[limits]\nbody_bytes = 2048");
+        assert_eq!((body.in_flight, body.body_bytes), (Limits::default().in_flight, 2048));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Api {
     pub(crate) guard: Arc<Guard>,
     pub(crate) limits: Limits,
     pub(crate) searches: Arc<Semaphore>,
+    /// Held by the work itself, which may outlive the request that it is for.
+    working: Arc<Semaphore>,
 }
 
 /// All addresses, behind the guard.
@@ -43,6 +45,7 @@ pub fn router(engine: Arc<Engine>, limits: &Limits) -> Router {
         guard: Arc::clone(&guard),
         limits: limits.clone(),
         searches: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
+        working: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
     };
     Router::new()
         .route("/v1/entries/create", post(create))
@@ -152,7 +155,13 @@ impl Api {
     ) -> Result<A, ProblemAnswer> {
         let caller = self.caller(peer);
         let engine = Arc::clone(&self.engine);
-        Ok(blocking(move || work(&engine, &caller)).await??)
+        let permit = Arc::clone(&self.working).try_acquire_owned();
+        let permit = permit.map_err(|_| Problem::new(ProblemKind::Busy).retry_after(1))?;
+        let worked = blocking(move || {
+            let _permit = permit;
+            work(&engine, &caller)
+        });
+        Ok(worked.await??)
     }
 }
 

@@ -276,7 +276,7 @@ async fn compare(rounds: u64, time: Duration) {
             "log = \"warn\"\n[limits]\nitems_per_second = 4000000\nburst_items = 4000000\n\
              [[create]]\nprefix = \"\"\nprincipal = \"{dn}\"\n"
         ),
-        catalog: false,
+        ..GridOptions::default()
     };
     let grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
     let state: Value = serde_json::from_slice(&std::fs::read(grid.directory().join("state.json")).unwrap()).unwrap();

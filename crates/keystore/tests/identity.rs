@@ -29,7 +29,7 @@ impl Site {
             pki: Some(pki.directory().to_owned()),
             programs: Path::new(PROGRAM).parent().map(PathBuf::from),
             store_settings: settings.to_owned(),
-            catalog: false,
+            ..GridOptions::default()
         };
         let grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
         Self { folder, pki, grid }

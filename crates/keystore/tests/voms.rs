@@ -44,7 +44,7 @@ async fn a_role_may_create_and_a_forged_one_may_not() {
             .parent()
             .map(PathBuf::from),
         store_settings: "[[create]]\nprefix = \"/labvo/\"\nprincipal = \"/labvo/Role=writer\"\n".to_owned(),
-        catalog: false,
+        ..GridOptions::default()
     };
     let grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
     let url = grid.urls().remove(0);

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::Request;
 use grid_identity::TrustStore;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -161,12 +162,12 @@ impl Shared {
             let activity = Arc::clone(&activity);
             hyper::service::service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(Arc::clone(&peer));
-                let busy = Activity::begin(&activity);
+                let (busy, taken) = (Activity::begin(&activity), Arc::clone(&activity));
                 let answer = router.clone().oneshot(request.map(Body::new));
                 async move {
                     let answer = answer.await;
                     drop(busy);
-                    answer
+                    answer.map(|answer| answer.map(|body| noticed(body, taken)))
                 }
             })
         };
@@ -191,6 +192,17 @@ impl Shared {
             () = activity.idle_for(patience) => tracing::debug!(%address, "connection cut"),
         }
     }
+}
+
+/// A body that comes in parts: each one that the client takes shows that it is there.
+fn noticed(body: Body, activity: Arc<Activity>) -> Body {
+    if body.size_hint().exact().is_some() {
+        return body;
+    }
+    Body::new(body.map_frame(move |frame| {
+        activity.touch();
+        frame
+    }))
 }
 
 fn log_end<E: std::fmt::Display>(address: SocketAddr, ended: &Result<(), E>) {

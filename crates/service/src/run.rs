@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use grid_identity::TrustStore;
@@ -60,7 +61,10 @@ impl Host {
     pub fn run(&self, router: Router, ready: Ready, listening: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.enable_all().build().map_err(RunError::Start)?;
-        runtime.block_on(self.serve(router, ready, listening))
+        let served = runtime.block_on(self.serve(router, ready, listening));
+        // What still works then is not waited for: its client is gone.
+        runtime.shutdown_timeout(Duration::from_millis(self.limits.stop_ms));
+        served
     }
 
     async fn serve(&self, router: Router, ready: Ready, listening: impl FnOnce(SocketAddr)) -> Result<(), RunError> {

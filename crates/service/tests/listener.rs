@@ -58,6 +58,7 @@ impl Server {
         let router = Router::new()
             .route("/", get(|| async { "here" }))
             .route("/held", get(held))
+            .route("/parts", get(|| async { axum::body::Body::from_stream(parts()) }))
             .layer(guarded);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -127,6 +128,17 @@ impl Server {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Ten parts, one each tenth of a second.
+fn parts() -> impl futures_util::Stream<Item = Result<&'static str, std::io::Error>> {
+    futures_util::stream::unfold(0, |sent| async move {
+        if sent == 10 {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Some((Ok("part "), sent + 1))
+    })
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
@@ -220,6 +232,19 @@ async fn a_request_that_takes_too_long_is_answered() {
     let answer = server.client("h2").get(server.url("/held")).send().await.unwrap();
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_in_parts_is_not_cut_while_it_is_read() {
+    for protocol in ["h2", "http/1.1"] {
+        let limits = Limits {
+            header_ms: 300,
+            ..Limits::default()
+        };
+        let server = Server::start(limits).await;
+        let answer = server.client(protocol).get(server.url("/parts")).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "part ".repeat(10), "{protocol}");
+    }
 }
 
 #[tokio::test]

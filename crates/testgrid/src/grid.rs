@@ -141,6 +141,21 @@ pub struct GridOptions {
     pub store_settings: String,
     /// Whether there is a catalogue, whose column key the stores have.
     pub catalog: bool,
+    /// The PostgreSQL database of the catalogue; none: a SQLite file.
+    pub catalog_database: Option<CatalogDatabase>,
+    /// More lines for the configuration of the catalogue: single settings first, then tables.
+    pub catalog_settings: String,
+}
+
+/// A PostgreSQL database that has no tables yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogDatabase {
+    /// `postgres://…`
+    pub url: String,
+    /// The file of its password.
+    pub password_file: Option<PathBuf>,
+    /// Who may sign the certificate of its server.
+    pub authorities: Option<PathBuf>,
 }
 
 impl Default for GridOptions {
@@ -153,6 +168,8 @@ impl Default for GridOptions {
             programs: None,
             store_settings: String::new(),
             catalog: false,
+            catalog_database: None,
+            catalog_settings: String::new(),
         }
     }
 }
@@ -173,6 +190,10 @@ struct State {
 struct Catalog {
     program: PathBuf,
     server: Store,
+    #[serde(default)]
+    database: Option<CatalogDatabase>,
+    #[serde(default)]
+    settings: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,7 +278,7 @@ impl Grid {
         write(&grid.client_config(), &grid.client_config_text(&pki))?;
         // Certificates from before there was one have none for it.
         if options.catalog && pki.host("catalog").0.exists() {
-            grid.make_catalog(programs::find(&folder, "mdm-catalog")?, &pki)?;
+            grid.make_catalog(programs::find(&folder, "mdm-catalog")?, &pki, options)?;
         }
         grid.write_for_clients(&pki)?;
         Ok(grid)
@@ -779,10 +800,22 @@ impl Grid {
     }
 
     /// Lets the catalogue's own program make its folder, which registers the column key at the stores, and starts it.
-    fn make_catalog(&mut self, program: PathBuf, pki: &Pki) -> Result<(), GridError> {
+    fn make_catalog(&mut self, program: PathBuf, pki: &Pki, options: &GridOptions) -> Result<(), GridError> {
         let (certificate, key) = pki.host("catalog");
-        let answer = Command::new(&program)
-            .arg("init")
+        let mut init = Command::new(&program);
+        init.arg("init");
+        let database = options.catalog_database.clone();
+        if let Some(database) = &database {
+            init.args(["--database", &database.url]);
+            let files = [
+                ("--database-password-file", &database.password_file),
+                ("--database-authorities", &database.authorities),
+            ];
+            for (option, path) in files {
+                init.args(path.iter().flat_map(|path| [option.as_ref(), path.as_os_str()]));
+            }
+        }
+        let answer = init
             .arg(self.catalog_directory())
             .args(["--name", "catalog", "--column-key", "/catalog/column-key"])
             .arg("--eds-config")
@@ -802,7 +835,12 @@ impl Grid {
             return Err(GridError::CatalogInit(what));
         }
         let server = Store { port: 0, process: None };
-        self.state.catalog = Some(Catalog { program, server });
+        self.state.catalog = Some(Catalog {
+            program,
+            server,
+            database,
+            settings: options.catalog_settings.clone(),
+        });
         self.start_catalog()
     }
 
@@ -812,9 +850,27 @@ impl Grid {
         let (certificate, key) = pki.host("catalog");
         let quoted = |path: &Path| quote(&path.to_string_lossy());
         let admin: Vec<String> = pki.user_dn("admin").map(quote).into_iter().collect();
+        let catalog = self.state.catalog.as_ref();
+        let database = catalog.and_then(|catalog| catalog.database.as_ref());
+        let (mut address, mut postgres) = (String::new(), String::new());
+        if let Some(database) = database {
+            address = format!("database = {}\n", quote(&database.url));
+            let files = [
+                ("password_file", &database.password_file),
+                ("authorities", &database.authorities),
+            ];
+            let given = |(name, path): (&str, &Option<PathBuf>)| {
+                path.as_ref().map(|path| format!("{name} = {}\n", quoted(path)))
+            };
+            postgres = format!(
+                "[postgres]\n{}\n",
+                files.into_iter().filter_map(given).collect::<String>()
+            );
+        }
+        let settings = catalog.map_or("", |catalog| catalog.settings.as_str());
         let mut text = format!(
             "# the catalogue of a test grid\ncatalog = \"catalog\"\nlisten = \"127.0.0.1:{port}\"\n\
-             administrators = [{}]\nbackups_kept_days = 30\n\n\
+             administrators = [{}]\nbackups_kept_days = 30\n{address}{settings}\n{postgres}\n\
              [column_key]\nkey_id = \"/catalog/column-key\"\neds_config = {}\n\n\
              [tls]\ncertificate = {}\nkey = {}\nca_dir = {}\nvoms_dir = {}\n",
             admin.join(", "),

@@ -16,5 +16,5 @@ pub mod pki;
 mod process;
 mod programs;
 
-pub use grid::{Grid, GridError, GridOptions};
+pub use grid::{CatalogDatabase, Grid, GridError, GridOptions};
 pub use programs::{ALIASES, PROGRAMS};

@@ -4,6 +4,7 @@
 //!
 //! Placeholders are `?1`, `?2` … Where the two databases differ, [`Dialect`] has the words.
 
+mod group;
 pub mod postgres;
 pub mod schema;
 pub mod sqlite;
@@ -94,6 +95,16 @@ impl DatabaseError {
             _ => false,
         }
     }
+
+    /// Whether there is no way to it for now, or it has no time: the same may be done later.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => sqlite::is_busy(error),
+            Self::Postgres(error) => error.remedy == postgres::Remedy::Time,
+            Self::Closed => true,
+            _ => false,
+        }
+    }
 }
 
 /// Whose tables are in a database.
@@ -179,10 +190,28 @@ impl Dialect {
         }
     }
 
-    /// A definition written with `{ID}`, `{TEXT}` and `{BLOB}` for what differs. All other types are the same words:
-    /// `BIGINT`, `DOUBLE PRECISION`.
+    /// The definition of a number that is given, by which rows are found without an index beside them.
+    pub fn key_column(self) -> &'static str {
+        match self {
+            Self::Sqlite => "INTEGER PRIMARY KEY",
+            Self::Postgres => "BIGINT PRIMARY KEY",
+        }
+    }
+
+    /// Behind the definition of a table whose rows are kept in the order of its primary key.
+    pub fn by_key(self) -> &'static str {
+        match self {
+            Self::Sqlite => " WITHOUT ROWID",
+            Self::Postgres => "",
+        }
+    }
+
+    /// A definition written with `{ID}`, `{KEY}`, `{TEXT}`, `{BLOB}` and `{BY KEY}` for what differs. All other types are
+    /// the same words: `BIGINT`, `DOUBLE PRECISION`.
     pub fn definition(self, text: &str) -> String {
         text.replace("{ID}", self.number_column())
+            .replace("{KEY}", self.key_column())
+            .replace("{BY KEY}", self.by_key())
             .replace("{TEXT}", self.text())
             .replace("{BLOB}", self.blob())
     }
@@ -349,8 +378,8 @@ pub trait Sql {
     /// [`DatabaseError`]
     fn execute(&self, sql: &str, data: &[Datum]) -> Result<u64, DatabaseError>;
 
-    /// Runs a statement and shows each row of the answer (of `… RETURNING` too). PostgreSQL's answers are taken in whole:
-    /// what could be long is asked for in pages.
+    /// Runs a statement and shows each row of the answer (of `… RETURNING` too) as it comes. If `each` asks something else of
+    /// PostgreSQL, what is left of the answer is taken into memory first.
     ///
     /// # Errors
     /// [`DatabaseError`], also what `each` answers.
@@ -387,6 +416,31 @@ pub fn row(sql: &dyn Sql, text: &str, data: &[Datum]) -> Result<Option<Row>, Dat
         Ok(ControlFlow::Break(()))
     })?;
     Ok(found)
+}
+
+/// Inserts rows, several with each statement: `head` is `INSERT INTO table(columns)`, `tail` what stands behind the values.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn insert(sql: &dyn Sql, head: &str, rows: Vec<Vec<Datum>>, tail: &str) -> Result<(), DatabaseError> {
+    /// Few sizes, so that few statements are kept prepared.
+    const SIZES: [usize; 3] = [32, 8, 1];
+    let columns = rows.first().map_or(0, Vec::len);
+    let mut rest = rows.into_iter();
+    for size in SIZES {
+        while rest.len() >= size {
+            let data: Vec<Datum> = rest.by_ref().take(size).flatten().collect();
+            let row = |row: usize| {
+                let places: Vec<String> = (1..=columns)
+                    .map(|column| format!("?{}", row * columns + column))
+                    .collect();
+                format!("({})", places.join(", "))
+            };
+            let values: Vec<String> = (0..size).map(row).collect();
+            sql.execute(&format!("{head} VALUES {}{tail}", values.join(", ")), &data)?;
+        }
+    }
+    Ok(())
 }
 
 /// Does a part of a transaction, all of it or nothing: if `work` fails, what it did is taken back, and the transaction

@@ -1,9 +1,12 @@
--- The tables of a catalogue, for SQLite and PostgreSQL: {ID}, {TEXT} and {BLOB} stand for what the two call differently.
+-- The tables of a catalogue, for SQLite and PostgreSQL: {ID}, {KEY}, {TEXT}, {BLOB} and {BY KEY} stand for what the two
+-- call differently.
 
 -- Permission records, each distinct one once: a search computes first which of them let the caller do what.
 CREATE TABLE records(
     id {ID},
-    record {TEXT} NOT NULL UNIQUE
+    record {TEXT} NOT NULL,
+    -- its SHA-256, as it may be longer than an index takes
+    digest {BLOB} NOT NULL UNIQUE
 );
 
 CREATE TABLE operations(
@@ -69,7 +72,11 @@ CREATE TABLE entries(
     identifying {BLOB}
 );
 CREATE INDEX entries_parent ON entries(parent, path);
+-- The files of a schema in each order that does not come of its attributes.
 CREATE INDEX entries_schema ON entries(schema, kind, path);
+CREATE INDEX entries_created ON entries(schema, kind, created, id);
+CREATE INDEX entries_modified ON entries(schema, kind, modified, id);
+CREATE INDEX entries_size ON entries(schema, kind, size, id);
 CREATE INDEX entries_operation ON entries(operation) WHERE operation IS NOT NULL;
 
 CREATE TABLE replicas(
@@ -78,7 +85,7 @@ CREATE TABLE replicas(
     place BIGINT NOT NULL,
     url {TEXT} NOT NULL,
     PRIMARY KEY(entry, url)
-);
+){BY KEY};
 
 -- The items of lists of the anonymous half.
 CREATE TABLE lists(
@@ -86,7 +93,7 @@ CREATE TABLE lists(
     item {TEXT} NOT NULL,
     entry BIGINT NOT NULL REFERENCES entries(id),
     PRIMARY KEY(attribute, item, entry)
-);
+){BY KEY};
 CREATE INDEX lists_entry ON lists(entry);
 
 -- Keyed hashes of values of the identifying half, by which they are found.
@@ -95,16 +102,16 @@ CREATE TABLE tokens(
     token {BLOB} NOT NULL,
     entry BIGINT NOT NULL REFERENCES entries(id),
     PRIMARY KEY(attribute, token, entry)
-);
+){BY KEY};
 CREATE INDEX tokens_entry ON tokens(entry);
 
 CREATE TABLE thumbnails(
-    entry BIGINT PRIMARY KEY REFERENCES entries(id),
+    entry {KEY} REFERENCES entries(id),
     bytes {BLOB} NOT NULL
 );
 
 CREATE TABLE audit(
-    sequence BIGINT PRIMARY KEY,
+    sequence {KEY},
     at BIGINT NOT NULL,
     dn {TEXT} NOT NULL,
     operation {TEXT} NOT NULL,
@@ -114,7 +121,7 @@ CREATE TABLE audit(
 );
 
 CREATE TABLE audit_heads(
-    sequence BIGINT PRIMARY KEY,
+    sequence {KEY},
     at BIGINT NOT NULL,
     hash {BLOB} NOT NULL,
     signature {BLOB} NOT NULL

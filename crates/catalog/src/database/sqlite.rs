@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OpenFlags, Statement, ToSql};
 
+use super::group::{self, Failed, Part, Writers};
 use super::schema::CATALOG;
 use super::{Backend, DatabaseError, Datum, Dialect, Each, Product, Row, Sql};
 
@@ -24,7 +25,7 @@ const IDLE_READERS: usize = 16;
 /// A SQLite database.
 pub struct Sqlite {
     path: PathBuf,
-    writer: Mutex<Connection>,
+    writers: Writers<Connection>,
     readers: Mutex<Vec<Connection>>,
     statement: Duration,
 }
@@ -77,7 +78,7 @@ impl Sqlite {
         connection.pragma_update(None, "secure_delete", true)?;
         let database = Self {
             path: path.to_owned(),
-            writer: Mutex::new(connection),
+            writers: Writers::new(connection),
             readers: Mutex::default(),
             statement: STATEMENT,
         };
@@ -140,10 +141,11 @@ impl Sqlite {
     /// # Errors
     /// [`DatabaseError`]
     pub fn limit(&self, max_bytes: u64) -> Result<(), DatabaseError> {
-        let writer = lock(&self.writer);
-        let page = number(&writer, "page_size")?;
-        let pages = (i64::try_from(max_bytes).unwrap_or(i64::MAX) / page.max(1)).max(1);
-        Ok(writer.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
+        self.writers.with(|writer| {
+            let page = number(writer, "page_size")?;
+            let pages = (i64::try_from(max_bytes).unwrap_or(i64::MAX) / page.max(1)).max(1);
+            Ok(writer.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
+        })
     }
 }
 
@@ -192,6 +194,11 @@ pub(super) fn is_full(error: &rusqlite::Error) -> bool {
         )
 }
 
+/// Whether another process keeps it.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+}
+
 impl Backend for Sqlite {
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
@@ -218,16 +225,11 @@ impl Backend for Sqlite {
     }
 
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
-        write(&mut lock(&self.writer), work)
+        self.writers.write(false, work).map_err(of_group)
     }
 
     fn write_lightly(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
-        let mut writer = lock(&self.writer);
-        // what is committed is flushed some time later
-        writer.pragma_update(None, "synchronous", "NORMAL")?;
-        let done = write(&mut writer, work);
-        writer.pragma_update(None, "synchronous", "FULL")?;
-        done
+        self.writers.write(true, work).map_err(of_group)
     }
 
     fn is_ready(&self) -> bool {
@@ -235,14 +237,74 @@ impl Backend for Sqlite {
     }
 }
 
-fn write(writer: &mut Connection, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
-    let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    if work(&Statements(&transaction, None)) {
-        transaction.commit()?;
-    } else {
-        transaction.rollback()?;
+fn of_group(failed: Failed<Fault>) -> DatabaseError {
+    match failed {
+        Failed::Group(fault) => fault.into(),
+        Failed::Own(error) => error,
     }
-    Ok(())
+}
+
+/// A failure as each member of a group is told it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault(std::ffi::c_int);
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        let failure = error.sqlite_error();
+        Self(failure.map_or(rusqlite::ffi::SQLITE_ABORT, |failure| failure.extended_code))
+    }
+}
+
+impl From<Fault> for DatabaseError {
+    fn from(Fault(code): Fault) -> Self {
+        Self::Sqlite(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))
+    }
+}
+
+impl group::Connection for Connection {
+    type Fault = Fault;
+
+    fn begin(&mut self, lightly: bool) -> Result<(), DatabaseError> {
+        // What is committed lightly is flushed some time later.
+        let synchronous = if lightly { "NORMAL" } else { "FULL" };
+        self.pragma_update(None, "synchronous", synchronous)?;
+        Ok(self.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    fn part(&mut self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<Part, Fault> {
+        self.execute_batch("SAVEPOINT writer")
+            .map_err(|error| undone(self, error))?;
+        let keep = work(&Statements(self, None));
+        if self.is_autocommit() {
+            // Without room on the disk SQLite ends the transaction by itself.
+            return Err(Fault(rusqlite::ffi::SQLITE_FULL));
+        }
+        let (end, part) = if keep {
+            ("RELEASE writer", Part::Kept)
+        } else {
+            ("ROLLBACK TO writer; RELEASE writer", Part::TakenBack)
+        };
+        self.execute_batch(end).map_err(|error| undone(self, error))?;
+        Ok(part)
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        self.execute_batch("COMMIT").map_err(|error| undone(self, error))
+    }
+
+    fn rollback(&mut self) -> Fault {
+        // Where nothing is left to take back there is nothing to be told.
+        let _ = self.execute_batch("ROLLBACK");
+        Fault(rusqlite::ffi::SQLITE_ABORT)
+    }
+}
+
+fn undone(connection: &Connection, error: rusqlite::Error) -> Fault {
+    if !connection.is_autocommit() {
+        // It failed for that reason already.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    error.into()
 }
 
 /// A connection inside a transaction.
@@ -326,6 +388,8 @@ fn datum(value: ValueRef<'_>) -> Datum {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::super::{Database, attempt, row, rows};
     use super::*;
 
@@ -374,6 +438,79 @@ mod tests {
         let data = [Datum::Integers(vec![3, 5]), Datum::Real(0.5), 5.into()];
         let found: Result<_, DatabaseError> = database.read(|sql| row(sql, &one_of, &data));
         assert_eq!(found.unwrap(), Some(Row(vec![Datum::Real(0.5)])));
+        assert!(database.is_ready());
+    }
+
+    /// The threads of a group: the first is held inside its work until all others stand behind it.
+    fn together(
+        database: &Database,
+        others: usize,
+        work: &(dyn Fn(usize, &dyn Sql) -> Result<(), DatabaseError> + Sync),
+    ) {
+        let (begun, all) = (std::sync::Barrier::new(2), std::sync::Barrier::new(others + 1));
+        let late = Duration::from_millis(5);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let first = database.write(|sql| {
+                    begun.wait();
+                    all.wait();
+                    // long enough for the others to come from the barrier to the queue, or they come after
+                    std::thread::sleep(late);
+                    work(0, sql)
+                });
+                first.unwrap();
+            });
+            begun.wait();
+            for number in 1..=others {
+                let all = &all;
+                scope.spawn(move || {
+                    all.wait();
+                    let _ = database.write(|sql| work(number, sql));
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn writers_that_come_at_once_keep_what_is_theirs() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::new(Sqlite::create(&folder.path().join("catalog.db")).unwrap());
+        let insert = "INSERT INTO meta(name, value) VALUES (?1, '')";
+        // Every third fails when it has written already; each of the others sees what those before it wrote.
+        together(&database, 12, &|number, sql| {
+            sql.execute(insert, &[format!("writer {number}").into()])?;
+            if number % 3 == 2 {
+                return Err(DatabaseError::Closed);
+            }
+            Ok(())
+        });
+        let count = "SELECT count(*) FROM meta WHERE name LIKE 'writer %'";
+        let counted = |database: &Database| -> i64 {
+            let found: Result<_, DatabaseError> = database.read(|sql| row(sql, count, &[]));
+            found.unwrap().unwrap().integer(0).unwrap()
+        };
+        assert_eq!(counted(&database), 9);
+        // One that panics takes those of its group with it, who are told; nobody after it.
+        let told = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let (database, told) = (&database, &told);
+                scope.spawn(move || {
+                    let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        database.write(|sql| {
+                            sql.execute(insert, &[format!("writer {}", 100 + number).into()])?;
+                            assert!(number != 5);
+                            Ok::<_, DatabaseError>(())
+                        })
+                    }));
+                    if matches!(worked, Ok(Ok(()))) {
+                        told.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        let kept = i64::try_from(told.into_inner()).unwrap();
+        assert_eq!(counted(&database), 9 + kept);
         assert!(database.is_ready());
     }
 

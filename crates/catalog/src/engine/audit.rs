@@ -9,32 +9,33 @@ use hydra_core::permissions::Caller;
 use hydra_service::audit::{Head, Line, SignedHead};
 
 use super::signed;
-use crate::database::{DatabaseError, Row, Sql, row, rows};
+use crate::database::{DatabaseError, Datum, Row, Sql, insert, row, rows};
 
 /// Writes lines in one transaction.
 pub(crate) struct Writer<'a> {
     sql: &'a dyn Sql,
     at: u64,
     head: Head,
+    /// Not written yet.
+    lines: Vec<Vec<Datum>>,
 }
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(sql: &'a dyn Sql, at: u64) -> Result<Self, DatabaseError> {
         let head = last(sql)?;
-        Ok(Self { sql, at, head })
+        Ok(Self {
+            sql,
+            at,
+            head,
+            lines: Vec::new(),
+        })
     }
 
-    pub(crate) fn line(
-        &mut self,
-        caller: &Caller,
-        operation: &str,
-        subject: &str,
-        outcome: &str,
-    ) -> Result<(), DatabaseError> {
-        self.by(&caller.dn, operation, subject, outcome)
+    pub(crate) fn line(&mut self, caller: &Caller, operation: &str, subject: &str, outcome: &str) {
+        self.by(&caller.dn, operation, subject, outcome);
     }
 
-    pub(crate) fn by(&mut self, dn: &str, operation: &str, subject: &str, outcome: &str) -> Result<(), DatabaseError> {
+    pub(crate) fn by(&mut self, dn: &str, operation: &str, subject: &str, outcome: &str) {
         let line = Line {
             at: self.at,
             dn,
@@ -43,7 +44,7 @@ impl<'a> Writer<'a> {
             outcome,
         };
         self.head = self.head.next(&line);
-        let data = [
+        self.lines.push(vec![
             self.head.sequence.into(),
             signed(self.at).into(),
             dn.into(),
@@ -51,15 +52,13 @@ impl<'a> Writer<'a> {
             subject.into(),
             outcome.into(),
             self.head.hash.to_vec().into(),
-        ];
-        let text = "INSERT INTO audit(sequence, at, dn, operation, subject, outcome, hash) \
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        self.sql.execute(text, &data)?;
-        Ok(())
+        ]);
     }
 
-    /// The head behind the lines.
+    /// Writes the lines; the head behind them.
     pub(crate) fn finish(self) -> Result<Head, DatabaseError> {
+        let head = "INSERT INTO audit(sequence, at, dn, operation, subject, outcome, hash)";
+        insert(self.sql, head, self.lines, "")?;
         Ok(self.head)
     }
 }
@@ -156,6 +155,9 @@ pub enum AuditFault {
     },
 }
 
+/// Lines that are verified by one statement, which no server breaks off as too long.
+const VERIFIED_AT_ONCE: i64 = 10_000;
+
 /// Goes through the whole log: its chain, the signed heads in the database, and `kept` ones from elsewhere.
 ///
 /// # Errors
@@ -176,30 +178,37 @@ pub(crate) fn verify(
     let mut expected = heads.iter().peekable();
     let mut head = Head::START;
     let mut fault = None;
-    let text = "SELECT sequence, at, dn, operation, subject, outcome, hash FROM audit ORDER BY sequence";
-    sql.query(text, &[], &mut |mut row| {
-        let (at, dn, operation) = (row.integer(1)?.unsigned_abs(), row.text(2)?, row.text(3)?);
-        let (subject, outcome) = (row.text(4)?, row.text(5)?);
-        head = head.next(&Line {
-            at,
-            dn: &dn,
-            operation: &operation,
-            subject: &subject,
-            outcome: &outcome,
-        });
-        if read_head(&mut row, 0, 6)? != head {
-            let sequence = head.sequence;
-            fault = Some(AuditFault::Line { sequence });
-            return Ok(ControlFlow::Break(()));
-        }
-        while let Some(signed) = expected.next_if(|signed| signed.head.sequence <= head.sequence) {
-            if signed.head != head && fault.is_none() {
-                let sequence = signed.head.sequence;
-                fault = Some(AuditFault::Rewritten { sequence });
+    let text = "SELECT sequence, at, dn, operation, subject, outcome, hash FROM audit WHERE sequence > ?1 \
+                ORDER BY sequence LIMIT ?2";
+    loop {
+        let behind = head.sequence;
+        sql.query(text, &[behind.into(), VERIFIED_AT_ONCE.into()], &mut |mut row| {
+            let (at, dn, operation) = (row.integer(1)?.unsigned_abs(), row.text(2)?, row.text(3)?);
+            let (subject, outcome) = (row.text(4)?, row.text(5)?);
+            head = head.next(&Line {
+                at,
+                dn: &dn,
+                operation: &operation,
+                subject: &subject,
+                outcome: &outcome,
+            });
+            if read_head(&mut row, 0, 6)? != head {
+                let sequence = head.sequence;
+                fault = Some(AuditFault::Line { sequence });
+                return Ok(ControlFlow::Break(()));
             }
+            while let Some(signed) = expected.next_if(|signed| signed.head.sequence <= head.sequence) {
+                if signed.head != head && fault.is_none() {
+                    let sequence = signed.head.sequence;
+                    fault = Some(AuditFault::Rewritten { sequence });
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if fault.is_some() || head.sequence == behind {
+            break;
         }
-        Ok(ControlFlow::Continue(()))
-    })?;
+    }
     if let Some(fault) = fault {
         return Ok(Err(fault));
     }

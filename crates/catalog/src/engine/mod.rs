@@ -14,7 +14,7 @@ mod search;
 mod thumbnails;
 pub mod values;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub use refusal::Refusal;
 pub use schemas::{KnownAttribute, KnownSchema};
 pub use search::{Chunk, Progress};
 
+use crate::LogicalName;
 use crate::columns::{ColumnKeys, Identifying};
 use crate::config::Rules;
 use crate::database::{Database, DatabaseError, Sql, attempt, schema};
@@ -61,7 +62,7 @@ pub enum OpenError {
     OtherColumnKey,
 }
 
-/// Bytes of attributes after which no more entries are shown in one answer.
+/// Bytes after which no more entries are shown in one answer.
 const MOST_SHOWN_BYTES: usize = 64 << 20;
 
 /// The row of `meta` that names the catalogue.
@@ -151,7 +152,9 @@ impl Engine {
     /// A database that fails.
     pub fn change(&self, caller: &Caller, items: &[Change]) -> Result<Vec<Answer<Entry>>, Problem> {
         let subject = |item: &Change| item.path.clone();
-        let answers = self.change_each(caller, "change", items, subject, |work, item| work.change(item))?;
+        let answers = self.change_each(caller, "change", items, subject, |work, item| {
+            work.in_room(|| work.change(item), names::weight)
+        })?;
         self.note_shown(caller, "change", &answers)?;
         Ok(answers)
     }
@@ -186,19 +189,9 @@ impl Engine {
     /// A database that fails.
     pub fn show(&self, caller: &Caller, items: &[Question]) -> Result<Vec<Answer<Entry>>, Problem> {
         let answers = self.read(caller, |work| {
-            let mut room = MOST_SHOWN_BYTES;
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
-                if room == 0 {
-                    let large = Problem::new(ProblemKind::TooLarge).detail("the answer is too large: ask for fewer");
-                    answers.push(Answer::Problem(large));
-                    continue;
-                }
-                let answer = work.answer(work.show(&item.path))?;
-                if let Answer::Done(entry) = &answer {
-                    room = room.saturating_sub(entry.attributes.values().map(search::weight).sum());
-                }
-                answers.push(answer);
+                answers.push(work.answer(work.in_room(|| work.show(&item.path), names::weight))?);
             }
             Ok(answers)
         })?;
@@ -209,7 +202,7 @@ impl Engine {
     /// Writes down of which entries the caller was shown identifying attributes.
     fn note_shown(&self, caller: &Caller, verb: &'static str, answers: &[Answer<Entry>]) -> Result<(), Problem> {
         let read = answers.iter().filter_map(|answer| match answer {
-            Answer::Done(entry) if !entry.identifying.is_empty() => Some(entry.path.to_string()),
+            Answer::Done(entry) if names::shows_identifying(entry) => Some(entry.path.to_string()),
             _ => None,
         });
         self.note_identifying(caller, verb, &read.collect::<Vec<_>>())
@@ -221,7 +214,7 @@ impl Engine {
     /// No such directory, or a database that fails.
     pub fn list(&self, caller: &Caller, question: &ListQuestion) -> Result<Listing, Problem> {
         let listing = self.read(caller, |work| work.list(question))?;
-        let read = listing.entries.iter().filter(|entry| !entry.identifying.is_empty());
+        let read = listing.entries.iter().filter(|entry| names::shows_identifying(entry));
         self.note_identifying(
             caller,
             "list",
@@ -236,7 +229,8 @@ impl Engine {
     /// A database that fails.
     pub fn permissions(&self, caller: &Caller, items: &[Question]) -> Result<Vec<Answer<PermissionsAnswer>>, Problem> {
         self.read(caller, |work| {
-            let show = |item: &Question| work.permissions(&item.path);
+            let weight = |answer: &PermissionsAnswer| names::records_weight(&answer.records);
+            let show = |item: &Question| work.in_room(|| work.permissions(&item.path), weight);
             items.iter().map(|item| work.answer(show(item))).collect()
         })
     }
@@ -324,10 +318,10 @@ impl Engine {
                 }
                 let answer = work.answer(done)?;
                 match &answer {
-                    Answer::Done(_) => log.line(caller, operation, &subject(item), "done")?,
+                    Answer::Done(_) => log.line(caller, operation, &subject(item), "done"),
                     Answer::Problem(problem) => {
                         let subject = self.log_subject(&subject(item), problem);
-                        log.line(caller, operation, &subject, audit::outcome(problem))?;
+                        log.line(caller, operation, &subject, audit::outcome(problem));
                     }
                 }
                 answers.push(answer);
@@ -372,7 +366,7 @@ impl Engine {
         let written = self.database.write(|sql| {
             let mut log = audit::Writer::new(sql, now())?;
             for subject in subjects {
-                log.line(caller, operation, subject, "identifying attributes shown")?;
+                log.line(caller, operation, subject, "identifying attributes shown");
             }
             log.finish()
         });
@@ -383,7 +377,7 @@ impl Engine {
     pub fn note_refused_attributes(&self, caller: &Caller, reason: &str) {
         let written = self.database.write(|sql| {
             let mut log = audit::Writer::new(sql, now())?;
-            log.line(caller, "connect", "", &format!("attributes refused: {reason}"))?;
+            log.line(caller, "connect", "", &format!("attributes refused: {reason}"));
             log.finish()
         });
         if let Err(error) = written {
@@ -440,7 +434,20 @@ struct Work<'a> {
     sql: &'a dyn Sql,
     caller: &'a Caller,
     now: u64,
-    schemas: RefCell<HashMap<i64, Rc<KnownSchema>>>,
+    seen: RefCell<Seen>,
+    /// Bytes that the answer may still have.
+    room: Cell<usize>,
+}
+
+/// What was looked up once: a batch is mostly about one directory.
+#[derive(Default)]
+struct Seen {
+    schemas: HashMap<i64, Rc<KnownSchema>>,
+    records: HashMap<i64, (Arc<PermissionRecord>, Permissions)>,
+    /// The record that a new entry has from its directory's.
+    inherited: HashMap<i64, i64>,
+    directories: HashMap<String, Rc<Stored>>,
+    operations: HashMap<String, i64>,
 }
 
 impl<'a> Work<'a> {
@@ -450,13 +457,29 @@ impl<'a> Work<'a> {
             sql,
             caller,
             now: now(),
-            schemas: RefCell::default(),
+            seen: RefCell::default(),
+            room: Cell::new(MOST_SHOWN_BYTES),
         }
+    }
+
+    /// Does an item whose answer may be long, unless those before it have taken all room: then it is not begun.
+    fn in_room<T>(
+        &self,
+        item: impl FnOnce() -> Result<T, Refusal>,
+        weight: impl Fn(&T) -> usize,
+    ) -> Result<T, Refusal> {
+        if self.room.get() == 0 {
+            let problem = Problem::new(ProblemKind::TooLarge).detail("the answer is too large: ask for fewer");
+            return Err(problem.into());
+        }
+        let done = item()?;
+        self.room.set(self.room.get().saturating_sub(weight(&done)));
+        Ok(done)
     }
 
     /// Forgets what may have been taken back.
     fn forget(&self) {
-        self.schemas.borrow_mut().clear();
+        *self.seen.borrow_mut() = Seen::default();
     }
 
     /// A problem is the item's own; a failure is the whole request's.
@@ -470,11 +493,45 @@ impl<'a> Work<'a> {
     }
 
     fn record(&self, id: i64) -> Result<Arc<PermissionRecord>, DatabaseError> {
-        self.engine.known.record(self.sql, id)
+        self.record_and_granted(id).map(|(record, _)| record)
     }
 
     fn granted(&self, record: i64) -> Result<Permissions, DatabaseError> {
-        Ok(granted(&*self.record(record)?, self.caller, false))
+        self.record_and_granted(record).map(|(_, granted)| granted)
+    }
+
+    fn record_and_granted(&self, id: i64) -> Result<(Arc<PermissionRecord>, Permissions), DatabaseError> {
+        if let Some(seen) = self.seen.borrow().records.get(&id) {
+            return Ok(seen.clone());
+        }
+        let record = self.engine.known.record(self.sql, id)?;
+        let seen = (Arc::clone(&record), granted(&record, self.caller, false));
+        self.seen.borrow_mut().records.insert(id, seen.clone());
+        Ok(seen)
+    }
+
+    /// The record that a new entry of the caller has from its directory's.
+    fn inherited(&self, id: i64) -> Result<i64, DatabaseError> {
+        if let Some(seen) = self.seen.borrow().inherited.get(&id) {
+            return Ok(*seen);
+        }
+        let own = records::intern(self.sql, &records::inherited(&*self.record(id)?, self.caller))?;
+        self.seen.borrow_mut().inherited.insert(id, own);
+        Ok(own)
+    }
+
+    /// What stands at the path of a directory.
+    fn directory(&self, path: &LogicalName) -> Result<Option<Rc<Stored>>, DatabaseError> {
+        if let Some(seen) = self.seen.borrow().directories.get(path.as_str()) {
+            return Ok(Some(Rc::clone(seen)));
+        }
+        let Some(found) = rows::find(self.sql, path.as_str())? else {
+            return Ok(None);
+        };
+        let found = Rc::new(found);
+        let mut seen = self.seen.borrow_mut();
+        seen.directories.insert(path.to_string(), Rc::clone(&found));
+        Ok(Some(found))
     }
 
     fn rights(&self, entry: &Stored) -> Result<Rights, DatabaseError> {
@@ -587,7 +644,7 @@ impl Engine {
     ) -> Result<(), DatabaseError> {
         let dn = format!("local user {}", rustix::process::getuid().as_raw());
         let mut log = audit::Writer::new(sql, at)?;
-        log.by(&dn, "restore", "", outcome)?;
+        log.by(&dn, "restore", "", outcome);
         log.finish()?;
         audit::sign_last(sql, keys.head_key(), catalog, at).map(drop)
     }

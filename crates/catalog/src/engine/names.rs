@@ -1,11 +1,12 @@
 //! Names: making, showing, listing and changing files and directories.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use hydra_core::ids::ChangeId;
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::rfc3339;
-use hydra_core::permissions::Permission;
+use hydra_core::permissions::{AclEntry, Permission, PermissionRecord};
 
 use super::refusal::{conflict, invalid, not_found};
 use super::rows::{self, Stored};
@@ -18,8 +19,10 @@ use crate::wire::{
     Attributes, Change, Created, Entry, Kind, ListQuestion, Listing, MAX_ITEMS, NewEntry, Part, Records, Status, Value,
 };
 
-/// The longest replica, in bytes.
-const MAX_REPLICA_BYTES: usize = 4096;
+/// The longest replica, in bytes: it stands in an index.
+const MAX_REPLICA_BYTES: usize = 2048;
+/// Bytes after which a page of a listing ends.
+const MOST_LISTED_BYTES: usize = 8 << 20;
 /// The most replicas of one entry.
 const MAX_REPLICAS: usize = 100;
 
@@ -43,25 +46,23 @@ impl Work<'_> {
                 let record = records::intern(self.sql, &records::of_own(self.caller))?;
                 (record, record, record)
             }
-            Some(parent) => {
-                let inherited = |id| {
-                    let record = records::inherited(&*self.record(id)?, self.caller);
-                    records::intern(self.sql, &record)
-                };
-                (
-                    inherited(parent.name_record)?,
-                    inherited(parent.anonymous_record)?,
-                    inherited(parent.identifying_record)?,
-                )
-            }
+            Some(parent) => (
+                self.inherited(parent.name_record)?,
+                self.inherited(parent.anonymous_record)?,
+                self.inherited(parent.identifying_record)?,
+            ),
         };
         let guid = match &new.guid {
-            Some(guid) => checked_guid(guid)?,
+            Some(guid) => {
+                let guid = checked_guid(guid)?;
+                if rows::find(self.sql, &format!("guid:{guid}"))?.is_some() {
+                    return Err(conflict("another entry has this guid"));
+                }
+                guid
+            }
+            // 122 random bits: nobody has this one.
             None => draw_guid()?,
         };
-        if rows::find(self.sql, &format!("guid:{guid}"))?.is_some() {
-            return Err(conflict("another entry has this guid"));
-        }
         let status = new.status.unwrap_or(Status::Nearline);
         let mut entry = Stored {
             id: 0,
@@ -95,12 +96,10 @@ impl Work<'_> {
         };
         entry.identifying = self.seal(&entry.guid, &half)?;
         entry.id = rows::insert(self.sql, &entry)?;
-        for url in &open {
-            rows::add_replica(self.sql, entry.id, url)?;
-        }
+        rows::insert_replicas(self.sql, entry.id, &open)?;
         if let Some(schema) = &schema {
             self.insert_values(schema, entry.id, &halves.anonymous)?;
-            self.write_tokens(schema, entry.id, &half)?;
+            self.insert_tokens(schema, entry.id, &half)?;
         }
         Ok(Created::New)
     }
@@ -109,13 +108,9 @@ impl Work<'_> {
     fn known(&self, new: &NewEntry, known: &Stored) -> Result<Created, Refusal> {
         let rights = self.rights(known)?;
         if !rights.sees() || !self.is_of_no_other(known)? {
-            // Whoever may make names there learns that this one is taken; nobody else does.
-            let parent = known.parent.map(|parent| rows::by_id(self.sql, parent)).transpose()?;
-            let may = match &parent {
-                Some(parent) => self.granted(parent.name_record)?.contains(Permission::Write),
-                None => self.engine.rules.may_create(self.caller, &new.path),
-            };
-            return Err(if may { taken() } else { not_found() });
+            // Whoever may make names there learns that this one is taken; to others it is as any name that is free.
+            self.parent_for(new, None)?;
+            return Err(taken());
         }
         let has = self.entry(known, &rights)?;
         let same = |given: Option<String>, has: Option<String>| given.is_none() || given == has;
@@ -175,7 +170,7 @@ impl Work<'_> {
     }
 
     /// The directory of a new entry, made where it is wanted and missing; none at the top.
-    fn parent_for(&self, new: &NewEntry, operation: Option<i64>) -> Result<Option<Stored>, Refusal> {
+    fn parent_for(&self, new: &NewEntry, operation: Option<i64>) -> Result<Option<Rc<Stored>>, Refusal> {
         let Some(path) = new.path.parent() else {
             return Err(invalid("the root is there already"));
         };
@@ -187,14 +182,14 @@ impl Work<'_> {
                 Err(not_found())
             };
         }
-        if rows::find(self.sql, path.as_str())?.is_none() {
+        if self.directory(&path)?.is_none() {
             if !new.parents {
                 return Err(not_found());
             }
             // From the top down and not by recursion: 512 levels would not fit on a thread's stack.
             let mut missing = vec![path.clone()];
             while let Some(above) = missing.last().and_then(LogicalName::parent) {
-                if above.is_root() || rows::find(self.sql, above.as_str())?.is_some() {
+                if above.is_root() || self.directory(&above)?.is_some() {
                     break;
                 }
                 missing.push(above);
@@ -208,7 +203,7 @@ impl Work<'_> {
                 })?;
             }
         }
-        let parent = rows::find(self.sql, path.as_str())?.ok_or_else(not_found)?;
+        let parent = self.directory(&path)?.ok_or_else(not_found)?;
         let name = self.granted(parent.name_record)?;
         let visible = name.contains(Permission::List) && self.is_of_no_other(&parent)?;
         if !visible && !name.contains(Permission::Write) {
@@ -366,11 +361,19 @@ impl Work<'_> {
             dialect.is_one_of("name_record", 3),
             dialect.is_one_of("operation", 4),
         );
-        let mut found = rows::select(self.sql, &condition, &data)?;
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let show = |entry: &Stored| self.entry(entry, &self.rights(entry)?);
-        let entries = found.iter().map(show).collect::<Result<_, Refusal>>()?;
+        let (found, mut more) = rows::select_some(self.sql, &condition, &data, limit, MOST_LISTED_BYTES)?;
+        let mut entries = Vec::with_capacity(found.len());
+        let mut bytes = 0;
+        for entry in &found {
+            // At least one, so that whoever asks for what is behind the last one comes to the end.
+            if bytes >= MOST_LISTED_BYTES {
+                more = true;
+                break;
+            }
+            let entry = self.entry(entry, &self.rights(entry)?)?;
+            bytes += weight(&entry);
+            entries.push(entry);
+        }
         Ok(Listing { entries, more })
     }
 
@@ -508,6 +511,7 @@ impl Work<'_> {
             }
         }
         entry.path = to.clone();
+        self.forget();
         Ok(())
     }
 }
@@ -537,6 +541,29 @@ fn directory_above(new: &NewEntry) -> NewEntry {
         parents: new.parents,
         ..NewEntry::of(new.path.clone(), Kind::Directory)
     }
+}
+
+/// How many bytes an entry takes in an answer, about.
+pub(super) fn weight(entry: &Entry) -> usize {
+    /// What every entry has.
+    const USUAL: usize = 256;
+    let values: usize = entry.attributes.values().map(super::search::weight).sum();
+    let names: usize = entry.attributes.keys().chain(&entry.replicas).map(String::len).sum();
+    USUAL + values + names + records_weight(&entry.records)
+}
+
+/// Likewise permission records.
+pub(super) fn records_weight(records: &Records) -> usize {
+    let lines = |record: &PermissionRecord| -> usize {
+        let line = |line: &AclEntry| line.principal.len() + 64;
+        256 + record.acl.iter().map(line).sum::<usize>()
+    };
+    lines(&records.name) + lines(&records.anonymous) + records.identifying.as_ref().map_or(0, lines)
+}
+
+/// Whether an entry was shown with something of its identifying half.
+pub(super) fn shows_identifying(entry: &Entry) -> bool {
+    !entry.identifying.is_empty() || entry.replicas.iter().any(|url| is_identifying(url))
 }
 
 fn taken() -> Refusal {

@@ -53,7 +53,11 @@ impl Work<'_> {
         if end.state == OperationState::Open {
             return Err(invalid("an operation ends as `committed` or `undone`"));
         }
-        let Kept { number, operation } = self.operation(&end.id)?;
+        let known = self.find_operation(&end.id)?;
+        // What its owner left behind, an administrator can take back, and do nothing else with it.
+        let may_take_back = self.caller.administrator && end.state == OperationState::Undone;
+        let known = known.filter(|known| known.operation.owner == self.caller.dn || may_take_back);
+        let Kept { number, operation } = known.ok_or_else(no_such_operation)?;
         if operation.state == end.state {
             return Ok(operation);
         }
@@ -74,7 +78,8 @@ impl Work<'_> {
             "UPDATE operations SET state = ?2, entries = ?3 WHERE number = ?1",
             &data,
         )?;
-        Ok(self.operation(&end.id)?.operation)
+        let ended = self.find_operation(&end.id)?;
+        Ok(ended.ok_or_else(no_such_operation)?.operation)
     }
 
     /// Removes its entries, from the deepest up; a directory in which others have put something stays.
@@ -96,31 +101,41 @@ impl Work<'_> {
         }
     }
 
-    /// The caller's operations.
+    /// The caller's operations; an administrator's are all that are open, too.
     pub(super) fn operations(&self) -> Result<Vec<Operation>, Refusal> {
         let text = format!(
-            "SELECT {COLUMNS} FROM operations WHERE owner = ?1 ORDER BY state = 'open' DESC, number DESC LIMIT ?2"
+            "SELECT {COLUMNS} FROM operations WHERE owner = ?1 OR (?3 = 1 AND state = 'open') \
+             ORDER BY state = 'open' DESC, number DESC LIMIT ?2"
         );
-        let found = rows(self.sql, &text, &[self.caller.dn.as_str().into(), MAX_LISTED.into()])?;
+        let office = i64::from(self.caller.administrator);
+        let data = [self.caller.dn.as_str().into(), MAX_LISTED.into(), office.into()];
+        let found = rows(self.sql, &text, &data)?;
         let read = |row| Ok(self.read_operation(row)?.operation);
         found.into_iter().map(read).collect()
     }
 
     /// The number of an open operation of the caller.
     pub(super) fn open_operation(&self, id: &str) -> Result<i64, Refusal> {
-        let kept = self.operation(id)?;
-        if kept.operation.state == OperationState::Open {
-            Ok(kept.number)
-        } else {
-            Err(conflict("the operation has ended"))
+        if let Some(number) = self.seen.borrow().operations.get(id) {
+            return Ok(*number);
         }
+        // Without its entries, which are counted where somebody wants to know.
+        let text = "SELECT number, state FROM operations WHERE id = ?1 AND owner = ?2";
+        let found = row(self.sql, text, &[id.into(), self.caller.dn.as_str().into()])?;
+        let mut found = found.ok_or_else(no_such_operation)?;
+        if found.text(1)? != state_text(OperationState::Open) {
+            return Err(conflict("the operation has ended"));
+        }
+        let number = found.integer(0)?;
+        self.seen.borrow_mut().operations.insert(id.to_owned(), number);
+        Ok(number)
     }
 
     /// An operation of the caller.
     fn operation(&self, id: &str) -> Result<Kept, Refusal> {
         let known = self.find_operation(id)?;
         let own = known.filter(|known| known.operation.owner == self.caller.dn);
-        own.ok_or_else(|| invalid("you have no such operation"))
+        own.ok_or_else(no_such_operation)
     }
 
     fn find_operation(&self, id: &str) -> Result<Option<Kept>, DatabaseError> {
@@ -157,14 +172,15 @@ impl Work<'_> {
         })
     }
 
-    /// Whether an open operation is the caller's.
+    /// Whether an open operation is the caller's, or an administrator's to see.
     pub(super) fn owns_operation(&self, number: i64) -> Result<bool, DatabaseError> {
         let found = row(
             self.sql,
             "SELECT owner FROM operations WHERE number = ?1",
             &[number.into()],
         )?;
-        Ok(found.map(|mut row| row.text(0)).transpose()?.as_deref() == Some(&self.caller.dn))
+        let owner = found.map(|mut row| row.text(0)).transpose()?;
+        Ok(self.caller.administrator || owner.as_deref() == Some(&self.caller.dn))
     }
 
     /// What the client calls an operation.
@@ -177,12 +193,17 @@ impl Work<'_> {
         found.ok_or(DatabaseError::Content { table: "operations" })?.text(0)
     }
 
-    /// The numbers of the caller's open operations.
+    /// The numbers of the open operations of which the caller sees entries.
     pub(super) fn own_open_operations(&self) -> Result<Vec<i64>, DatabaseError> {
-        let text = "SELECT number FROM operations WHERE owner = ?1 AND state = 'open'";
-        let found = rows(self.sql, text, &[self.caller.dn.as_str().into()])?;
+        let text = "SELECT number FROM operations WHERE (owner = ?1 OR ?2 = 1) AND state = 'open'";
+        let office = i64::from(self.caller.administrator);
+        let found = rows(self.sql, text, &[self.caller.dn.as_str().into(), office.into()])?;
         found.into_iter().map(|row| row.integer(0)).collect()
     }
+}
+
+fn no_such_operation() -> Refusal {
+    invalid("you have no such operation")
 }
 
 fn state_text(state: OperationState) -> &'static str {

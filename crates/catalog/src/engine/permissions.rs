@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use hydra_core::keystore::store::{check_record, check_replacement};
 use hydra_core::permissions::{Permission, PermissionRecord};
 
-use super::refusal::conflict;
+use super::refusal::{conflict, invalid};
 use super::rows::{self, Stored};
 use super::{Refusal, Rights, Work, names, needs, not_found, records, values};
 use crate::database::{DatabaseError, rows as rows_of};
 use crate::wire::{Kind, Part, PermissionsAnswer, PermissionsChange, PermissionsChanged, Records};
+
+/// The most bytes of all principals of an ACL.
+const MAX_ACL_BYTES: usize = 16_384;
 
 fn column(part: Part) -> &'static str {
     match part {
@@ -57,6 +60,12 @@ impl Work<'_> {
     pub(super) fn change_permissions(&self, change: &PermissionsChange) -> Result<PermissionsChanged, Refusal> {
         names::check_address(&change.path)?;
         check_record(self.engine.rules.acl, &change.record)?;
+        let named: usize = change.record.acl.iter().map(|line| line.principal.len()).sum();
+        if named > MAX_ACL_BYTES {
+            return Err(invalid(format!(
+                "the principals of an ACL have at most {MAX_ACL_BYTES} bytes"
+            )));
+        }
         let (entry, rights) = self.visible(&change.path)?;
         let granted = match change.part {
             Part::Name => rights.name,

@@ -75,11 +75,20 @@ impl Known {
 pub(super) fn intern(sql: &dyn Sql, record: &PermissionRecord) -> Result<i64, DatabaseError> {
     // Texts and numbers only: this JSON cannot fail.
     let text = serde_json::to_string(record).map_err(|_| DatabaseError::Content { table: "records" })?;
-    let data = [Datum::Text(text)];
-    if let Some(found) = row(sql, "SELECT id FROM records WHERE record = ?1", &data)? {
+    let digest = digest::digest(&digest::SHA256, text.as_bytes()).as_ref().to_vec();
+    if let Some(found) = row(
+        sql,
+        "SELECT id FROM records WHERE digest = ?1",
+        &[digest.clone().into()],
+    )? {
         return found.integer(0);
     }
-    let made = row(sql, "INSERT INTO records(record) VALUES (?1) RETURNING id", &data)?;
+    let data = [Datum::Text(text), digest.into()];
+    let made = row(
+        sql,
+        "INSERT INTO records(record, digest) VALUES (?1, ?2) RETURNING id",
+        &data,
+    )?;
     made.ok_or(DatabaseError::Content { table: "records" })?.integer(0)
 }
 

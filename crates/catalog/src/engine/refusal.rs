@@ -38,19 +38,36 @@ impl From<Problem> for Refusal {
     }
 }
 
+/// When a client may ask again that found no database.
+const RETRY_SECONDS: u64 = 2;
+
 impl Refusal {
     /// What the caller is told; the reason of a failure goes to the log.
     pub fn told(self) -> Problem {
         match self {
             Self::Problem(problem) => problem,
             Self::Database(error) if error.is_full() => Problem::new(ProblemKind::StorageFull),
+            Self::Database(error) if error.is_away() => {
+                let cause = innermost(&error);
+                tracing::warn!(reason = %error, cause, "a request has to wait for the database");
+                Problem::new(ProblemKind::Busy)
+                    .retry_after(RETRY_SECONDS)
+                    .detail("its database does not answer")
+            }
             failure => {
-                let cause = std::error::Error::source(&failure).map(ToString::to_string);
+                let cause = innermost(&failure);
                 tracing::error!(reason = %failure, cause, "a request failed");
                 Problem::new(ProblemKind::Internal)
             }
         }
     }
+}
+
+/// The last cause, which says what it was.
+fn innermost(error: &dyn std::error::Error) -> Option<String> {
+    std::iter::successors(error.source(), |error| error.source())
+        .last()
+        .map(ToString::to_string)
 }
 
 /// Not there, or not the caller's to know: the same words for both.

@@ -1,7 +1,9 @@
 //! Entries as they stand in the database, and the statements on them.
 
+use std::ops::ControlFlow;
+
 use crate::LogicalName;
-use crate::database::{DatabaseError, Datum, Row, Sql, row, rows};
+use crate::database::{DatabaseError, Datum, Row, Sql, insert as insert_rows, row, rows};
 use crate::wire::{Kind, Status};
 
 /// An entry's row.
@@ -96,6 +98,29 @@ pub(super) fn select(sql: &dyn Sql, condition: &str, data: &[Datum]) -> Result<V
     rows(sql, &select, data)?.into_iter().map(read).collect()
 }
 
+/// Likewise, up to `limit` of them and up to about so many bytes; whether there are more.
+pub(super) fn select_some(
+    sql: &dyn Sql,
+    condition: &str,
+    data: &[Datum],
+    limit: usize,
+    most_bytes: usize,
+) -> Result<(Vec<Stored>, bool), DatabaseError> {
+    let select = format!("SELECT {COLUMNS} FROM entries {condition}");
+    let (mut found, mut bytes, mut more) = (Vec::new(), 0, false);
+    sql.query(&select, data, &mut |row| {
+        if found.len() == limit || bytes >= most_bytes {
+            more = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        let stored = read(row)?;
+        bytes += stored.identifying.as_ref().map_or(0, Vec::len);
+        found.push(stored);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((found, more))
+}
+
 /// Inserts an entry, whose number is drawn; the number.
 pub(super) fn insert(sql: &dyn Sql, entry: &Stored) -> Result<i64, DatabaseError> {
     let text = "INSERT INTO entries(parent, path, kind, guid, schema, operation, size, adler32, sha256, key_id, status, \
@@ -156,6 +181,14 @@ pub(super) fn replicas(sql: &dyn Sql, entry: i64) -> Result<Vec<String>, Databas
         &[entry.into()],
     )?;
     found.into_iter().map(|mut row| row.text(0)).collect()
+}
+
+/// The replicas of an entry that had none; one that is given twice is there once.
+pub(super) fn insert_replicas(sql: &dyn Sql, entry: i64, urls: &[String]) -> Result<(), DatabaseError> {
+    let rows = (1_i64..).zip(urls);
+    let rows = rows.map(|(place, url)| vec![entry.into(), place.into(), url.as_str().into()]);
+    let head = "INSERT INTO replicas(entry, place, url)";
+    insert_rows(sql, head, rows.collect(), " ON CONFLICT DO NOTHING")
 }
 
 /// Adds a replica behind the others; one that is there already stays where it is.

@@ -1,6 +1,7 @@
 //! Schemas of collections, and the values that stand in their tables. Names of tables and columns are made of numbers
 //! ([`crate::database::schema`]); what a user calls an attribute is only ever bound.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use hydra_core::permissions::Permission;
@@ -11,7 +12,7 @@ use super::{Refusal, Work, needs, values};
 use crate::LogicalName;
 use crate::columns::Identifying;
 use crate::database::schema::{column_type, value_column, values_table};
-use crate::database::{DatabaseError, Datum, Row, Sql, row, rows as rows_of};
+use crate::database::{DatabaseError, Datum, Row, Sql, insert, row, rows as rows_of};
 use crate::query;
 use crate::wire::{AttributeDefinition, Attributes, Kind, Part, Schema, SchemaChange, Type, Value};
 
@@ -122,11 +123,11 @@ impl Work<'_> {
         let Some(id) = entry.schema else {
             return Ok(None);
         };
-        if let Some(known) = self.schemas.borrow().get(&id) {
+        if let Some(known) = self.seen.borrow().schemas.get(&id) {
             return Ok(Some(Rc::clone(known)));
         }
         let loaded = Rc::new(load(self.sql, id)?);
-        self.schemas.borrow_mut().insert(id, Rc::clone(&loaded));
+        self.seen.borrow_mut().schemas.insert(id, Rc::clone(&loaded));
         Ok(Some(loaded))
     }
 
@@ -211,13 +212,13 @@ impl Work<'_> {
         let Value::List(items) = value else {
             return Ok(());
         };
-        for item in items {
-            let Value::Text(item) = item else { continue };
-            let data = [known.id.into(), entry.into(), item.as_str().into()];
-            let text = "INSERT INTO lists(attribute, entry, item) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-            self.sql.execute(text, &data)?;
-        }
-        Ok(())
+        let texts = items.iter().filter_map(|item| match item {
+            Value::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+        let rows = texts.map(|text| vec![known.id.into(), entry.into(), text.into()]);
+        let head = "INSERT INTO lists(attribute, entry, item)";
+        insert(self.sql, head, rows.collect(), " ON CONFLICT DO NOTHING")
     }
 
     /// Writes the tokens by which an entry's identifying values are found, in place of those that were there.
@@ -229,17 +230,26 @@ impl Work<'_> {
     ) -> Result<(), DatabaseError> {
         self.sql
             .execute("DELETE FROM tokens WHERE entry = ?1", &[entry.into()])?;
+        self.insert_tokens(schema, entry, half)
+    }
+
+    /// Likewise for an entry that had none.
+    pub(super) fn insert_tokens(
+        &self,
+        schema: &KnownSchema,
+        entry: i64,
+        half: &Identifying,
+    ) -> Result<(), DatabaseError> {
+        let mut rows = Vec::new();
         for (name, value) in &half.attributes {
             let Some(known) = schema.attribute(name).filter(|known| known.definition.indexed) else {
                 continue;
             };
             for token in self.engine.keys.tokens_of(&known.definition, value) {
-                let data = [known.id.into(), token.into(), entry.into()];
-                let text = "INSERT INTO tokens(attribute, token, entry) VALUES (?1, ?2, ?3)";
-                self.sql.execute(text, &data)?;
+                rows.push(vec![known.id.into(), token.into(), entry.into()]);
             }
         }
-        Ok(())
+        insert(self.sql, "INSERT INTO tokens(attribute, token, entry)", rows, "")
     }
 
     pub(super) fn schema_at(&self, path: &LogicalName) -> Result<Schema, Refusal> {
@@ -274,11 +284,23 @@ impl Work<'_> {
         } else {
             self.branch(&entry)?
         };
+        let names = change.add.iter().map(|one| &one.name).chain(&change.remove);
+        let named: BTreeSet<String> = names.map(|name| name.to_lowercase()).collect();
+        let items = change.add.len() + change.remove.len();
+        if named.len() < items || items > MAX_ATTRIBUTES {
+            return Err(invalid(format!(
+                "a change of a schema names each attribute once, and at most {MAX_ATTRIBUTES} of them"
+            )));
+        }
         for name in &change.remove {
             self.remove_attribute(&load(self.sql, schema)?, name)?;
         }
+        let mut changes_tokens = false;
         for definition in &change.add {
-            self.add_attribute(&load(self.sql, schema)?, definition)?;
+            changes_tokens |= self.add_attribute(&load(self.sql, schema)?, definition)?;
+        }
+        if changes_tokens {
+            self.rewrite_tokens(schema)?;
         }
         self.forget();
         self.schema_at(&entry.path)
@@ -293,7 +315,8 @@ impl Work<'_> {
         )?;
         let schema = made.ok_or(DatabaseError::Content { table: "schemas" })?.integer(0)?;
         let table = values_table(schema);
-        let definition = format!("CREATE TABLE {table}(entry BIGINT PRIMARY KEY REFERENCES entries(id))");
+        let key = self.sql.dialect().key_column();
+        let definition = format!("CREATE TABLE {table}(entry {key} REFERENCES entries(id))");
         self.sql.define(&definition)?;
         let (from, to) = rows::below(&directory.path);
         // What lies below and is under the schema above, not under one of its own.
@@ -381,7 +404,8 @@ impl Work<'_> {
         }
     }
 
-    fn add_attribute(&self, schema: &KnownSchema, definition: &AttributeDefinition) -> Result<(), Refusal> {
+    /// Adds or changes an attribute; whether the tokens of all entries are others then.
+    fn add_attribute(&self, schema: &KnownSchema, definition: &AttributeDefinition) -> Result<bool, Refusal> {
         check_definition(definition)?;
         let Some(known) = schema.attribute(&definition.name) else {
             if schema.attributes.len() >= MAX_ATTRIBUTES {
@@ -391,7 +415,7 @@ impl Work<'_> {
             if definition.half == Part::Anonymous {
                 self.add_column(schema.id, number, definition)?;
             }
-            return Ok(());
+            return Ok(false);
         };
         if (known.definition.kind, known.definition.half) != (definition.kind, definition.half) {
             let name = &known.definition.name;
@@ -404,7 +428,7 @@ impl Work<'_> {
             ..definition.clone()
         };
         if changed == known.definition {
-            return Ok(());
+            return Ok(false);
         }
         let data = [
             known.id.into(),
@@ -414,12 +438,13 @@ impl Work<'_> {
         self.sql
             .execute("UPDATE attributes SET indexed = ?2, dicom = ?3 WHERE id = ?1", &data)?;
         if changed.half == Part::Identifying {
-            return self.rewrite_tokens(schema.id);
+            return Ok(true);
         }
         if changed.indexed && !known.definition.indexed {
             self.check_lengths(schema.id, known)?;
         }
-        Ok(self.index(schema.id, known.id, &changed)?)
+        self.index(schema.id, known.id, &changed)?;
+        Ok(false)
     }
 
     /// A long text does not go into an index.

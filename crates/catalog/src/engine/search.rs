@@ -91,7 +91,7 @@ impl Engine {
                 "search",
                 &search.from,
                 "identifying attributes shown or searched by",
-            )?;
+            );
             log.finish()
         });
         written.map(drop).map_err(|error| Refusal::Database(error).told())

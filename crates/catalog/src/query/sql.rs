@@ -69,6 +69,8 @@ pub enum Route {
     Order,
     /// First those that this comparison leaves: an index among the query's outermost conditions.
     First(usize),
+    /// Along the index of this comparison, in whatever order: for counting.
+    Along(usize),
 }
 
 /// The values that a search answers of each file, as SQL: `e` is the table of entries, `v` that of the anonymous values.
@@ -85,25 +87,52 @@ pub fn expression(column: Column) -> Option<String> {
 /// # Errors
 /// [`DatabaseError`]
 pub fn count(sql: &dyn Sql, resolved: &Resolved, scope: &Scope<'_>) -> Result<u64, DatabaseError> {
-    let statement = counting(sql.dialect(), resolved, scope);
+    let route = match choose(sql, resolved, scope)? {
+        Route::Order => counting_route(resolved),
+        route => route,
+    };
+    let statement = counting(sql.dialect(), resolved, scope, route);
     let found = row(sql, &statement.text, &statement.data)?;
     let counted = found.map(|row| row.integer(0)).transpose()?.unwrap_or(0);
     let counted = u64::try_from(counted).unwrap_or(0);
     Ok(resolved.limit.map_or(counted, |limit| counted.min(limit)))
 }
 
-/// The statement that counts: there is nothing to be had from an order, so that any index is good.
-pub fn counting(dialect: Dialect, resolved: &Resolved, scope: &Scope<'_>) -> Statement {
-    let route = match dialect {
-        Dialect::Postgres => Route::Free,
-        Dialect::Sqlite => candidates(resolved)
-            .first()
-            .map_or(Route::Order, |first| Route::First(*first)),
+/// The way where every comparison leaves many: nothing is to be had from an order, so that any index is better than none.
+pub fn counting_route(resolved: &Resolved) -> Route {
+    let has_own_column = |index: &usize| {
+        let predicate = top(resolved).get(*index);
+        predicate.is_some_and(|predicate| {
+            matches!(predicate, Predicate::Test { column: Column::Anonymous { kind, .. }, .. } if *kind != Type::List)
+        })
     };
-    let mut builder = Builder::new(dialect, scope, route);
+    let candidates = candidates(resolved);
+    // A column has one value for each file; items and hashes may find one file more than once.
+    match candidates.iter().find(|index| has_own_column(index)) {
+        Some(index) => Route::Along(*index),
+        None => candidates.first().map_or(Route::Order, |index| Route::First(*index)),
+    }
+}
+
+/// The statement that counts.
+pub fn counting(dialect: Dialect, resolved: &Resolved, scope: &Scope<'_>, route: Route) -> Statement {
+    let mut builder = Builder::new(dialect, scope, route, reads_values(resolved));
     let conditions = builder.conditions(resolved, None);
     let from = builder.tables(&[]);
     builder.finish(format!("SELECT count(*) FROM {from} WHERE {conditions}"))
+}
+
+/// Whether a query asks or orders by values of the anonymous half.
+fn reads_values(resolved: &Resolved) -> bool {
+    fn asks(predicate: &Predicate) -> bool {
+        match predicate {
+            Predicate::And(predicates) | Predicate::Or(predicates) => predicates.iter().any(asks),
+            Predicate::Test { column, .. } => matches!(column, Column::Anonymous { .. }),
+        }
+    }
+    let mut order = resolved.order.iter();
+    resolved.condition.as_ref().is_some_and(asks)
+        || order.any(|ordering| matches!(ordering.column, Column::Anonymous { .. }))
 }
 
 /// Shows the files of one page, each with the values of `select` (from [`expression`] and the columns of the table of
@@ -174,7 +203,7 @@ pub fn choose(sql: &dyn Sql, resolved: &Resolved, scope: &Scope<'_>) -> Result<R
     }
     let mut best = (FEW, Route::Order);
     for candidate in candidates(resolved) {
-        let mut builder = Builder::new(sql.dialect(), scope, Route::First(candidate));
+        let mut builder = Builder::new(sql.dialect(), scope, Route::First(candidate), true);
         let Some(files) = top(resolved)
             .get(candidate)
             .and_then(|predicate| builder.chosen(predicate))
@@ -226,10 +255,15 @@ fn has_index(predicate: &Predicate) -> bool {
     };
     narrows
         && match column {
-            Column::Field(field) => matches!(field, Field::Name | Field::Guid),
+            Column::Field(field) => matches!(field, Field::Name | Field::Guid) || is_walked(*field),
             Column::Anonymous { kind: Type::List, .. } | Column::Identifying { .. } => true,
             Column::Anonymous { indexed, .. } => *indexed,
         }
+}
+
+/// Whether files of a schema are indexed by it.
+fn is_walked(field: Field) -> bool {
+    matches!(field, Field::Size | Field::Created | Field::Modified)
 }
 
 /// What a search is ordered by, to the last: two files never are equal in all of it.
@@ -237,6 +271,8 @@ fn has_index(predicate: &Predicate) -> bool {
 struct Key {
     /// None: the number of the entry.
     column: Option<Column>,
+    /// That number is read from the table of anonymous values, whose index has it.
+    of_values: bool,
     descending: bool,
     is_optional: bool,
 }
@@ -244,6 +280,7 @@ struct Key {
 fn keys(resolved: &Resolved) -> Vec<Key> {
     let key = |ordering: &Ordering| Key {
         column: Some(ordering.column),
+        of_values: false,
         descending: ordering.descending,
         is_optional: ordering.is_optional(),
     };
@@ -251,6 +288,7 @@ fn keys(resolved: &Resolved) -> Vec<Key> {
     match resolved.order.last() {
         None => keys.push(Key {
             column: Some(Column::Field(Field::Name)),
+            of_values: false,
             descending: false,
             is_optional: false,
         }),
@@ -261,6 +299,7 @@ fn keys(resolved: &Resolved) -> Vec<Key> {
         // In the direction of what stands before it, so that one walk along an index gives both.
         Some(last) => keys.push(Key {
             column: None,
+            of_values: walk_of(&keys) == WalkOf::Values,
             descending: last.descending,
             is_optional: false,
         }),
@@ -347,7 +386,8 @@ fn statement(
     select: &[&str],
     room: u64,
 ) -> Statement {
-    let mut builder = Builder::new(dialect, scope, route);
+    let has_values = reads_values(resolved) || select.iter().any(|column| column.starts_with("v."));
+    let mut builder = Builder::new(dialect, scope, route, has_values);
     let mut columns: Vec<String> = select.iter().map(|column| (*column).to_owned()).collect();
     columns.extend(walk.keys.iter().map(|key| builder.key(key)));
     let from = builder.tables(&walk.keys);
@@ -366,15 +406,18 @@ struct Builder<'a> {
     dialect: Dialect,
     scope: &'a Scope<'a>,
     route: Route,
+    /// Whether the table of anonymous values is part of the statement.
+    has_values: bool,
     data: Vec<Datum>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(dialect: Dialect, scope: &'a Scope<'a>, route: Route) -> Self {
+    fn new(dialect: Dialect, scope: &'a Scope<'a>, route: Route, has_values: bool) -> Self {
         Self {
             dialect,
             scope,
             route,
+            has_values: has_values && scope.schema.is_some(),
             data: Vec::new(),
         }
     }
@@ -391,18 +434,23 @@ impl<'a> Builder<'a> {
     /// Keeps SQLite from looking for an index where it should go another way.
     fn apart(&self, expression: &str) -> String {
         match (self.dialect, self.route) {
-            (Dialect::Sqlite, Route::Order | Route::First(_)) => format!("+{expression}"),
+            (Dialect::Sqlite, Route::Order | Route::First(_) | Route::Along(_)) => format!("+{expression}"),
             _ => expression.to_owned(),
         }
     }
 
     /// The table that is walked comes first: SQLite keeps to the order of a CROSS JOIN.
     fn tables(&self, keys: &[Key]) -> String {
-        let Some(schema) = self.scope.schema else {
+        let Some(schema) = self.scope.schema.filter(|_| self.has_values) else {
             return "entries e".to_owned();
         };
         let values = values_table(schema);
-        if self.route == Route::Order && walks_values(keys) {
+        let begins_with_values = match self.route {
+            Route::Order => walk_of(keys) == WalkOf::Values,
+            Route::Along(_) => true,
+            Route::Free | Route::First(_) => false,
+        };
+        if begins_with_values {
             format!("{values} v CROSS JOIN entries e")
         } else {
             format!("entries e CROSS JOIN {values} v")
@@ -420,12 +468,26 @@ impl<'a> Builder<'a> {
             {
                 all.push(format!("e.id IN ({files})"));
             }
-            all.push(match walk.and_then(|walk| self.range(predicate, walk)) {
-                Some(range) => range,
-                None => self.predicate(predicate),
+            let range = walk.and_then(|walk| self.range(predicate, walk));
+            all.push(match (range, self.route) {
+                (Some(range), _) => range,
+                (None, Route::Along(along)) if along == index => self.along(predicate),
+                (None, _) => self.predicate(predicate),
             });
         }
         all.join(" AND ")
+    }
+
+    /// The comparison along whose index it goes.
+    fn along(&mut self, predicate: &Predicate) -> String {
+        match predicate {
+            Predicate::Test {
+                column: Column::Anonymous { number, .. },
+                check,
+                holds,
+            } => self.check(&format!("v.{}", value_column(*number)), check, *holds),
+            other => self.predicate(other),
+        }
     }
 
     /// A range of what the walk is ordered by, where it is walked by that: it begins and ends the walk. Where the page
@@ -440,7 +502,7 @@ impl<'a> Builder<'a> {
             return None;
         };
         let key = walk.keys.first().filter(|key| key.column == Some(*column))?;
-        if self.route != Route::Order || !walks_values(&walk.keys) {
+        if self.route != Route::Order || walk_of(&walk.keys) == WalkOf::Names {
             return None;
         }
         let is_begun = walk.shared.is_empty() && !walk.after.is_empty();
@@ -466,13 +528,18 @@ impl<'a> Builder<'a> {
     /// Files of the schema below the directory, and behind the name that the walk begins at: SQLite looks at one bound of
     /// each side alone.
     fn place(&mut self, keys: &[Key], behind: Option<(&str, bool)>) -> Vec<String> {
-        let walks_names = match self.route {
-            Route::Free => true,
-            Route::Order => !walks_values(keys),
-            Route::First(_) => false,
+        let (by_schema, by_path) = match self.route {
+            Route::Free => (true, true),
+            Route::Order => match walk_of(keys) {
+                WalkOf::Names => (true, true),
+                WalkOf::Field => (true, false),
+                WalkOf::Values => (false, false),
+            },
+            Route::First(_) | Route::Along(_) => (false, false),
         };
         let column = |builder: &Self, name: &str| {
-            if walks_names {
+            let is_walked = if name == "path" { by_path } else { by_schema };
+            if is_walked {
                 format!("e.{name}")
             } else {
                 builder.apart(&format!("e.{name}"))
@@ -485,7 +552,9 @@ impl<'a> Builder<'a> {
             Some(number) => {
                 let number = self.bind(number.into());
                 all.push(format!("{schema} = {number}"));
-                all.push("v.entry = e.id".to_owned());
+                if self.has_values {
+                    all.push("v.entry = e.id".to_owned());
+                }
             }
         }
         all.push(format!("{} = 1", column(self, "kind")));
@@ -652,8 +721,13 @@ impl<'a> Builder<'a> {
         };
         Some(match column {
             Column::Field(field) => {
+                let of_schema = match self.scope.schema.filter(|_| is_walked(*field)) {
+                    // its index begins with these
+                    Some(number) => format!("c.schema = {} AND c.kind = 1 AND ", self.bind(number.into())),
+                    None => String::new(),
+                };
                 let test = self.check(&format!("c.{}", field.column()), check, true);
-                format!("SELECT c.id FROM entries c WHERE {test}")
+                format!("SELECT c.id FROM entries c WHERE {of_schema}{test}")
             }
             Column::Anonymous {
                 number,
@@ -678,7 +752,7 @@ impl<'a> Builder<'a> {
     fn key(&self, key: &Key) -> String {
         match key.column {
             Some(column) => expression(column).unwrap_or_else(|| "NULL".to_owned()),
-            None if self.scope.schema.is_some() => "v.entry".to_owned(),
+            None if key.of_values => "v.entry".to_owned(),
             None => "e.id".to_owned(),
         }
     }
@@ -686,7 +760,7 @@ impl<'a> Builder<'a> {
     /// A key where it decides the way, but where another way was chosen.
     fn walked(&self, key: &Key) -> String {
         match self.route {
-            Route::First(_) => self.apart(&self.key(key)),
+            Route::First(_) | Route::Along(_) => self.apart(&self.key(key)),
             Route::Free | Route::Order => self.key(key),
         }
     }
@@ -769,10 +843,23 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Whether the order is that of an attribute, so that its table is walked.
-fn walks_values(keys: &[Key]) -> bool {
-    let first = keys.first().and_then(|key| key.column);
-    matches!(first, Some(Column::Anonymous { .. }))
+/// What a walk in the order of these keys goes along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WalkOf {
+    /// The names below the directory. Where the order is another, what is found is sorted.
+    Names,
+    /// An index of a field that every file of the schema has.
+    Field,
+    /// An index of an attribute, or its table.
+    Values,
+}
+
+fn walk_of(keys: &[Key]) -> WalkOf {
+    match keys.first().and_then(|key| key.column) {
+        Some(Column::Anonymous { .. }) => WalkOf::Values,
+        Some(Column::Field(field)) if is_walked(field) => WalkOf::Field,
+        _ => WalkOf::Names,
+    }
 }
 
 /// The first text behind all that begin with `prefix`.

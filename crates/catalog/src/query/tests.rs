@@ -413,7 +413,7 @@ impl Image {
         };
         let text = "INSERT INTO entries(id, path, kind, guid, schema, operation, size, created, modified, version, \
                     name_record, anonymous_record, identifying_record) \
-                    VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?1, 0, 1, ?7, ?8, ?9)";
+                    VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, CAST(?1 AS BIGINT) % 3, 0, 1, ?7, ?8, ?9)";
         let data = [
             id.into(),
             self.path().into(),
@@ -456,7 +456,7 @@ impl Image {
 pub(crate) fn prepare(sql: &dyn Sql) -> Result<(), DatabaseError> {
     let dialect = sql.dialect();
     for text in [
-        "INSERT INTO records(id, record) VALUES (1, 'a'), (2, 'b')",
+        "INSERT INTO records(id, record, digest) VALUES (1, 'a', '1'), (2, 'b', '2')",
         "INSERT INTO operations(number, id, what, owner, began, state, entries) \
          VALUES (1, 'a', '', '', 0, 'open', 0), (2, 'b', '', '', 0, 'open', 0)",
         "INSERT INTO schemas(id, directory) VALUES (1, 1), (2, 2)",
@@ -469,7 +469,7 @@ pub(crate) fn prepare(sql: &dyn Sql) -> Result<(), DatabaseError> {
         sql.execute(text, &[number.into(), definition.name.into()])?;
     }
     sql.define(&dialect.definition(
-        "CREATE TABLE values_1(entry BIGINT PRIMARY KEY, a1 {TEXT}, a2 BIGINT, a3 DOUBLE PRECISION, a4 {TEXT}, a5 {TEXT}, \
+        "CREATE TABLE values_1(entry {KEY}, a1 {TEXT}, a2 BIGINT, a3 DOUBLE PRECISION, a4 {TEXT}, a5 {TEXT}, \
          a8 {TEXT}); \
          CREATE INDEX values_1_a1 ON values_1(a1, entry); CREATE INDEX values_1_a2 ON values_1(a2, entry); \
          CREATE INDEX values_1_a4 ON values_1(a4, entry)",
@@ -621,6 +621,7 @@ fn expected(query: &Query, images: &[Image]) -> Vec<String> {
         for order in &query.order {
             let of = |image: &Image| match attributes(true).lookup(&order.name.0).unwrap().column {
                 Column::Field(Field::Size) => image.size.map(Datum::Integer),
+                Column::Field(Field::Created) => Some(Datum::Integer(i64::try_from(image.place % 3).unwrap())),
                 Column::Field(_) => Some(Datum::Text(image.path())),
                 Column::Anonymous { number, .. } | Column::Identifying { number, .. } => {
                     image.values.get(&number).cloned()
@@ -876,8 +877,8 @@ fn condition() -> impl Strategy<Value = Condition> {
 }
 
 fn query() -> impl Strategy<Value = Query> {
-    let names =
-        proptest::sample::subsequence(vec!["text", "number", "ratio", "day", "size", "name"], 0..4).prop_shuffle();
+    let names = proptest::sample::subsequence(vec!["text", "number", "ratio", "day", "size", "created", "name"], 0..4)
+        .prop_shuffle();
     let order = names.prop_flat_map(|names| {
         let order = |name: &'static str| {
             any::<bool>().prop_map(move |descending| super::Order {
@@ -955,13 +956,17 @@ fn plans(database: &Database, query: &str, route: Route, after: Option<&Position
         files: 20,
     };
     let statements = sql::statements(Dialect::Sqlite, &resolved, &scope(&from), route, &page);
-    let plan = |statement: sql::Statement| {
-        let text = format!("EXPLAIN QUERY PLAN {}", statement.text);
-        let lines: Result<_, DatabaseError> = database.read(|sql| rows(sql, &text, &statement.data));
-        let lines: Vec<String> = lines.unwrap().into_iter().map(|mut row| row.text(3).unwrap()).collect();
-        format!("{}\n{}", statement.text, lines.join("\n"))
-    };
-    statements.into_iter().map(plan).collect()
+    statements
+        .iter()
+        .map(|statement| explained(database, statement))
+        .collect()
+}
+
+fn explained(database: &Database, statement: &sql::Statement) -> String {
+    let text = format!("EXPLAIN QUERY PLAN {}", statement.text);
+    let lines: Result<_, DatabaseError> = database.read(|sql| rows(sql, &text, &statement.data));
+    let lines: Vec<String> = lines.unwrap().into_iter().map(|mut row| row.text(3).unwrap()).collect();
+    format!("{}\n{}", statement.text, lines.join("\n"))
 }
 
 #[test]
@@ -1033,8 +1038,45 @@ fn sqlite_walks_along_indexes() {
             );
         }
     }
+    let moment = at(vec![3.into(), 17.into()]);
+    for (query, after, steps) in [
+        (
+            "ORDER BY created DESC",
+            None,
+            vec!["entries_created (schema=? AND kind=?)"],
+        ),
+        (
+            "ORDER BY modified",
+            Some(&moment),
+            vec![
+                "entries_modified (schema=? AND kind=? AND modified=? AND id>?)",
+                "entries_modified (schema=? AND kind=? AND modified>?)",
+            ],
+        ),
+        (
+            "text = 'MR' AND size > 1 ORDER BY size",
+            None,
+            vec![
+                "entries_size (schema=? AND kind=? AND size>?)",
+                "entries_size (schema=? AND kind=? AND size=?)",
+            ],
+        ),
+    ] {
+        let plans = plans(&database, query, Route::Order, after);
+        assert_eq!(plans.len(), steps.len(), "{query}");
+        for (plan, step) in plans.iter().zip(steps) {
+            assert!(
+                plan.contains(step) && !plan.contains(SORTED),
+                "{query}: {step} in\n{plan}"
+            );
+        }
+    }
     for (query, step) in [
         ("text = 'MR' AND ratio > 1", "values_1_a1 (a1=?)"),
+        (
+            "created > 2026-01-01",
+            "entries_created (schema=? AND kind=? AND created>?)",
+        ),
         ("day BETWEEN 20260101 AND 20260201", "values_1_a4 (a4>? AND a4<?)"),
         ("text LIKE 'M%'", "values_1_a1 (a1>? AND a1<?)"),
         ("codes = 'x'", "(attribute=? AND item=?)"),
@@ -1048,6 +1090,85 @@ fn sqlite_walks_along_indexes() {
             "{query}:\n{plan}"
         );
         assert!(!plan.contains("SCAN e") && !plan.contains("SCAN v"), "{query}:\n{plan}");
+    }
+}
+
+#[test]
+fn sqlite_counts_along_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = sqlite(&folder);
+    let from = LogicalName::new("/myvo/scans").unwrap();
+    for (query, step, reads_values) in [
+        ("text = 'MR'", "values_1_a1 (a1=?)", true),
+        ("ratio = 1 AND number < 5", "values_1_a2 (a2<?)", true),
+        (
+            "ratio = 1",
+            "entries_schema (schema=? AND kind=? AND path>? AND path<?)",
+            true,
+        ),
+        ("", "entries_schema (schema=? AND kind=? AND path>? AND path<?)", false),
+        ("patient = 'x'", "(attribute=? AND token=?)", false),
+    ] {
+        let resolved = resolved(query).unwrap();
+        let route = sql::counting_route(&resolved);
+        let statement = sql::counting(Dialect::Sqlite, &resolved, &scope(&from), route);
+        let lines = explained(&database, &statement);
+        assert!(lines.contains(step), "{query}: {step} in\n{lines}");
+        assert_eq!(lines.contains(" v "), reads_values, "{query}:\n{lines}");
+    }
+}
+
+/// What PostgreSQL says of how it runs the statements of a page, among many files.
+pub(crate) fn check_plans_of_postgres(database: &Database) {
+    let filled: Result<(), DatabaseError> = database.write(|sql| {
+        let numbers = "WITH n(i) AS (SELECT generate_series(CAST(1 AS BIGINT), 20000))";
+        let entries = "INSERT INTO entries(id, path, kind, guid, schema, size, created, modified, version, name_record, \
+             anonymous_record, identifying_record) \
+             SELECT i, '/myvo/scans/' || (i % 7) || '/' || i, 1, 'g' || i, 1, i, i, i, 1, 1, 1, 1 FROM n";
+        sql.execute(&format!("{numbers} {entries}"), &[])?;
+        let values = "INSERT INTO values_1(entry, a1, a2) \
+             SELECT i, CASE WHEN i % 10 < 4 THEN 'MR' ELSE 'U' || i END, i % 1000 FROM n";
+        sql.execute(&format!("{numbers} {values}"), &[])?;
+        sql.execute(&format!("{numbers} INSERT INTO tokens(attribute, token, entry) SELECT 6, convert_to('6=' || i, 'UTF8'), i FROM n"), &[])?;
+        sql.define("ANALYZE")
+    });
+    filled.unwrap();
+    let from = LogicalName::new("/myvo/scans").unwrap();
+    let at = |values: Vec<Datum>| Position { seen: 20, values };
+    let name = at(vec!["/myvo/scans/3".into()]);
+    let number = at(vec![500.into(), 17.into()]);
+    for (query, after, step) in [
+        ("", None, "entries_schema"),
+        ("text = 'MR'", Some(&name), "entries_schema"),
+        ("text = 'U77'", None, "values_1_a1"),
+        ("ORDER BY number", Some(&number), "values_1_a2"),
+        ("ORDER BY number DESC", None, "values_1_a2"),
+        ("ORDER BY created DESC", None, "entries_created"),
+        ("ORDER BY modified", Some(&number), "entries_modified"),
+        ("text = 'MR' ORDER BY size", None, "entries_size"),
+        ("patient = '77'", None, "tokens_"),
+    ] {
+        let resolved = resolved(query).unwrap();
+        let page = Page {
+            select: &["e.path"],
+            after,
+            files: 20,
+        };
+        for statement in sql::statements(Dialect::Postgres, &resolved, &scope(&from), Route::Free, &page) {
+            let lines: Result<_, DatabaseError> = database.read(|sql| {
+                let text = format!("EXPLAIN {}", statement.text);
+                rows(sql, &text, &statement.data)
+            });
+            let lines: Vec<String> = lines.unwrap().into_iter().map(|mut row| row.text(0).unwrap()).collect();
+            let plan = lines.join("\n");
+            let walks_none = statement.text.contains("IS NULL ORDER");
+            assert!(
+                plan.contains(step) || walks_none,
+                "{query}: {step} in\n{}\n{plan}",
+                statement.text
+            );
+            assert!(!plan.contains("Seq Scan"), "{query}:\n{plan}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hydra_core::ids::ChangeId;
 use hydra_core::keystore::wire::ProblemKind;
-use hydra_core::permissions::{AclEntry, Caller, PermissionRecord};
+use hydra_core::permissions::{AclEntry, Caller, PermissionRecord, Permissions};
 use hydra_core::secret::Key;
 use hydra_service::settings::CreationRule;
 use mdm_catalog::LogicalName;
@@ -239,6 +239,147 @@ pub(crate) fn all(make: &dyn Fn() -> Database) {
     schemas_branch(make());
     what_is_taken_away_is_not_shown_any_more(make());
     the_log_says_who_and_never_what(make());
+    what_is_hidden_is_as_what_is_not_there(make());
+    what_was_left_behind_an_administrator_takes_back(make());
+    what_is_long_is_kept_or_refused(make());
+}
+
+fn what_is_hidden_is_as_what_is_not_there(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    done(create(&engine, "alice", file("/myvo/hidden")));
+    let permissions = |at: &str, letters: &str| {
+        let question = Question { path: at.into() };
+        let shown = done(engine.permissions(&caller("alice"), &[question]).unwrap().remove(0));
+        let mut record = shown.records.name;
+        record.group_permissions = Permissions::NONE;
+        record.other = Permissions::NONE;
+        record.acl = vec![AclEntry {
+            principal: caller("bob").dn,
+            permissions: letters.parse().unwrap(),
+        }];
+        record.version += 1;
+        record.change_id = ChangeId::random().unwrap();
+        let change = PermissionsChange {
+            path: at.into(),
+            part: Part::Name,
+            record,
+            recursive: false,
+        };
+        done(
+            engine
+                .change_permissions(&caller("alice"), &[change])
+                .unwrap()
+                .remove(0),
+        );
+    };
+    permissions("/myvo/hidden", "--------");
+    // With and without a right to make names beside it: told the same of a name that is taken and of one that is free.
+    for (letters, expected) in [
+        ("---l----", ProblemKind::NotAllowed),
+        ("--------", ProblemKind::NotFound),
+    ] {
+        permissions("/myvo", letters);
+        let said = ["/myvo/hidden", "/myvo/free"].map(|at| match create(&engine, "bob", file(at)) {
+            Answer::Problem(problem) => problem,
+            Answer::Done(done) => panic!("{done:?}"),
+        });
+        assert_eq!(said[0].kind, expected);
+        let words = |problem: &hydra_core::keystore::wire::Problem| {
+            (problem.kind, problem.title.clone(), problem.detail.clone())
+        };
+        assert_eq!(words(&said[0]), words(&said[1]));
+    }
+}
+
+fn what_was_left_behind_an_administrator_takes_back(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    let id = "00112233445566778899aabbccddeeff";
+    let begin = OperationBegin {
+        id: id.into(),
+        what: "a study".into(),
+    };
+    engine.begin(&caller("alice"), &begin).unwrap();
+    for number in 0..3 {
+        let new = NewEntry {
+            operation: Some(id.into()),
+            ..file(&format!("/myvo/{number}"))
+        };
+        done(create(&engine, "alice", new));
+    }
+    let seen = engine.operations(&caller("admin")).unwrap();
+    assert_eq!((seen[0].id.as_str(), seen[0].entries), (id, 3));
+    assert_eq!(listed(&engine, "admin", "/myvo", true).len(), 3);
+    let end = |who: &str, state| engine.end(&caller(who), &OperationEnd { id: id.into(), state });
+    assert!(end("admin", OperationState::Committed).is_err());
+    assert!(end("bob", OperationState::Undone).is_err());
+    let into = NewEntry {
+        operation: Some(id.into()),
+        ..file("/myvo/3")
+    };
+    assert!(matches!(create(&engine, "admin", into), Answer::Problem(_)));
+    assert_eq!(
+        end("admin", OperationState::Undone).unwrap().state,
+        OperationState::Undone
+    );
+    assert_eq!(done(create(&engine, "alice", file("/myvo/0"))), Created::New);
+}
+
+fn what_is_long_is_kept_or_refused(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    // Nothing in it repeats, so that no database makes it short.
+    let mut state = 47_u64;
+    let mut random = |length: usize| -> String {
+        let letter = |_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'a' + u8::try_from((state >> 40) % 26).unwrap())
+        };
+        (0..length).map(letter).collect()
+    };
+    let replica = format!("https://{}", random(2048 - 8));
+    let new = NewEntry {
+        replicas: vec![replica.clone()],
+        ..file("/myvo/long")
+    };
+    done(create(&engine, "alice", new));
+    assert_eq!(done(show(&engine, "alice", "/myvo/long")).replicas, [replica.as_str()]);
+    let longer = NewEntry {
+        replicas: vec![format!("{replica}x")],
+        ..file("/myvo/longer")
+    };
+    assert_eq!(problem(create(&engine, "alice", longer)), ProblemKind::Invalid);
+    let question = Question {
+        path: "/myvo/long".into(),
+    };
+    let mut record = done(engine.permissions(&caller("alice"), &[question]).unwrap().remove(0))
+        .records
+        .name;
+    record.acl = (0..9)
+        .map(|_| AclEntry {
+            principal: format!("/CN={}", random(1000)),
+            permissions: "---l----".parse().unwrap(),
+        })
+        .collect();
+    record.version += 1;
+    record.change_id = ChangeId::random().unwrap();
+    let change = PermissionsChange {
+        path: "/myvo/long".into(),
+        part: Part::Name,
+        record: record.clone(),
+        recursive: false,
+    };
+    done(
+        engine
+            .change_permissions(&caller("alice"), &[change])
+            .unwrap()
+            .remove(0),
+    );
+    let kept = done(show(&engine, "alice", "/myvo/long")).records.name;
+    assert_eq!(kept.acl, record.acl);
 }
 
 fn names_and_what_is_refused(database: Database) {

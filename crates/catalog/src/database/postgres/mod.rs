@@ -2,24 +2,27 @@
 //! on everything (`docs/src/operating-catalogue.md`).
 //!
 //! Writers take turns by an advisory lock, so that they see what a writer of SQLite sees: everything before them, and
-//! nobody beside them. Readers see the state of one moment. What the server says of a failure is kept short: its details
+//! nobody beside them; those of one process share commits. Readers see the state of one moment. What the server says of a failure is kept short: its details
 //! quote values.
 
 mod tls;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "other tests and benches use more of it")]
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::future::Future;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -29,9 +32,10 @@ use futures_util::TryStreamExt;
 use tokio::runtime::{Handle, Runtime};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, NoTls, RowStream, Statement};
 use zeroize::Zeroizing;
 
+use super::group::{self, Failed, Part, Writers};
 use super::{Backend, DatabaseError, Datum, Dialect, Each, Product, Row, Sql, row, schema};
 
 /// How long a connection may take to come about.
@@ -175,6 +179,20 @@ pub struct PostgresError {
     pub state: Option<String>,
     /// In its words.
     pub message: String,
+    /// What would help.
+    pub remedy: Remedy,
+}
+
+/// What would help against a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// To wait: there is no way to the server, or it has no time or no connection left.
+    Time,
+    /// Another address, password or certificate.
+    Settings,
+    /// Nothing that is known here.
+    None,
 }
 
 impl PostgresError {
@@ -182,6 +200,23 @@ impl PostgresError {
         Self {
             state: None,
             message: message.to_owned(),
+            remedy: Remedy::None,
+        }
+    }
+
+    /// Nobody answers.
+    fn silent(message: &str) -> Self {
+        Self {
+            remedy: Remedy::Time,
+            ..Self::plain(message)
+        }
+    }
+
+    /// It cannot be reached as the settings say.
+    fn settings(message: &str) -> Self {
+        Self {
+            remedy: Remedy::Settings,
+            ..Self::plain(message)
         }
     }
 
@@ -201,16 +236,40 @@ impl PostgresError {
     }
 }
 
+/// By the class of the server's five letters, and some of them.
+fn remedy_of(state: &str) -> Remedy {
+    match (state.get(..2), state) {
+        // connections; too many of them, no memory; waited too long for a lock; it stops or starts
+        (Some("08"), _) | (_, "53200" | "53300" | "55P03" | "57P01" | "57P02" | "57P03") => Remedy::Time,
+        // it lost against others again and again
+        (_, "40001" | "40P01") => Remedy::Time,
+        // who it is; no such database, no right to it
+        (Some("28"), _) | (_, "3D000" | "42501") => Remedy::Settings,
+        _ => Remedy::None,
+    }
+}
+
 impl From<tokio_postgres::Error> for PostgresError {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(refusal) = error.as_db_error() {
+            let state = refusal.code().code().to_owned();
             return Self {
-                state: Some(refusal.code().code().to_owned()),
+                remedy: remedy_of(&state),
+                state: Some(state),
                 message: refusal.message().to_owned(),
             };
         }
-        let cause = error.source().map(|cause| format!(": {cause}"));
-        Self::plain(&format!("{error}{}", cause.unwrap_or_default()))
+        let cause = error.source();
+        let message = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+        let input = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        let is_tls = |error: &std::io::Error| error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        match input {
+            Some(error) if is_tls(error) => Self::settings(&message),
+            Some(_) => Self::silent(&message),
+            None if error.is_closed() => Self::silent(&message),
+            // TLS where there is none, a password where none is configured
+            None => Self::settings(&message),
+        }
     }
 }
 
@@ -220,6 +279,12 @@ fn failed(error: tokio_postgres::Error) -> DatabaseError {
 
 /// A PostgreSQL database. Its methods block.
 pub struct Postgres {
+    core: Arc<Core>,
+    writers: Writers<Pen>,
+}
+
+/// Its connections.
+struct Core {
     product: &'static Product,
     settings: Settings,
     tls: Option<tls::Tls>,
@@ -241,7 +306,7 @@ struct Connection {
     statements: Mutex<HashMap<String, Statement>>,
 }
 
-impl Drop for Postgres {
+impl Drop for Core {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -261,6 +326,17 @@ impl Postgres {
         }
         database.bring_up()?;
         Ok(database)
+    }
+
+    /// Whether [`Self::create`] would find a database without tables of ours.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; tables that are there already are one.
+    pub fn look(settings: Settings) -> Result<(), DatabaseError> {
+        if Self::connect(&schema::CATALOG, settings)?.owner()?.is_some() {
+            return Err(DatabaseError::Exists);
+        }
+        Ok(())
     }
 
     /// Opens the database of a catalogue, brought to this version's schema.
@@ -287,6 +363,45 @@ impl Postgres {
         Ok(database)
     }
 
+    fn connect(product: &'static Product, settings: Settings) -> Result<Self, DatabaseError> {
+        let core = Arc::new(Core::connect(product, settings)?);
+        let pen = Pen {
+            core: Arc::clone(&core),
+            connection: None,
+            unsent: String::new(),
+        };
+        Ok(Self {
+            core,
+            writers: Writers::new(pen),
+        })
+    }
+
+    /// Whose tables are where new ones would be made.
+    fn owner(&self) -> Result<Option<String>, DatabaseError> {
+        let mut found = Ok(None);
+        self.read(&mut |sql| found = owner(sql))?;
+        found
+    }
+
+    fn bring_up(&self) -> Result<(), DatabaseError> {
+        let product = self.core.product;
+        let mut brought = Ok(());
+        self.write(&mut |sql| {
+            brought = owner(sql).and_then(|owner| {
+                if owner.is_some_and(|owner| owner != product.program) {
+                    let program = product.program;
+                    return Err(DatabaseError::NotOurs { program });
+                }
+                product.bring_up(sql)?;
+                schema::set_meta(sql, APPLICATION, product.program)
+            });
+            brought.is_ok()
+        })?;
+        brought
+    }
+}
+
+impl Core {
     fn connect(product: &'static Product, mut settings: Settings) -> Result<Self, DatabaseError> {
         settings.config.application_name(product.program);
         let plain = |error: std::io::Error| DatabaseError::Postgres(PostgresError::plain(&error.to_string()));
@@ -317,34 +432,10 @@ impl Postgres {
         database.give(connection);
         match encoding?.as_str() {
             "UTF8" => Ok(database),
-            other => Err(DatabaseError::Postgres(PostgresError::plain(&format!(
+            other => Err(DatabaseError::Postgres(PostgresError::settings(&format!(
                 "the database has the encoding {other} and not UTF8"
             )))),
         }
-    }
-
-    /// Whose tables are where new ones would be made.
-    fn owner(&self) -> Result<Option<String>, DatabaseError> {
-        let mut found = Ok(None);
-        self.read(&mut |sql| found = owner(sql))?;
-        found
-    }
-
-    fn bring_up(&self) -> Result<(), DatabaseError> {
-        let product = self.product;
-        let mut brought = Ok(());
-        self.write(&mut |sql| {
-            brought = owner(sql).and_then(|owner| {
-                if owner.is_some_and(|owner| owner != product.program) {
-                    let program = product.program;
-                    return Err(DatabaseError::NotOurs { program });
-                }
-                product.bring_up(sql)?;
-                schema::set_meta(sql, APPLICATION, product.program)
-            });
-            brought.is_ok()
-        })?;
-        brought
     }
 
     fn handle(&self) -> Result<&Handle, DatabaseError> {
@@ -373,7 +464,7 @@ impl Postgres {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let text = format!("all {CONNECTIONS} connections are in use");
-                return Err(DatabaseError::Postgres(PostgresError::plain(&text)));
+                return Err(DatabaseError::Postgres(PostgresError::silent(&text)));
             }
             let waited = self.returned.wait_timeout(pool, left);
             pool = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -477,6 +568,8 @@ impl Postgres {
             handle: self.handle()?,
             asks_again: Mutex::new(false),
             is_broken: Mutex::new(false),
+            coming: RefCell::default(),
+            unsent: RefCell::default(),
         })
     }
 }
@@ -498,7 +591,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn wait<T>(handle: &Handle, work: impl Future<Output = Result<T, DatabaseError>>) -> Result<T, DatabaseError> {
-    let late = || DatabaseError::Postgres(PostgresError::plain("no answer in time"));
+    let late = || DatabaseError::Postgres(PostgresError::silent("no answer in time"));
     let _timers = handle.enter();
     let answered = drive(tokio::time::timeout(ANSWER, work));
     answered.unwrap_or_else(|_| Err(late()))
@@ -534,57 +627,152 @@ impl Backend for Postgres {
     }
 
     fn read(&self, work: &mut dyn FnMut(&dyn Sql)) -> Result<(), DatabaseError> {
-        let connection = self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-        work(&self.statements(&connection)?);
+        let connection = self.core.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        work(&self.core.statements(&connection)?);
         // Nothing was changed: whatever became of the connection, the answers are right.
-        let _ = self.end(connection, "ROLLBACK");
+        let _ = self.core.end(connection, "ROLLBACK");
         Ok(())
     }
 
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
-        self.write_as("", work)
+        self.write_as(false, work)
     }
 
     fn write_lightly(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
-        self.write_as("SET LOCAL synchronous_commit = off; ", work)
+        self.write_as(true, work)
     }
 
     fn is_ready(&self) -> bool {
-        let Ok(connection) = self.begin("BEGIN READ WRITE") else {
+        let Ok(connection) = self.core.begin("BEGIN READ WRITE") else {
             return false;
         };
-        self.end(connection, "ROLLBACK").is_ok()
+        self.core.end(connection, "ROLLBACK").is_ok()
     }
 }
 
 impl Postgres {
-    /// A writer's transaction, begun with `manner`.
-    fn write_as(&self, manner: &str, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
+    fn write_as(&self, lightly: bool, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
         /// How often a transaction is begun again that lost against another or its connection.
         const TRIES: u32 = 5;
-        for attempt in 1..=TRIES {
-            // Each statement behind the lock sees what the writer before has committed.
-            let writers = self.product.number;
-            let connection = self.begin(&format!("BEGIN; {manner}SELECT pg_advisory_xact_lock({writers})"))?;
-            let statements = self.statements(&connection)?;
-            let keep = work(&statements);
-            let (again, is_broken) = (*lock(&statements.asks_again), *lock(&statements.is_broken));
-            if keep && is_broken {
-                self.end(connection, "ROLLBACK")?;
-                return Err(DatabaseError::Postgres(PostgresError::plain(
-                    "a statement failed, so that nothing is kept",
-                )));
-            }
-            if keep {
-                // An error here may come after the commit: only whoever asked can find out.
-                return self.end(connection, "COMMIT");
-            }
-            let ended = self.end(connection, "ROLLBACK");
-            if !again || attempt == TRIES {
-                return ended.or(Ok(()));
+        for _ in 1..TRIES {
+            match self.writers.write(lightly, work) {
+                Err(Failed::Group(Fault { asks_again: true, .. })) => {}
+                ended => return ended.map_err(of_group),
             }
         }
+        self.writers.write(lightly, work).map_err(of_group)
+    }
+}
+
+fn of_group(failed: Failed<Fault>) -> DatabaseError {
+    match failed {
+        Failed::Group(fault) => DatabaseError::Postgres(fault.error),
+        Failed::Own(error) => error,
+    }
+}
+
+/// The connection that writes, from the beginning of a transaction to its end.
+struct Pen {
+    core: Arc<Core>,
+    connection: Option<Connection>,
+    /// Goes before the next statement, see [`Statements::unsent`].
+    unsent: String,
+}
+
+/// Why a transaction is no more.
+#[derive(Debug, Clone)]
+struct Fault {
+    error: PostgresError,
+    /// All of it may be done again: nothing of it is there.
+    asks_again: bool,
+}
+
+impl Fault {
+    fn of(error: DatabaseError, asks_again: bool) -> Self {
+        let error = match error {
+            DatabaseError::Postgres(error) => error,
+            other => PostgresError::silent(&other.to_string()),
+        };
+        Self { error, asks_again }
+    }
+}
+
+impl Pen {
+    /// The transaction is no more, and its connection not used again.
+    fn drop_connection(&mut self) {
+        if self.connection.take().is_some() {
+            self.core.lose();
+        }
+    }
+}
+
+impl group::Connection for Pen {
+    type Fault = Fault;
+
+    fn begin(&mut self, lightly: bool) -> Result<(), DatabaseError> {
+        let manner = if lightly {
+            "SET LOCAL synchronous_commit = off; "
+        } else {
+            ""
+        };
+        let writers = self.core.product.number;
+        // Each statement behind the lock sees what the writer before has committed.
+        let text = format!("BEGIN; {manner}SELECT pg_advisory_xact_lock({writers})");
+        self.connection = Some(self.core.begin(&text)?);
+        self.unsent.clear();
         Ok(())
+    }
+
+    fn part(&mut self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<Part, Fault> {
+        let closed = |error| Fault::of(error, false);
+        let connection = self.connection.as_ref().ok_or_else(|| closed(DatabaseError::Closed))?;
+        let statements = self.core.statements(connection).map_err(closed)?;
+        // One of that name hides those before: all of them end with the transaction.
+        *statements.unsent.borrow_mut() = format!("{}SAVEPOINT writer;", self.unsent);
+        let keep = work(&statements);
+        let (again, is_broken) = (*lock(&statements.asks_again), *lock(&statements.is_broken));
+        if again {
+            self.drop_connection();
+            let error = PostgresError::silent("the connection was lost, or others were first");
+            return Err(Fault {
+                error,
+                asks_again: true,
+            });
+        }
+        let part = match (keep, is_broken) {
+            (true, false) => Part::Kept,
+            (true, true) => Part::Failed(DatabaseError::Postgres(PostgresError::plain(
+                "a statement failed, so that nothing is kept",
+            ))),
+            (false, _) => Part::TakenBack,
+        };
+        if !matches!(part, Part::Kept) {
+            let back = statements.execute("ROLLBACK TO SAVEPOINT writer", &[]);
+            if let Err(error) = back {
+                let again = asks_again(&error);
+                self.drop_connection();
+                return Err(Fault::of(error, again));
+            }
+        }
+        self.unsent = statements.unsent.take();
+        Ok(part)
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        let connection = self.connection.take();
+        let connection = connection.ok_or_else(|| Fault::of(DatabaseError::Closed, false))?;
+        let text = format!("{}COMMIT", self.unsent);
+        // An error here may come after the commit: only whoever asked can find out.
+        let ended = self.core.end(connection, &text);
+        ended.map_err(|error| Fault::of(error, false))
+    }
+
+    fn rollback(&mut self) -> Fault {
+        if let Some(connection) = self.connection.take() {
+            // Whatever comes of it, nothing is kept.
+            let _ = self.core.end(connection, "ROLLBACK");
+        }
+        Fault::of(DatabaseError::Closed, false)
     }
 }
 
@@ -597,9 +785,89 @@ struct Statements<'a> {
     /// Whether one failed outside of a part of the transaction that was taken back: then nothing of it can be kept, and a
     /// COMMIT would be answered as if all were well.
     is_broken: Mutex<bool>,
+    /// Answers that are being shown, the innermost last. All but that one are taken in whole.
+    coming: RefCell<Vec<Rc<RefCell<Coming>>>>,
+    /// Statements that only move between the parts of a transaction: they go with the next one, and cost no way to the
+    /// server and back.
+    unsent: RefCell<String>,
+}
+
+/// An answer, row by row as the server sends it: it waits until they are wanted.
+struct Coming {
+    /// None: there is nothing left of it.
+    stream: Option<Pin<Box<RowStream>>>,
+    /// Rows that had to be taken in before they were wanted.
+    early: VecDeque<tokio_postgres::Row>,
+    /// That happened, and went wrong.
+    broke: Option<DatabaseError>,
 }
 
 impl Statements<'_> {
+    /// Asks for an answer.
+    fn begin(&self, sql: &str, data: &[Datum]) -> Result<Coming, DatabaseError> {
+        let statement = self.prepared(sql)?;
+        self.settle();
+        let data = data.iter().map(|datum| datum as &(dyn ToSql + Sync));
+        let stream = self.run(self.behind(self.connection.client.query_raw(&statement, data)))?;
+        Ok(Coming {
+            stream: Some(Box::pin(stream)),
+            early: VecDeque::new(),
+            broke: None,
+        })
+    }
+
+    /// The next row of an answer.
+    fn next(&self, coming: &RefCell<Coming>) -> Result<Option<Row>, DatabaseError> {
+        let mut coming = coming.borrow_mut();
+        if let Some(row) = coming.early.pop_front() {
+            return read(&row).map(Some);
+        }
+        if let Some(error) = coming.broke.take() {
+            return Err(error);
+        }
+        let Some(stream) = &mut coming.stream else {
+            return Ok(None);
+        };
+        let next = self.run(stream.try_next());
+        if !matches!(next, Ok(Some(_))) {
+            coming.stream = None;
+        }
+        next?.map(|row| read(&row)).transpose()
+    }
+
+    /// Takes in what is left of the answer that is being shown: the server answers a statement only behind it.
+    fn settle(&self) {
+        let all = self.coming.borrow();
+        let Some(mut coming) = all.last().map(|coming| coming.borrow_mut()) else {
+            return;
+        };
+        while let Some(stream) = &mut coming.stream {
+            match self.run(stream.try_next()) {
+                Ok(Some(row)) => coming.early.push_back(row),
+                Ok(None) => coming.stream = None,
+                Err(error) => {
+                    coming.stream = None;
+                    coming.broke = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Sends what was not sent before `work`, and waits for both.
+    async fn behind<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, tokio_postgres::Error> {
+        let text = self.unsent.take();
+        if text.is_empty() {
+            return work.await;
+        }
+        // In this order, as each is sent when it is asked for the first time.
+        let moved = self.connection.client.batch_execute(&text);
+        let (moved, worked) = futures_util::future::join(moved, work).await;
+        moved.and(worked)
+    }
+
     fn run<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, DatabaseError> {
         let done = wait(self.handle, async { work.await.map_err(failed) });
         if done.as_ref().is_err_and(asks_again) || (done.is_err() && self.connection.client.is_closed()) {
@@ -616,7 +884,8 @@ impl Statements<'_> {
             return Ok(known.clone());
         }
         let text = numbered(sql);
-        let prepared = self.run(self.connection.client.prepare(&text))?;
+        self.settle();
+        let prepared = self.run(self.behind(self.connection.client.prepare(&text)))?;
         let mut statements = lock(&self.connection.statements);
         if statements.len() >= STATEMENTS {
             statements.clear();
@@ -644,40 +913,42 @@ impl Sql for Statements<'_> {
     }
 
     fn execute(&self, sql: &str, data: &[Datum]) -> Result<u64, DatabaseError> {
+        self.settle();
         if is_plain(sql) {
-            self.run(self.connection.client.batch_execute(sql))?;
+            let mut unsent = self.unsent.take();
+            unsent.push_str(sql);
+            unsent.push(';');
             if sql.starts_with("ROLLBACK TO ") {
+                self.run(self.connection.client.batch_execute(&unsent))?;
                 *lock(&self.is_broken) = false;
+            } else {
+                *self.unsent.borrow_mut() = unsent;
             }
             return Ok(0);
         }
         let statement = self.prepared(sql)?;
         let data: Vec<&(dyn ToSql + Sync)> = data.iter().map(|datum| datum as _).collect();
-        self.run(self.connection.client.execute(&statement, &data))
+        self.run(self.behind(self.connection.client.execute(&statement, &data)))
     }
 
     fn query(&self, sql: &str, data: &[Datum], each: Each<'_>) -> Result<(), DatabaseError> {
-        let statement = self.prepared(sql)?;
-        // The whole answer is taken in before the first row is shown: `each` may ask something itself.
-        let rows = self.run(async {
-            let data = data.iter().map(|datum| datum as &(dyn ToSql + Sync));
-            let mut stream = pin!(self.connection.client.query_raw(&statement, data).await?);
-            let mut rows = Vec::new();
-            while let Some(row) = stream.try_next().await? {
-                rows.push(row);
+        let coming = Rc::new(RefCell::new(self.begin(sql, data)?));
+        self.coming.borrow_mut().push(Rc::clone(&coming));
+        let shown = (|| {
+            while let Some(row) = self.next(&coming)? {
+                if each(row)? == ControlFlow::Break(()) {
+                    break;
+                }
             }
-            Ok(rows)
-        })?;
-        for found in rows {
-            if each(read(&found)?)? == ControlFlow::Break(()) {
-                break;
-            }
-        }
-        Ok(())
+            Ok(())
+        })();
+        self.coming.borrow_mut().pop();
+        shown
     }
 
     fn define(&self, sql: &str) -> Result<(), DatabaseError> {
-        self.run(self.connection.client.batch_execute(sql))
+        self.settle();
+        self.run(self.behind(self.connection.client.batch_execute(sql)))
     }
 }
 

@@ -23,11 +23,11 @@ pub(super) struct Tls(Arc<ClientConfig>);
 impl Tls {
     /// Trusts the authorities in a file of PEM.
     pub(super) fn new(authorities: Option<&Path>) -> Result<Self, DatabaseError> {
-        let refused = |text: &str| DatabaseError::Postgres(PostgresError::plain(text));
+        let refused = |text: &str| DatabaseError::Postgres(PostgresError::settings(text));
         let path = authorities
             .ok_or_else(|| refused("no authorities are configured that may sign the certificate of its server"))?;
         let bad =
-            |text: String| DatabaseError::Postgres(PostgresError::plain(&format!("`{}`: {text}", path.display())));
+            |text: String| DatabaseError::Postgres(PostgresError::settings(&format!("`{}`: {text}", path.display())));
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))? {
             let certificate = certificate.map_err(|error| bad(error.to_string()))?;
