@@ -68,7 +68,12 @@ fn main() {
     measure("SQLite", &pki, &sqlite("sqlite"), &sqlite("sqlite-bare"), options);
     if has("--postgres") {
         let server = Server::start(&["shared_buffers=512MB", "max_wal_size=4GB"]);
-        let postgres = |name: &str| (folder.path().join(name), Some(server.database(&name.replace('-', "_"))));
+        let postgres = |name: &str| {
+            (
+                folder.path().join(name),
+                Some(server.database(&format!("bench_{}", name.replace('-', "_")))),
+            )
+        };
         let (place, bare) = (postgres("postgres"), postgres("postgres-bare"));
         measure("PostgreSQL", &pki, &place, &bare, options);
     }
