@@ -65,6 +65,7 @@ impl SharedGrid {
             grid: self.grid.write().unwrap_or_else(PoisonError::into_inner),
             killed: Vec::new(),
             stopped: Vec::new(),
+            is_without_catalog: false,
         }
     }
 
@@ -85,11 +86,12 @@ impl SharedGrid {
     }
 }
 
-/// A grid whose stores may be down or hang; those that do are brought back on drop.
+/// A grid whose stores or catalogue may be down or hang; those that do are brought back on drop.
 pub struct Broken<'a> {
     grid: RwLockWriteGuard<'a, Grid>,
     killed: Vec<usize>,
     stopped: Vec<usize>,
+    is_without_catalog: bool,
 }
 
 impl Broken<'_> {
@@ -116,6 +118,15 @@ impl Broken<'_> {
         self.killed.push(number);
     }
 
+    /// Kills the catalogue.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill_catalog(&mut self) {
+        self.grid.kill_catalog().expect("the catalogue runs");
+        self.is_without_catalog = true;
+    }
+
     /// Starts those that were killed.
     ///
     /// # Panics
@@ -126,6 +137,10 @@ impl Broken<'_> {
         }
         for number in self.killed.drain(..) {
             self.grid.start(number).expect("the store starts again");
+        }
+        // it asks the key stores for its column key
+        if std::mem::take(&mut self.is_without_catalog) {
+            self.grid.start_catalog().expect("the catalogue starts again");
         }
     }
 }
@@ -138,6 +153,9 @@ impl Drop for Broken<'_> {
         for number in self.killed.drain(..) {
             // the test that failed is told, not this
             let _ = self.grid.start(number);
+        }
+        if self.is_without_catalog {
+            let _ = self.grid.start_catalog();
         }
     }
 }

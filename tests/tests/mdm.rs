@@ -248,6 +248,27 @@ fn replicas_are_made_listed_and_removed() {
     let listed = alice.run_words("lcg-lr", &[&lfn]).exits(0);
     assert_eq!(listed.stdout.lines().count(), 2, "{}", listed.stdout);
     assert!(listed.stdout.contains(&second), "{}", listed.stdout);
+    // a replica stands for its file, to those who may see where its replicas are
+    for command in ["lcg-lr", "lcg-la", "lcg-lg"] {
+        let by_name = alice.run_words(command, &[&lfn]).exits(0).stdout;
+        assert_eq!(
+            alice.run_words(command, &[&second]).exits(0).stdout,
+            by_name,
+            "{command}"
+        );
+    }
+    let _ = GRID
+        .desk("carol")
+        .run_words("lcg-la", &[&second])
+        .exits(1)
+        .says("is no replica of a file that is shown to you");
+    let third = format!("file://{}/copy3", alice.path("se2").display());
+    let _ = alice.run_words("lcg-rep", &["-d", &third, &second]).exits(0);
+    assert_eq!(alice.read("se2/copy3"), alice.read("sealed"));
+    let _ = alice.run_words("lcg-del", &[&third]).exits(0);
+    assert!(!alice.path("se2/copy3").exists() && alice.path("se2/copy").exists());
+    let _ = alice.run_words("lcg-la", &[&third]).exits(1);
+    let _ = alice.run_words("lcg-lr", &["file:copy"]).exits(1);
     // what was changed on its way is not taken: the other replica is
     let first = std::fs::read_dir(alice.path("se"))
         .unwrap()

@@ -25,9 +25,10 @@ use tokio::runtime::Runtime;
 
 use crate::name::LogicalName;
 use crate::wire::{
-    About, Answer, Answers, Batch, Change, Created, Entry, Line, ListQuestion, Listing, MAX_ITEMS, MAX_THUMBNAIL_BYTES,
-    NewEntry, Operation, OperationBegin, OperationEnd, PermissionsAnswer, PermissionsChange, PermissionsChanged,
-    Question, Removal, Schema, SchemaChange, SchemaQuestion, Search, Value, Whoami,
+    About, Answer, Answers, Batch, Change, Created, Entry, Found, FoundEntry, Line, ListQuestion, Listing, Lookup,
+    MAX_ITEMS, MAX_THUMBNAIL_BYTES, NewEntry, Operation, OperationBegin, OperationEnd, PermissionsAnswer,
+    PermissionsChange, PermissionsChanged, Question, Removal, Schema, SchemaChange, SchemaQuestion, Search, Value,
+    Whoami,
 };
 
 /// The longest answer that is read at once; searches are read row by row.
@@ -382,6 +383,25 @@ impl CatalogClient {
     /// No answer, or a refusal.
     pub fn remove_one(&self, removal: &Removal) -> Result<u64, CatalogError> {
         only(&removal.path, self.remove(std::slice::from_ref(removal))?)
+    }
+
+    /// All that belongs to a replica, a key or an open operation of the caller, as far as the caller may see it; by path.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn lookup(&self, lookup: &Lookup) -> Result<Vec<FoundEntry>, CatalogError> {
+        let about = [&lookup.replica, &lookup.key_id, &lookup.operation];
+        let about = about.into_iter().flatten().next().map_or("", String::as_str);
+        let (mut lookup, mut all) = (lookup.clone(), Vec::new());
+        loop {
+            let page: Found = self.post("entries/find", about, &lookup, Again::Safe)?;
+            lookup.after = page.entries.last().map(|entry| entry.path.clone());
+            let goes_on = page.more && lookup.after.is_some();
+            all.extend(page.entries);
+            if !goes_on {
+                return Ok(all);
+            }
+        }
     }
 
     /// One page of what lies in a directory.

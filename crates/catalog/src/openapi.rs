@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use crate::wire::{
-    About, Answers, Batch, Change, Created, Entry, Line, ListQuestion, Listing, NewEntry, Operation, OperationBegin,
-    OperationEnd, PermissionsAnswer, PermissionsChange, PermissionsChanged, Question, Removal, Schema, SchemaChange,
-    SchemaQuestion, Search, Whoami,
+    About, Answers, Batch, Change, Created, Entry, Found, Line, ListQuestion, Listing, Lookup, NewEntry, Operation,
+    OperationBegin, OperationEnd, PermissionsAnswer, PermissionsChange, PermissionsChanged, Question, Removal, Schema,
+    SchemaChange, SchemaQuestion, Search, Whoami,
 };
 
 #[derive(OpenApi)]
@@ -16,18 +16,19 @@ use crate::wire::{
     components(schemas(
         Batch<NewEntry>, Batch<Question>, Batch<Change>, Batch<Removal>, Batch<PermissionsChange>,
         Answers<Created>, Answers<Entry>, Answers<u64>, Answers<PermissionsAnswer>, Answers<PermissionsChanged>,
-        ListQuestion, Listing, Search, Line, SchemaQuestion, SchemaChange, Schema,
+        Lookup, Found, ListQuestion, Listing, Search, Line, SchemaQuestion, SchemaChange, Schema,
         OperationBegin, OperationEnd, Operation, Problem, Whoami, About,
     ))
 )]
 struct Schemas;
 
 /// Each address that is asked by POST, with the schemas of request and answer; an empty request has none.
-const POSTS: [(&str, &str, &str); 13] = [
+const POSTS: [(&str, &str, &str); 14] = [
     ("entries/create", "Batch_NewEntry", "Answers_Created"),
     ("entries/show", "Batch_Question", "Answers_Entry"),
     ("entries/change", "Batch_Change", "Answers_Entry"),
     ("entries/remove", "Batch_Removal", "Answers_u64"),
+    ("entries/find", "Lookup", "Found"),
     ("list", "ListQuestion", "Listing"),
     ("search", "Search", "Line"),
     ("schemas/show", "SchemaQuestion", "Schema"),

@@ -21,8 +21,8 @@ use crate::engine::Engine;
 use crate::openapi;
 use crate::stream;
 use crate::wire::{
-    About, Answer, Answers, Batch, Change, Entry, ListQuestion, Listing, MAX_ITEMS, MAX_THUMBNAIL_BYTES, NewEntry,
-    Operation, OperationBegin, OperationEnd, PermissionsChange, Question, Removal, Schema, SchemaChange,
+    About, Answer, Answers, Batch, Change, Entry, Found, ListQuestion, Listing, Lookup, MAX_ITEMS, MAX_THUMBNAIL_BYTES,
+    NewEntry, Operation, OperationBegin, OperationEnd, PermissionsChange, Question, Removal, Schema, SchemaChange,
     SchemaQuestion, Whoami,
 };
 
@@ -52,6 +52,7 @@ pub fn router(engine: Arc<Engine>, limits: &Limits) -> Router {
         .route("/v1/entries/show", post(show))
         .route("/v1/entries/change", post(change))
         .route("/v1/entries/remove", post(remove))
+        .route("/v1/entries/find", post(find))
         .route("/v1/list", post(list))
         .route("/v1/search", post(stream::search))
         .route("/v1/schemas/show", post(schema))
@@ -224,6 +225,11 @@ async fn change_permissions(
     let work =
         |engine: &Engine, caller: &Caller, items: Vec<PermissionsChange>| engine.change_permissions(caller, &items);
     api.many(&peer, body, work).await
+}
+
+async fn find(State(api): State<Api>, Extension(peer): Who, body: Body) -> Done<Found> {
+    let work = |engine: &Engine, caller: &Caller, lookup: Lookup| engine.lookup(caller, &lookup);
+    api.one(&peer, body, work).await.map(Json)
 }
 
 async fn list(State(api): State<Api>, Extension(peer): Who, body: Body) -> Done<Listing> {

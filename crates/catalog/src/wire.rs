@@ -365,6 +365,42 @@ pub struct Listing {
     pub more: bool,
 }
 
+/// Asks what belongs to something: to exactly one of these.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lookup {
+    /// A replica, as it was registered: for those with `r` on the name. One of the scheme `dicom:` is nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
+    /// A key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// An open operation of the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// The last path of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<LogicalName>,
+}
+
+/// A page of what belongs to it, by path: as much as the caller may see, at most [`MAX_ITEMS`].
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Found {
+    /// By path.
+    pub entries: Vec<FoundEntry>,
+    /// Whether there is more behind them.
+    pub more: bool,
+}
+
+/// An entry that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FoundEntry {
+    /// Where.
+    pub path: LogicalName,
+    /// What.
+    pub kind: Kind,
+}
+
 /// Finds files.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -546,6 +582,7 @@ mod tests {
             ("request", "show") => request::<Batch<Question>>(json),
             ("request", "change") => request::<Batch<Change>>(json),
             ("request", "remove") => request::<Batch<Removal>>(json),
+            ("request", "find") => request::<Lookup>(json),
             ("request", "list") => request::<ListQuestion>(json),
             ("request", "search") => request::<Search>(json),
             ("request", "schema") => request::<SchemaQuestion>(json),
@@ -556,6 +593,7 @@ mod tests {
             ("answer", "create") => answer::<Answers<Created>>(json),
             ("answer", "show") => answer::<Answers<Entry>>(json),
             ("answer", "remove") => answer::<Answers<u64>>(json),
+            ("answer", "find") => answer::<Found>(json),
             ("answer", "list") => answer::<Listing>(json),
             ("answer", "line") => answer::<Line>(json),
             ("answer", "schema") => answer::<Schema>(json),

@@ -2,6 +2,7 @@
 //! it, and which registrations are not at their end. In the same database as the registry, so that no change of it is
 //! forgotten: the outbox is filled by the database itself, whichever process makes the change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mdm_catalog::database::{Datum, Row};
@@ -56,7 +57,7 @@ pub struct Registration {
     pub began_at: i64,
 }
 
-/// A key that a registration made, or was about to.
+/// A key that a registration made, or wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeKey {
     /// Its name.
@@ -114,11 +115,13 @@ impl Catalogued {
             sql.execute(update, &[id.into(), state.word().into()])?;
             if state != State::Open {
                 sql.execute("UPDATE registrations SET what = '' WHERE id = ?1", &[id.into()])?;
-                sql.execute("DELETE FROM registration_names WHERE id = ?1", &[id.into()])?;
             }
-            // what was registered at its end goes on needing its keys
-            if state == State::Undone {
-                sql.execute("DELETE FROM registration_keys WHERE id = ?1", &[id.into()])?;
+            // what was registered at its end goes on needing its keys; of one that was undone each part was forgotten as it
+            // was taken back, and what a run of it has made since is not forgotten
+            if state == State::Done {
+                for table in ["registration_names", "registration_intents"] {
+                    sql.execute(&format!("DELETE FROM {table} WHERE id = ?1"), &[id.into()])?;
+                }
             }
             Ok(())
         })
@@ -133,17 +136,20 @@ impl Catalogued {
         self.0.read(|sql| first(sql, query, &[id.into()], registration))
     }
 
-    /// Those that are not at their end, the oldest first.
+    /// Those that are not at their end, the oldest first; one that was undone while it ran may have made something since.
     ///
     /// # Errors
     /// [`DatabaseError`]
     pub fn open_registrations(&self) -> Result<Vec<Registration>, DatabaseError> {
-        let query = "SELECT id, what, into_path, state, began_at FROM registrations WHERE state = 'open'
+        let query = "SELECT id, what, into_path, state, began_at FROM registrations r
+                     WHERE state = 'open' OR state = 'undone' AND (
+                         EXISTS (SELECT 1 FROM registration_keys k WHERE k.id = r.id)
+                         OR EXISTS (SELECT 1 FROM registration_names n WHERE n.id = r.id))
                      ORDER BY began_at, id";
         self.0.read(|sql| all(sql, query, &[], registration))
     }
 
-    /// A registration is about to make this key, or has made it.
+    /// A registration wants this key, or has made it.
     ///
     /// # Errors
     /// [`DatabaseError`]
@@ -155,18 +161,72 @@ impl Catalogued {
         self.0.change(|sql| Ok(sql.execute(insert, &values).map(|_| ())?))
     }
 
-    /// Whether anything else than this registration needs a key: another one that is open, or what others registered.
+    /// A registration is about to make this key by that registration of it: written down before any key store hears of
+    /// it, so that a crash leaves nothing that is not known here.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn intend(&self, id: &str, key_id: &str, registration_id: &str) -> Result<(), DatabaseError> {
+        let insert = "INSERT INTO registration_intents VALUES (?1, ?2, ?3)
+                      ON CONFLICT (id, key_id, registration_id) DO NOTHING";
+        let values = [id, key_id, registration_id].map(Datum::from);
+        self.0.change(|sql| Ok(sql.execute(insert, &values).map(|_| ())?))
+    }
+
+    /// By which registrations a key was about to be made.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn intents(&self, id: &str, key_id: &str) -> Result<BTreeSet<String>, DatabaseError> {
+        let query = "SELECT registration_id FROM registration_intents WHERE id = ?1 AND key_id = ?2";
+        let found: Vec<String> = self.0.read(|sql| texts(sql, query, &[id.into(), key_id.into()]))?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// A registration does not want this key any more, of which no more is known than this.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn forget_key(&self, id: &str, key: &MadeKey, intents: &BTreeSet<String>) -> Result<(), DatabaseError> {
+        let delete = "DELETE FROM registration_keys
+                      WHERE id = ?1 AND key_id = ?2 AND coalesce(registration_id, '') = ?3";
+        let intent = "DELETE FROM registration_intents WHERE id = ?1 AND key_id = ?2 AND registration_id = ?3";
+        let of = |registration_id: &str| [id, key.key_id.as_str(), registration_id].map(Datum::from);
+        self.0.change(|sql| {
+            sql.execute(delete, &of(key.registration_id.as_deref().unwrap_or_default()))?;
+            for registration_id in intents {
+                sql.execute(intent, &of(registration_id))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A key that a registration made stays, because others want it: those that are open have made it from now on, so
+    /// that the last one that is undone takes it back.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn hand_over(&self, id: &str, key_id: &str, registration_id: &str) -> Result<(), DatabaseError> {
+        let update = "UPDATE registration_keys SET registration_id = ?3
+                      WHERE key_id = ?2 AND id <> ?1 AND registration_id IS NULL
+                          AND id IN (SELECT id FROM registrations WHERE state = 'open')";
+        let values = [id, key_id, registration_id].map(Datum::from);
+        self.0.change(|sql| Ok(sql.execute(update, &values).map(|_| ())?))
+    }
+
+    /// Whether anything else than this registration needs a key: another one that is open, what others registered, or
+    /// what is sealed under it.
     ///
     /// # Errors
     /// [`DatabaseError`]
     pub fn is_used_elsewhere(&self, id: &str, key_id: &str) -> Result<bool, DatabaseError> {
         let query = "SELECT EXISTS (SELECT 1 FROM registration_keys WHERE key_id = ?2 AND id <> ?1)
-                         OR EXISTS (SELECT 1 FROM instances WHERE key_id = ?2 AND gone = 0 AND name NOT IN
-                             (SELECT name FROM registration_names WHERE id = ?1))";
+                         OR EXISTS (SELECT 1 FROM instances WHERE key_id = ?2 AND gone = 0 AND (sha256 IS NOT NULL
+                             OR name NOT IN (SELECT name FROM registration_names WHERE id = ?1)))";
         self.0.read(|sql| is_so(sql, query, &[id.into(), key_id.into()]))
     }
 
-    /// The keys that a registration made.
+    /// The keys that a registration made, or wants.
     ///
     /// # Errors
     /// [`DatabaseError`]
@@ -211,15 +271,42 @@ impl Catalogued {
         })
     }
 
-    /// The names that a registration entered and that were not there before, each with its path.
+    /// The names that a registration entered and that were not there before, each with its path; without those that
+    /// others rely on by now, because something was sealed under them, or they are catalogued elsewhere.
     ///
     /// # Errors
     /// [`DatabaseError`]
     pub fn names(&self, id: &str) -> Result<Vec<(String, String)>, DatabaseError> {
-        let query = "SELECT registration_names.name, coalesce(path, '') FROM registration_names
-                     LEFT JOIN catalogued USING (name) WHERE id = ?1 ORDER BY 1";
+        let query = "SELECT n.name, coalesce(c.path, '') FROM registration_names n JOIN registrations r ON r.id = n.id
+                     LEFT JOIN catalogued c ON c.name = n.name LEFT JOIN instances i ON i.name = n.name
+                     WHERE n.id = ?1 AND i.sha256 IS NULL
+                         AND (c.path IS NULL OR substr(c.path, 1, length(r.into_path) + 1) = r.into_path || '/')
+                     ORDER BY 1";
         self.0
             .read(|sql| all(sql, query, &[id.into()], |row| Ok((row.text(0)?, row.text(1)?))))
+    }
+
+    /// All names that a registration entered and that were not there before.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn entered(&self, id: &str) -> Result<Vec<String>, DatabaseError> {
+        let query = "SELECT name FROM registration_names WHERE id = ?1 ORDER BY 1";
+        self.0.read(|sql| texts(sql, query, &[id.into()]))
+    }
+
+    /// A registration has not entered these names after all.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn unname(&self, id: &str, names: &[String]) -> Result<(), DatabaseError> {
+        self.0.change(|sql| {
+            for name in names {
+                let delete = "DELETE FROM registration_names WHERE id = ?1 AND name = ?2";
+                sql.execute(delete, &[id.into(), name.as_str().into()])?;
+            }
+            Ok(())
+        })
     }
 
     /// The name of the file that is catalogued under a path.
@@ -488,5 +575,47 @@ pub(crate) mod tests {
         catalogued.add_key("c", "/eds/1", Some("r")).unwrap();
         assert!(catalogued.is_used_elsewhere("c", "/eds/1").unwrap());
         assert!(catalogued.registration("b").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_registration_is_about_to_make_is_known_until_its_end_and_handed_over_where_others_want_it() {
+        on_files(intents);
+    }
+
+    pub(crate) fn intents(make: Make<'_>) {
+        let catalogued = Catalogued::new(make());
+        for id in ["a", "b"] {
+            catalogued.begin(id, "1.2", "/myvo/images").unwrap();
+            catalogued.add_key(id, "/eds/1", None).unwrap();
+        }
+        for registration in ["r", "s", "s"] {
+            catalogued.intend("a", "/eds/1", registration).unwrap();
+        }
+        let both = BTreeSet::from(["r".to_owned(), "s".to_owned()]);
+        assert_eq!(catalogued.intents("a", "/eds/1").unwrap(), both);
+        assert!(catalogued.intents("b", "/eds/1").unwrap().is_empty());
+        catalogued.hand_over("a", "/eds/1", "r").unwrap();
+        let made = |id| catalogued.keys(id).unwrap().pop().and_then(|key| key.registration_id);
+        assert_eq!((made("a"), made("b")), (None, Some("r".to_owned())));
+        // what became known meanwhile is not forgotten
+        let known = |registration: Option<&str>| MadeKey {
+            key_id: "/eds/1".to_owned(),
+            registration_id: registration.map(str::to_owned),
+        };
+        catalogued.intend("a", "/eds/1", "t").unwrap();
+        catalogued.add_key("a", "/eds/1", Some("t")).unwrap();
+        catalogued.forget_key("a", &known(None), &both).unwrap();
+        assert_eq!(
+            catalogued.intents("a", "/eds/1").unwrap(),
+            BTreeSet::from(["t".to_owned()])
+        );
+        catalogued.set_state("a", State::Undone).unwrap();
+        assert_eq!(catalogued.open_registrations().unwrap().len(), 2);
+        catalogued
+            .forget_key("a", &known(Some("t")), &BTreeSet::from(["t".to_owned()]))
+            .unwrap();
+        assert_eq!(catalogued.open_registrations().unwrap().len(), 1);
+        catalogued.forget_key("b", &known(Some("r")), &BTreeSet::new()).unwrap();
+        assert!(catalogued.keys("b").unwrap().is_empty());
     }
 }

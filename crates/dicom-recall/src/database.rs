@@ -25,7 +25,7 @@ static PRODUCT: Product = Product {
 };
 
 /// The schema that this version writes.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// What is the same in both databases; `{TEXT}` is its type of texts.
 const REGISTRY_AND_QUEUE: &str = "
@@ -104,6 +104,16 @@ CREATE TABLE outbox(
 );
 ";
 
+/// What a registration is about to make, before any key store hears of it.
+const INTENTS: &str = "
+CREATE TABLE registration_intents(
+    id {TEXT} NOT NULL,
+    key_id {TEXT} NOT NULL,
+    registration_id {TEXT} NOT NULL,
+    PRIMARY KEY (id, key_id, registration_id)
+);
+";
+
 /// The outbox fills itself, whichever process makes the change.
 const SQLITE_TRIGGERS: &str = "
 CREATE TRIGGER told_of_change AFTER UPDATE OF size, sha256, on_disk ON instances
@@ -154,10 +164,11 @@ fn migrate(sql: &dyn Sql, number: i64) -> Result<(), kit::DatabaseError> {
     };
     match number {
         0 => sql.define(&dialect.definition(REGISTRY_AND_QUEUE)),
-        _ => {
+        1 => {
             sql.define(&dialect.definition(CATALOGUED))?;
             sql.define(triggers)
         }
+        _ => sql.define(&dialect.definition(INTENTS)),
     }
 }
 
@@ -443,6 +454,20 @@ mod tests {
             let entry = entry.unwrap();
             let mode = entry.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
+        }
+    }
+
+    #[test]
+    fn several_that_make_it_at_once_have_the_same_one() {
+        for _ in 0..5 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = file(&folder.path().join("recall.db"));
+            let ids: Vec<String> = std::thread::scope(|scope| {
+                let open = || Database::open_or_make(&path).unwrap().id().to_owned();
+                let all: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
         }
     }
 

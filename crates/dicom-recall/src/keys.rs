@@ -1,9 +1,10 @@
 //! The keys of one run: each is fetched once, and registered where there is none yet and that is wished for. A key that
 //! was registered for one run alone and sealed nothing is taken back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use eds::encrypt::{SealingKey, sealing_key_of};
 use eds::failure;
@@ -13,7 +14,12 @@ use eds::voice::Voice;
 use hydra_cli::{Code, Failure};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
-use hydra_core::keystore::hydra::{FetchError, FetchedKey, Purpose, RegisterError, RegisterOptions};
+use hydra_core::keystore::hydra::{
+    FetchError, FetchedKey, LocalError, Purpose, RegisterError, RegisterOptions, RepairOptions,
+};
+
+/// How long a registration that is somebody else's is waited for that is under way.
+const PAUSES_MS: [u64; 5] = [200, 400, 800, 1600, 3200];
 
 /// A key to seal under.
 pub struct HeldKey {
@@ -114,21 +120,69 @@ impl Keys {
     /// # Errors
     /// Where there is none that we may use.
     pub fn ensure(&self, name: &str) -> Result<bool, Failure> {
-        self.registered_now(name).map(|registration| registration.is_some())
+        let registered = self.registered_noted(name, &BTreeSet::new(), |_| Ok(()))?;
+        Ok(registered.is_some())
     }
 
-    /// As [`Keys::ensure`], and answers which registration is new.
+    /// As [`Keys::ensure`], and answers which registration is ours. `note` is told each one before any store is; `noted`
+    /// are those that it was told in an earlier run: one of them is ours as if it had been made now, and what is left of
+    /// one that was not finished is finished or taken back first.
     ///
     /// # Errors
-    /// As for [`Keys::ensure`].
-    pub fn registered_now(&self, name: &str) -> Result<Option<RegistrationId>, Failure> {
+    /// As for [`Keys::ensure`], and what `note` says.
+    pub fn registered_noted(
+        &self,
+        name: &str,
+        noted: &BTreeSet<RegistrationId>,
+        note: impl Fn(RegistrationId) -> Result<(), LocalError>,
+    ) -> Result<Option<RegistrationId>, Failure> {
         let key_id = new_key_id(name).map_err(|error| bad_key_id(name, error))?;
-        let registered = self.session.hydra.register(&key_id, RegisterOptions::default());
-        match self.session.wait(registered) {
-            Ok(registered) => Ok(Some(registered.registration_id)),
-            Err(RegisterError::Exists { unfinished: false, .. }) => self.key(name).map(|_| None),
-            Err(error) => Err(failure::register(error)),
+        let hydra = &self.session.hydra;
+        let mut pauses = PAUSES_MS.into_iter().map(Duration::from_millis);
+        let mut is_mended = false;
+        loop {
+            let registered = hydra.register_noted(&key_id, RegisterOptions::default(), &note);
+            let error = match self.session.wait(registered) {
+                Ok(registered) => return Ok(Some(registered.registration_id)),
+                Err(RegisterError::Exists { unfinished: false, .. }) => {
+                    let key = self.key(name)?;
+                    return Ok(Some(key.registration_id).filter(|id| noted.contains(id)));
+                }
+                Err(error @ RegisterError::Exists { .. }) => error,
+                Err(error) => return Err(failure::register(error)),
+            };
+            if !is_mended && self.is_there(&key_id, |id| noted.contains(&id))? == Some(true) {
+                is_mended = true;
+                let now = RepairOptions {
+                    now: true,
+                    ..RepairOptions::default()
+                };
+                let repaired = self.session.wait(hydra.repair(&key_id, now));
+                repaired.map_err(failure::repair)?;
+                continue;
+            }
+            // somebody else may be about to finish it
+            match pauses.next() {
+                Some(pause) => std::thread::sleep(pause),
+                None => return Err(failure::register(error)),
+            }
         }
+    }
+
+    /// Whether some store holds such a registration of a key; none, where those that answer do not, and others are silent.
+    ///
+    /// # Errors
+    /// What is wrong on this side of the network.
+    pub fn is_there(&self, key_id: &KeyId, which: impl Fn(RegistrationId) -> bool) -> Result<Option<bool>, Failure> {
+        let status = self.session.wait(self.session.hydra.status(key_id));
+        let status = status.map_err(failure::local)?;
+        let answered = status.stores.iter().filter_map(|store| store.held.as_ref().ok());
+        let mut entries = answered.filter_map(|held| held.entry.as_ref());
+        if entries.any(|entry| which(entry.constants.registration_id)) {
+            return Ok(Some(true));
+        }
+        let all = status.stores.iter().all(|store| store.held.is_ok());
+        Ok(all.then_some(false))
     }
 
     fn register(&self, key_id: &KeyId) -> Result<HeldKey, Failure> {

@@ -531,6 +531,7 @@ pub(crate) mod tests {
         crate::catalogued::tests::another_path,
         crate::catalogued::tests::some_times_more,
         crate::catalogued::tests::registrations,
+        crate::catalogued::tests::intents,
     ];
 
     #[test]

@@ -6,7 +6,7 @@
     reason = "a doc comment on a flattened group would become the help of the whole command"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ const OUR_TITLE: &str = "HYDRA";
 #[command(name = "mdm-get")]
 pub struct Get {
     /// Files and directories of the catalogue, and last the folder, unless there is --to
-    #[arg(value_name = "LFN… FOLDER", required = true)]
+    #[arg(value_name = "LFN… FOLDER", required_unless_present = "to")]
     pub operands: Vec<String>,
     /// Get what this query finds
     #[arg(long, value_name = "QUERY", requires = "from")]
@@ -185,23 +185,31 @@ fn pacs(url: &str, title: &str) -> Result<Pacs, Failure> {
 fn jobs(catalog: &CatalogClient, args: &Get, names: &[LogicalName]) -> Result<(Vec<Job>, Vec<CatalogError>), Failure> {
     let (mut jobs, mut missing) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
-    let mut add = |entry: Entry, base: &LogicalName, jobs: &mut Vec<Job>| {
+    let mut places: BTreeMap<PathBuf, LogicalName> = BTreeMap::new();
+    let mut add = |entry: Entry, base: &LogicalName, jobs: &mut Vec<Job>| -> Result<(), Failure> {
         if entry.kind == Kind::File && seen.insert(entry.path.clone()) {
             let relative = relative(&entry.path, base);
+            if let Some(other) = places.insert(relative.clone(), entry.path.clone())
+                && args.to.is_none()
+            {
+                let text = format!("`{other}` and `{}` would be one file", entry.path);
+                return Err(usage_error(text).advise("a folder for each, or a directory above both"));
+            }
             jobs.push(Job { entry, relative });
         }
+        Ok(())
     };
     let paths: Vec<String> = names.iter().map(ToString::to_string).collect();
     for (name, answer) in names.iter().zip(catalog.show(&paths)?) {
         match answer {
             Answer::Done(entry) if entry.kind == Kind::Directory => {
                 for below in catalog.list_all(&entry.path, true) {
-                    add(below?, &entry.path, &mut jobs);
+                    add(below?, &entry.path, &mut jobs)?;
                 }
             }
             Answer::Done(entry) => {
                 let base = entry.path.parent().unwrap_or_else(LogicalName::root);
-                add(entry, &base, &mut jobs);
+                add(entry, &base, &mut jobs)?;
             }
             Answer::Problem(problem) => missing.push(CatalogError::refused(name.as_str(), problem)),
         }
@@ -212,7 +220,7 @@ fn jobs(catalog: &CatalogClient, args: &Get, names: &[LogicalName]) -> Result<(V
             for answer in catalog.show(path)? {
                 // what went meanwhile is no more found
                 if let Answer::Done(entry) = answer {
-                    add(entry, &base, &mut jobs);
+                    add(entry, &base, &mut jobs)?;
                 }
             }
         }

@@ -228,84 +228,52 @@ fn is_object(path: &Path) -> std::io::Result<bool> {
     Ok(start.get(128..) == Some(b"DICM"))
 }
 
-/// A query of studies, as it is typed: `PatientID=…,StudyDate=20260101-20261231,Modality=MR`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query(Vec<(Tag, String)>);
+/// A query of studies, one `KEY=VALUE` a line. `Modality` means images, of studies that have some.
+pub struct Query {
+    studies: dicom_net::Query,
+    /// What modality the images are of; any, where there is none.
+    modalities: Option<String>,
+}
 
 impl Query {
-    const NAMES: [(&'static str, Tag); 8] = [
-        ("PatientID", Tag(0x0010, 0x0020)),
-        ("PatientName", Tag(0x0010, 0x0010)),
-        ("PatientBirthDate", Tag(0x0010, 0x0030)),
-        ("StudyDate", Tag(0x0008, 0x0020)),
-        ("AccessionNumber", Tag(0x0008, 0x0050)),
-        ("Modality", MODALITIES),
-        ("StudyDescription", Tag(0x0008, 0x1030)),
-        ("StudyInstanceUID", STUDY),
-    ];
-
     /// Reads one.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut matching = Vec::new();
-        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
-            let (name, value) = part
-                .split_once('=')
-                .ok_or_else(|| "each part is NAME=VALUE".to_owned())?;
-            let known = Self::NAMES
-                .iter()
-                .find(|(known, _)| known.eq_ignore_ascii_case(name.trim()));
-            let names = Self::NAMES.map(|(name, _)| name).join(", ");
-            let (_, tag) = known.ok_or_else(|| format!("`{}` is none of {names}", name.trim()))?;
-            let value = value.trim();
-            if value.is_empty() || value.chars().any(char::is_control) {
-                return Err(format!("`{}` has no value", name.trim()));
-            }
-            matching.push((*tag, value.to_owned()));
-        }
-        if matching.is_empty() {
-            return Err("it asks for everything".to_owned());
-        }
-        Ok(Self(matching))
+    /// What is wrong with it, without its values.
+    pub fn parse(lines: &str) -> Result<Self, dicom_net::QueryError> {
+        let value_of = |line: &str, known: &str| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim() == known).then(|| value.trim().to_owned())
+        };
+        let line = |line: &str| match value_of(line, MODALITY_NAME) {
+            Some(value) => format!("{MODALITIES_NAME}={value}"),
+            None => line.to_owned(),
+        };
+        let lines: Vec<String> = lines.lines().map(line).collect();
+        let modalities = lines.iter().find_map(|line| value_of(line, MODALITIES_NAME));
+        Ok(Self {
+            studies: dicom_net::Query::parse_lines(&lines.join("\n"))?,
+            modalities: modalities.filter(|value| !value.contains(['*', '?'])),
+        })
     }
 
-    /// The studies that match, each once.
+    /// The studies that fit, each once and at most so many, and how many others the PACS answered with.
     ///
     /// # Errors
     /// Where the PACS does not answer.
-    pub fn studies(&self, source: &Source) -> Result<Vec<Wanted>, SourceError> {
-        let net = |Tag(group, element): Tag| dataset::Tag(group, element);
-        let mut studies = BTreeSet::new();
-        match source {
-            Source::Web(web) => {
-                let matching: Vec<_> = self.0.iter().map(|(tag, value)| (net(*tag), value.clone())).collect();
-                let answers = web.studies(&matching)?;
-                let uids = answers.iter().filter_map(|one| json::text(one, tag::STUDY));
-                studies.extend(uids.filter_map(|uid| Uid::new(&uid).ok()));
-            }
-            Source::Dimse { pacs, .. } => {
-                let query = Attributes::new().with(tag::QUERY_LEVEL, "STUDY").with(tag::STUDY, "");
-                let query = self
-                    .0
-                    .iter()
-                    .fold(query, |query, (tag, value)| query.with(net(*tag), value));
-                pacs.find(&query, |answer| studies.extend(answer.uid(tag::STUDY).ok()))?;
-            }
-        }
+    pub fn studies(&self, source: &Source, most: usize) -> Result<(Vec<Wanted>, usize), SourceError> {
+        let found = source.studies_that_fit(&self.studies, most)?;
         let wanted = |study| Wanted {
             study,
             series: None,
             instances: Vec::new(),
         };
-        Ok(studies.into_iter().map(wanted).collect())
+        Ok((found.studies.into_iter().map(wanted).collect(), found.unfit))
     }
 
     /// Whether an image of a study that matches is meant: a study has series of several modalities.
     pub fn means(&self, halves: &Halves) -> bool {
-        let asked = self.0.iter().find(|(tag, _)| *tag == MODALITIES);
-        let Some((_, asked)) = asked else { return true };
+        let Some(asked) = &self.modalities else { return true };
         let own = match halves.anonymous.get("modality") {
             Some(mdm_catalog::wire::Value::Text(own)) => own.as_str(),
             _ => return false,
@@ -314,8 +282,10 @@ impl Query {
     }
 }
 
+/// What users call it, of an image.
+const MODALITY_NAME: &str = "Modality";
 /// The modalities in a study.
-const MODALITIES: Tag = Tag(0x0008, 0x0061);
+const MODALITIES_NAME: &str = "ModalitiesInStudy";
 
 #[cfg(test)]
 mod tests {
@@ -323,10 +293,17 @@ mod tests {
 
     #[test]
     fn queries_are_read_and_what_is_none_is_refused() {
-        let query = Query::parse("PatientID=KH-0047, modality=MR,StudyDate=20260101-").unwrap();
-        assert_eq!(query.0.len(), 3);
-        assert_eq!(query.0[1], (MODALITIES, "MR".to_owned()));
-        for wrong in ["", ",", "PatientID", "PatientID=", "Nothing=1"] {
+        let query = Query::parse("PatientID=KH-0047\nModality=MR\nStudyDate=20260101-").unwrap();
+        assert_eq!(query.modalities.as_deref(), Some("MR"));
+        assert!(format!("{:?}", query.studies).contains("ModalitiesInStudy"));
+        for wrong in [
+            "",
+            "\n",
+            "PatientID",
+            "PatientID=*",
+            "Nothing=1",
+            "StudyInstanceUID=1.2",
+        ] {
             assert!(Query::parse(wrong).is_err(), "{wrong}");
         }
     }

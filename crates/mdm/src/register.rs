@@ -11,7 +11,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use dicom_deid::Profile;
 use dicom_net::Wanted;
 use dicom_recall::CONFIG;
@@ -37,18 +37,22 @@ use hydra_cli::progress::Progress;
 use hydra_cli::{Code, Failure, secret_input};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
-use hydra_core::keystore::hydra::RemoveError;
-use mdm_catalog::LogicalName;
+use hydra_core::keystore::hydra::{LocalError, RemoveError};
+use hydra_core::keystore::wire::ProblemKind;
+use hydra_core::sealed::Header;
 use mdm_catalog::client::CatalogClient;
-use mdm_catalog::wire::{Attributes, Change, Kind, NewEntry, Status};
+use mdm_catalog::wire::{AttributeDefinition, Attributes, Change, Kind, NewEntry, Status};
+use mdm_catalog::{LogicalName, image};
 use serde_json::{Value as Json, json};
-use storage_url::{PutOptions, StorageUrl};
+use storage_url::{Before, PutOptions, StorageError, StorageUrl};
 
 use crate::connection::Catalog;
 use crate::halves::Halves;
 use crate::headers::{self, Query, Told};
-use crate::steps::{KeyStores, Planned, Steps, Summary};
+use crate::steps::{KeyStores, Note, Planned, Steps, Summary};
 
+/// The longest header of a sealed file.
+const HEADER: usize = 552;
 /// How long a query may be.
 const LONGEST_QUERY: usize = 64 * 1024;
 
@@ -61,9 +65,12 @@ pub struct Register {
     /// What to register: STUDY, STUDY/SERIES, STUDY/SERIES/INSTANCE, or files and folders
     #[arg(value_name = "WHAT")]
     pub what: Vec<String>,
-    /// Register the studies that match: PatientID=…,StudyDate=…,Modality=MR; `-` reads it from standard input
+    /// Register the studies that fit: PatientID=…,StudyDate=…,Modality=MR; `-` reads it from standard input, a line each
     #[arg(long, value_name = "QUERY")]
     pub query: Option<String>,
+    /// Refuse where the PACS has more images of what is asked for
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub most: usize,
     /// The directory of the catalogue that they go to
     #[arg(long, value_name = "LFN")]
     pub into: Option<String>,
@@ -113,7 +120,7 @@ pub const EXAMPLES: &[Example] = &[
 /// What was in the way. What is not at its end is listed, to be resumed or undone.
 pub fn register(args: &Register) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
-    let config = config(args)?;
+    let mut config = Config::read(&args.config).map_err(config_failure)?;
     let database = open_or_make(&config)?;
     let catalogued = Catalogued::new(Arc::clone(&database));
     if args.list {
@@ -121,13 +128,13 @@ pub fn register(args: &Register) -> Result<(), Failure> {
     }
     let registry = LocalRegistry::new(database);
     if let Some(id) = &args.undo {
-        let known = known(&catalogued, id)?;
+        let known = known(&catalogued, id, true)?;
         let desk = Desk::open(args, config, voice)?;
         return desk.undo(&known, &catalogued, &registry);
     }
     let (id, selection, into) = match &args.resume {
         Some(id) => {
-            let known = known(&catalogued, id)?;
+            let known = known(&catalogued, id, false)?;
             let selection = Selection::of(&known.what)?;
             (id.clone(), selection, known.into)
         }
@@ -144,30 +151,58 @@ pub fn register(args: &Register) -> Result<(), Failure> {
         }
     };
     let into = LogicalName::typed(&into).map_err(|error| usage_error(format!("`{into}`: {error}")))?;
+    if let Some(key_per) = args.key_per.or(selection.key_per) {
+        config.names = Template::parse(&config.name_text, key_per)
+            .map_err(|error| Failure::new(Code::Usage, error).advise("`name` under [seal] in the configuration"))?;
+        config.key_per = key_per;
+    }
     let desk = Desk::open(args, config, voice)?;
     let schema = desk.catalog.schema(&into)?;
-    let schema: BTreeSet<String> = schema.attributes.into_iter().map(|one| one.name).collect();
-    if let Some((file, url)) = &selection.seal {
-        return desk.seal(&id, (Path::new(file), url), &into, &schema, (&catalogued, &registry));
+    let schema = usable(&into, schema.attributes)?;
+    if let Some(sealing) = selection.seal {
+        return desk.seal(&id, sealing, &into, &schema, (&catalogued, &registry));
     }
     let told = desk.find(&selection)?;
     desk.register(&id, &selection, told, &into, &schema, (&catalogued, &registry))
 }
 
-fn config(args: &Register) -> Result<Config, Failure> {
-    let mut config = Config::read(&args.config).map_err(config_failure)?;
-    if let Some(key_per) = args.key_per {
-        config.names = Template::parse(&config.name_text, key_per)
-            .map_err(|error| Failure::new(Code::Usage, error).advise("`name` under [seal] in the configuration"))?;
-        config.key_per = key_per;
+/// What can be done with a registration that is not at its end.
+fn advised(failure: Failure, catalogued: &Catalogued, id: &str) -> Failure {
+    match catalogued.registration(id) {
+        Ok(Some(known)) if known.state != State::Open => failure,
+        _ => failure.advise(format!("mdm-register --resume {id}, or --undo {id}")),
     }
-    Ok(config)
 }
 
-fn known(catalogued: &Catalogued, id: &str) -> Result<Registration, Failure> {
+/// The attributes of images that a directory has, each in its half: a value of the other half would be shown to those
+/// that it is kept from.
+fn usable(into: &LogicalName, there: Vec<AttributeDefinition>) -> Result<BTreeSet<String>, Failure> {
+    let wrong = |what: String| Failure::new(Code::Config, what).advise(format!("mdm-schema --images {into}"));
+    let mut names = BTreeSet::new();
+    for one in there {
+        let name = one.name.to_ascii_lowercase();
+        let Some(half) = image::half(&name) else { continue };
+        if half != one.half {
+            return Err(wrong(format!("`{name}` is of the other half in `{into}`")));
+        }
+        if name == "patient_id" && !one.indexed {
+            return Err(wrong(format!("`patient_id` is not indexed in `{into}`")));
+        }
+        names.insert(name);
+    }
+    let needed = ["patient_id", "original_instance_uid", "instance_uid"];
+    match needed.into_iter().find(|need| !names.contains(*need)) {
+        Some(need) => Err(wrong(format!(
+            "`{into}` has no attribute `{need}`, or you may not write it"
+        ))),
+        None => Ok(names),
+    }
+}
+
+fn known(catalogued: &Catalogued, id: &str, is_undoing: bool) -> Result<Registration, Failure> {
     let found = catalogued.registration(id).map_err(database_failure)?;
     match found {
-        Some(known) if known.state == State::Open => Ok(known),
+        Some(known) if known.state == State::Open || is_undoing && known.state == State::Undone => Ok(known),
         Some(known) => {
             let text = format!("registration `{id}` is {}", known.state.word());
             Err(Failure::new(Code::Failed, text).advise("mdm-register --list"))
@@ -200,7 +235,53 @@ fn list(catalogued: &Catalogued, voice: Voice) -> Result<(), Failure> {
 struct Selection {
     what: Vec<String>,
     query: Option<String>,
-    seal: Option<(String, String)>,
+    seal: Option<Sealing>,
+    key_per: Option<KeyPer>,
+}
+
+/// A path as it can be found from another folder, too.
+fn from_anywhere(path: &str) -> String {
+    let absolute = std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.into_os_string().into_string().ok());
+    absolute.unwrap_or_else(|| path.to_owned())
+}
+
+/// A file that is sealed now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Sealing {
+    file: String,
+    url: String,
+    /// Its path in the catalogue, once that is known.
+    path: String,
+    /// The key that it is sealed under.
+    key_id: String,
+    /// Whether there was nothing at the URL before.
+    was_free: bool,
+    /// Whether it was in the catalogue before, and nowhere sealed yet.
+    was_nearline: bool,
+}
+
+impl Sealing {
+    fn json(&self) -> Json {
+        json!({
+            "file": self.file, "url": self.url, "path": self.path, "key_id": self.key_id,
+            "was_free": self.was_free, "was_nearline": self.was_nearline,
+        })
+    }
+
+    fn of(value: &Json) -> Option<Self> {
+        let text = |name: &str| value[name].as_str().map(str::to_owned);
+        let is = |name: &str| value[name].as_bool().unwrap_or(false);
+        Some(Self {
+            file: text("file")?,
+            url: text("url")?,
+            path: text("path")?,
+            key_id: text("key_id")?,
+            was_free: is("was_free"),
+            was_nearline: is("was_nearline"),
+        })
+    }
 }
 
 impl Selection {
@@ -212,31 +293,43 @@ impl Selection {
                 let text = std::str::from_utf8(&bytes).map_err(|_| usage_error("the query is no UTF-8"))?;
                 Some(text.trim().to_owned())
             }
-            other => other.map(str::to_owned),
+            other => other.map(|query| query.replace(',', "\n")),
         };
         let seal = match args.seal.as_deref() {
-            Some([file, url]) => Some((file.clone(), url.clone())),
+            Some([file, url]) => Some(Sealing {
+                file: from_anywhere(file),
+                url: url.clone(),
+                ..Sealing::default()
+            }),
             _ => None,
         };
         if args.what.is_empty() && query.is_none() && seal.is_none() {
             return Err(usage_error("name what to register: STUDY, --query or files"));
         }
+        let what = args.what.iter().map(|what| match Path::new(what).exists() {
+            true => from_anywhere(what),
+            false => what.clone(),
+        });
         Ok(Self {
-            what: args.what.clone(),
+            what: what.collect(),
             query,
             seal,
+            key_per: args.key_per,
         })
     }
 
     fn text(&self) -> String {
-        json!({ "what": self.what, "query": self.query, "seal": self.seal }).to_string()
+        let seal = self.seal.as_ref().map(Sealing::json);
+        let key_per = self
+            .key_per
+            .and_then(|key_per| Some(key_per.to_possible_value()?.get_name().to_owned()));
+        json!({ "what": self.what, "query": self.query, "seal": seal, "key_per": key_per }).to_string()
     }
 
     fn of(text: &str) -> Result<Self, Failure> {
         let value: Json = serde_json::from_str(text)
             .map_err(|_| Failure::new(Code::Failed, "what was registered was not written by this version"))?;
         let text = |value: &Json| value.as_str().map(str::to_owned);
-        let pair = || Some((text(&value["seal"][0])?, text(&value["seal"][1])?));
         Ok(Self {
             what: value["what"]
                 .as_array()
@@ -245,7 +338,8 @@ impl Selection {
                 .filter_map(text)
                 .collect(),
             query: text(&value["query"]),
-            seal: pair(),
+            seal: Sealing::of(&value["seal"]),
+            key_per: text(&value["key_per"]).and_then(|word| KeyPer::from_str(&word, false).ok()),
         })
     }
 }
@@ -256,20 +350,33 @@ struct OurStores {
     keys: Keys,
 }
 
+/// A key and a registration of it, as they were noted.
+fn noted(key_id: &str, registration_id: &str) -> Result<(KeyId, RegistrationId), Failure> {
+    let wrong = |error: String| Failure::new(Code::Failed, format!("key `{key_id}`: {error}"));
+    let registration = registration_id
+        .parse()
+        .map_err(|error: hydra_core::ids::IdError| wrong(error.to_string()))?;
+    Ok((
+        KeyId::new(key_id).map_err(|error| wrong(error.to_string()))?,
+        registration,
+    ))
+}
+
 impl KeyStores for OurStores {
-    fn ensure(&self, key_id: &str) -> Result<Option<String>, Failure> {
-        Ok(self
-            .keys
-            .registered_now(key_id)?
-            .map(|registration| registration.to_string()))
+    fn ensure(&self, key_id: &str, noted: &BTreeSet<String>, note: Note<'_>) -> Result<Option<String>, Failure> {
+        let noted = noted.iter().filter_map(|id| id.parse().ok()).collect();
+        let note = |id: RegistrationId| note(&id.to_string()).map_err(|error| LocalError::Note(Box::new(error)));
+        let ours = self.keys.registered_noted(key_id, &noted, note)?;
+        Ok(ours.map(|registration| registration.to_string()))
+    }
+
+    fn is_there(&self, key_id: &str, registration_id: &str) -> Result<Option<bool>, Failure> {
+        let (key_id, registration) = noted(key_id, registration_id)?;
+        self.keys.is_there(&key_id, |id| id == registration)
     }
 
     fn unregister(&self, key_id: &str, registration_id: &str) -> Result<(), Failure> {
-        let wrong = |error: String| Failure::new(Code::Failed, format!("key `{key_id}`: {error}"));
-        let key_id = KeyId::new(key_id).map_err(|error| wrong(error.to_string()))?;
-        let registration: RegistrationId = registration_id
-            .parse()
-            .map_err(|error: hydra_core::ids::IdError| wrong(error.to_string()))?;
+        let (key_id, registration) = noted(key_id, registration_id)?;
         let removed = self.session.hydra.unregister(&key_id, Some(registration));
         match self.session.wait(removed) {
             Ok(_) | Err(RemoveError::NotFound { .. }) => Ok(()),
@@ -326,12 +433,22 @@ impl<'a> Desk<'a> {
             let source = Source::open(&self.config.pacs)?;
             for wanted in &wanteds {
                 all.extend(headers::of_pacs(&source, &self.profile, wanted)?);
+                self.bounded(&all)?;
             }
             if let Some(query) = &query {
-                for wanted in query.studies(&source)? {
+                let (studies, unfit) = query.studies(&source, self.args.most)?;
+                if unfit > 0 {
+                    self.voice.warning(&format!(
+                        "{} answered with {}, which do not fit the query and are left out",
+                        source.peer(),
+                        counted(unfit, "other study")
+                    ));
+                }
+                for wanted in studies {
                     let told = headers::of_pacs(&source, &self.profile, &wanted)?;
                     let is_meant = |one: &Told| one.halves.as_ref().map_or(true, |halves| query.means(halves));
                     all.extend(told.into_iter().filter(is_meant));
+                    self.bounded(&all)?;
                 }
             }
         }
@@ -342,6 +459,14 @@ impl<'a> Desk<'a> {
             return Err(Failure::new(Code::Io, text).advise("the identifiers, and whether the PACS shows us them"));
         }
         Ok(all)
+    }
+
+    fn bounded(&self, all: &[Told]) -> Result<(), Failure> {
+        if all.len() <= self.args.most {
+            return Ok(());
+        }
+        let text = format!("more than {} were found", counted(self.args.most, "image"));
+        Err(Failure::new(Code::Usage, text).advise("fewer at once, or --most N"))
     }
 
     fn register(
@@ -384,12 +509,12 @@ impl<'a> Desk<'a> {
                 registry,
                 catalogued,
                 progress: &progress,
+                take_back: &|| Ok(()),
             };
             let what = format!("images into {into}");
             let registered = steps.register(id, &what, &planned);
             drop(bars);
-            summary =
-                registered.map_err(|failure| failure.advise(format!("mdm-register --resume {id}, or --undo {id}")))?;
+            summary = registered.map_err(|failure| advised(failure, catalogued, id))?;
             failed.extend(
                 summary
                     .failed
@@ -475,7 +600,7 @@ impl<'a> Desk<'a> {
         }
         voice.result(&format!(
             "registered {} under {}, {} already registered",
-            counted(summary.new.saturating_sub(summary.failed.len()), "image"),
+            counted(summary.new, "image"),
             counted(summary.keys, "new key"),
             summary.known
         ))?;
@@ -486,7 +611,7 @@ impl<'a> Desk<'a> {
             voice.note(&format!("  try: mdm-register --resume {other}"));
         }
         if failed.is_empty() {
-            voice.hint("find them with: mdm-find QUERY --from DIR");
+            voice.hint("find them with: mdm-find DIR QUERY");
             return Ok(());
         }
         let text = format!("{} of {all} images were not registered", failed.len());
@@ -494,47 +619,80 @@ impl<'a> Desk<'a> {
     }
 
     fn undo(&self, known: &Registration, catalogued: &Catalogued, registry: &LocalRegistry) -> Result<(), Failure> {
+        let sealing = Selection::of(&known.what).ok().and_then(|selection| selection.seal);
         let steps = Steps {
             names: &self.catalog,
             keys: &self.stores,
             registry,
             catalogued,
             progress: &|_, _, _| {},
+            take_back: &|| sealing.as_ref().map_or(Ok(()), |sealing| self.take_away(sealing)),
         };
-        let url = Selection::of(&known.what).ok().and_then(|selection| selection.seal);
         let taken = steps.undo(&known.id)?;
-        for key_id in &taken.doubtful {
-            self.voice
-                .warning(&format!("key `{key_id}` is left: it may have been there before"));
-            let quoted = failure::quoted(key_id);
-            self.voice.note(&format!(
-                "  try: eds-key-status {quoted}, then eds-key-unregister {quoted}"
-            ));
-        }
-        if let Some((_, url)) = url {
-            self.voice.warning(&format!("a file may be left at `{url}`"));
-            self.voice
-                .note(&format!("  try: eds-rm --keep-key {}", failure::quoted(&url)));
-        }
         self.voice.result(&format!(
             "undone: {} names and {} keys were taken back",
             taken.names, taken.keys
         ))?;
         self.voice
-            .json(&json!({ "id": known.id, "names": taken.names, "keys": taken.keys, "doubtful": taken.doubtful }))
+            .json(&json!({ "id": known.id, "names": taken.names, "keys": taken.keys }))
+    }
+
+    /// Removes a file that a registration put somewhere, unless something was there before; and its URL from an entry
+    /// that was there before, for what is its own goes with it.
+    fn take_away(&self, sealing: &Sealing) -> Result<(), Failure> {
+        if !sealing.was_free {
+            return Ok(());
+        }
+        let url = storage_url(&sealing.url)?;
+        let shown = match self.catalog.show_one(&sealing.path) {
+            Ok(entry) => Some(entry),
+            Err(error) if error.kind() == Some(ProblemKind::NotFound) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if shown.is_some_and(|entry| entry.replicas.contains(&sealing.url)) {
+            self.catalog.change_one(&Change {
+                path: sealing.path.clone(),
+                remove_replicas: vec![sealing.url.clone()],
+                status: sealing.was_nearline.then_some(Status::Nearline),
+                ..Change::default()
+            })?;
+        }
+        let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
+        let removed = remote.session.wait(async {
+            match held(&remote, &url, &sealing.key_id).await? {
+                Held::Nothing => Ok(true),
+                Held::Ours => remote.storage.remove(&url).await.map(|()| true),
+                Held::Another => Ok(false),
+            }
+        });
+        match removed {
+            Ok(true) | Err(StorageError::NotFound { .. }) => Ok(()),
+            Ok(false) => {
+                let text = format!("what is at `{url}` is not sealed under this registration's key: it stays");
+                self.voice.warning(&text);
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("the sealed file is left at `{url}`");
+                let failure = failed(error);
+                let error = Because::new(text, failure.error);
+                Err(Failure::new(failure.code, error).advise("the same command again"))
+            }
+        }
     }
 
     /// Seals a file and puts it somewhere now. The entry is there before the bytes are, so that they can be found.
     fn seal(
         &self,
         id: &str,
-        (file, url): (&Path, &str),
+        mut sealing: Sealing,
         into: &LogicalName,
         schema: &BTreeSet<String>,
         (catalogued, registry): (&Catalogued, &LocalRegistry),
     ) -> Result<(), Failure> {
-        let url = storage_url(url)?;
-        let told = headers::of_file(file, &self.profile);
+        let url = storage_url(&sealing.url)?;
+        let file = PathBuf::from(&sealing.file);
+        let told = headers::of_file(&file, &self.profile);
         let refused = |why: String| Failure::new(Code::Damaged, format!("`{}`: {why}", file.display()));
         let halves = told.halves.map_err(refused)?;
         let ids = told.ids.ok_or_else(|| refused("it has no identifiers".to_owned()))?;
@@ -543,18 +701,14 @@ impl<'a> Desk<'a> {
         entry.replicas.clear();
         let (name, path) = (instance.name.clone(), entry.path.to_string());
         let planned = Planned { instance, entry };
+        planned.instance.key_id.clone_into(&mut sealing.key_id);
+        if self.args.resume.is_none() {
+            self.look_before(&mut sealing, &url, &path)?;
+        }
         let selection = Selection {
-            seal: Some((file.to_string_lossy().into_owned(), url.to_string())),
+            seal: Some(sealing.clone()),
             ..Selection::default()
         };
-        // only what an earlier run put there is replaced
-        let known = self.catalog.show_one(&path);
-        let is_ours = known.is_ok_and(|entry| entry.replicas.contains(&url.to_string()));
-        if self.args.resume.is_none() && !is_ours {
-            let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
-            let free = remote.session.wait(remote.storage.look(&url, false));
-            free.map_err(failed)?;
-        }
         catalogued
             .begin(id, &selection.text(), into.as_str())
             .map_err(database_failure)?;
@@ -564,10 +718,11 @@ impl<'a> Desk<'a> {
             registry,
             catalogued,
             progress: &|_, _, _| {},
+            take_back: &|| self.take_away(&sealing),
         };
         let made = (|| {
             let begun = steps.begin_one(id, &planned)?;
-            let done = self.put(&planned.instance.key_id, &name, &planned.instance.new, file, &url)?;
+            let done = self.put(&planned.instance.key_id, &name, &planned.instance.new, &file, &url)?;
             self.catalog.change_one(&Change {
                 path: path.clone(),
                 size: Some(done.size),
@@ -580,12 +735,34 @@ impl<'a> Desk<'a> {
             steps.end_one(id)?;
             Ok(begun)
         })();
-        let is_new: bool =
-            made.map_err(|failure: Failure| failure.advise(format!("mdm-register --resume {id}, or --undo {id}")))?;
+        let is_new: bool = made.map_err(|failure: Failure| advised(failure, catalogued, id))?;
         self.voice
             .json(&json!({ "state": "registered", "path": path, "url": url.to_string() }))?;
         let word = if is_new { "registered" } else { "sealed anew" };
         self.voice.result(&format!("{word} {path}, at {url}"))
+    }
+
+    /// What is to be known of the places of a file before anything is done, so that it can be taken back. Only what an
+    /// earlier registration put there is replaced.
+    fn look_before(&self, sealing: &mut Sealing, url: &StorageUrl, path: &str) -> Result<(), Failure> {
+        sealing.url = url.to_string();
+        path.clone_into(&mut sealing.path);
+        let known = match self.catalog.show_one(path) {
+            Ok(entry) => Some(entry),
+            Err(error) if error.kind() == Some(ProblemKind::NotFound) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let is_ours = known
+            .as_ref()
+            .is_some_and(|entry| entry.replicas.contains(&sealing.url));
+        sealing.was_free = !is_ours;
+        sealing.was_nearline = known.is_some_and(|entry| entry.status == Some(Status::Nearline));
+        if !is_ours {
+            let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
+            let free = remote.session.wait(remote.storage.look(url, false));
+            free.map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn put(
@@ -616,9 +793,13 @@ impl<'a> Desk<'a> {
         let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
         let stored = remote.session.wait(async {
             // reproducible: what an earlier run put there is the same
-            let before = remote.storage.look(url, true).await.map_err(failed)?;
+            let before = match held(&remote, url, key_id).await.map_err(failed)? {
+                Held::Nothing => Before::Absent,
+                Held::Ours => Before::There,
+                Held::Another => return Err(failed(StorageError::Exists { url: url.to_string() })),
+            };
             let options = PutOptions {
-                overwrite: true,
+                overwrite: before == Before::There,
                 bytes: Some(size),
                 stop: None,
             };
@@ -632,6 +813,33 @@ impl<'a> Desk<'a> {
             sha256,
         })
     }
+}
+
+/// What is at a place of a file.
+enum Held {
+    Nothing,
+    /// Sealed under the key.
+    Ours,
+    Another,
+}
+
+async fn held(remote: &Remote, url: &StorageUrl, key_id: &str) -> Result<Held, StorageError> {
+    let mut download = match remote.storage.get(url, 0).await {
+        Ok(download) => download,
+        Err(StorageError::NotFound { .. }) => return Ok(Held::Nothing),
+        Err(error) => return Err(error),
+    };
+    let mut start = Vec::new();
+    while start.len() < HEADER {
+        let Some(bytes) = download.chunk().await? else { break };
+        start.extend_from_slice(&bytes);
+    }
+    start.truncate(HEADER);
+    let header = Header::decode(&start).ok();
+    let is_ours = header
+        .and_then(|header| header.key_id)
+        .is_some_and(|held| held.as_str() == key_id);
+    Ok(if is_ours { Held::Ours } else { Held::Another })
 }
 
 struct Put {
@@ -681,13 +889,21 @@ mod tests {
             what: vec!["1.2/1.3".to_owned()],
             query: Some("PatientID=\"x\"".to_owned()),
             seal: None,
+            key_per: Some(KeyPer::Instance),
         };
         let again = Selection::of(&selection.text()).unwrap();
         assert_eq!(
-            (again.what, again.query, again.seal),
-            (selection.what, selection.query, None)
+            (again.what, again.query, again.seal, again.key_per),
+            (selection.what, selection.query, None, Some(KeyPer::Instance))
         );
-        let seal = Some(("a b".to_owned(), "https://h/x".to_owned()));
+        let seal = Some(Sealing {
+            file: "a b".to_owned(),
+            url: "https://h/x".to_owned(),
+            path: "/myvo/x".to_owned(),
+            key_id: "/eds/x".to_owned(),
+            was_free: true,
+            was_nearline: false,
+        });
         let selection = Selection {
             seal: seal.clone(),
             ..Selection::default()

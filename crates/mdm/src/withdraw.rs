@@ -34,7 +34,7 @@ use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{RemoveError, Verdict};
 use mdm_catalog::LogicalName;
 use mdm_catalog::client::{CatalogClient, CatalogError};
-use mdm_catalog::wire::{Answer, Entry, MAX_ITEMS, Removal};
+use mdm_catalog::wire::{Answer, Entry, Lookup, MAX_ITEMS, Removal};
 use serde_json::json;
 use storage_url::{StorageError, StorageUrl};
 
@@ -45,6 +45,8 @@ use crate::register::at_door;
 
 /// The longest identifier of a patient that is read.
 const LONGEST_ID: usize = 4096;
+/// So many of those that a key opens too are named.
+const NAMED: usize = 10;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Withdraw a patient: their images' keys, copies, names and attributes
@@ -56,9 +58,9 @@ pub struct Withdraw {
     /// The hospital's number of the patient; `-` reads it from standard input
     #[arg(value_name = "PATIENT_ID")]
     pub patient: String,
-    /// The directory of the catalogue that is searched
-    #[arg(long, value_name = "DIR")]
-    pub from: String,
+    /// The directory of the catalogue that is searched; may be given several times
+    #[arg(long, value_name = "DIR", required = true)]
+    pub from: Vec<String>,
     /// The configuration of dicom-recall, so that nothing of it is recalled any more
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -88,8 +90,8 @@ pub const EXAMPLES: &[Example] = &[Example {
 struct Plan {
     entries: Vec<Entry>,
     keys: BTreeSet<String>,
-    /// Keys that images of others are sealed under too.
-    shared: BTreeMap<String, usize>,
+    /// Keys that files are sealed under too which are not meant, and those.
+    shared: BTreeMap<String, Vec<LogicalName>>,
     replicas: BTreeSet<String>,
 }
 
@@ -100,7 +102,8 @@ struct Plan {
 pub fn withdraw(args: &Withdraw) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
     let patient = patient(&args.patient)?;
-    let from = LogicalName::typed(&args.from).map_err(|error| usage_error(format!("`{}`: {error}", args.from)))?;
+    let typed = |text: &String| LogicalName::typed(text).map_err(|error| usage_error(format!("`{text}`: {error}")));
+    let from: Vec<LogicalName> = args.from.iter().map(typed).collect::<Result<_, _>>()?;
     if !args.yes && !args.dry_run && !std::io::stdin().is_terminal() {
         return Err(usage_error(
             "without a terminal nobody can be asked: --yes, or --dry-run",
@@ -116,11 +119,12 @@ pub fn withdraw(args: &Withdraw) -> Result<(), Failure> {
     let catalog = CatalogClient::open(args.catalog.url.as_deref().or(configured))?;
     let plan = plan(&catalog, &patient, &from)?;
     if plan.entries.is_empty() {
+        let from = args.from.join(", ");
         let text = format!("there is nothing of this patient in {from}, or it is not shown to you");
         return Err(Failure::new(Code::NotAllowed, text).advise("eds-whoami"));
     }
     plan.tell(voice, args.dry_run)?;
-    plan.refuse_shared()?;
+    plan.refuse_shared(voice)?;
     if args.dry_run {
         return Ok(());
     }
@@ -163,16 +167,21 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// The names of a patient's images. A refusal names the directory: the query has the patient's number in it.
-fn of_patient(catalog: &CatalogClient, patient: &str, from: &LogicalName) -> Result<Vec<String>, CatalogError> {
+/// The names of a patient's images in these directories, each once. A refusal names the directory: the query has the
+/// patient's number in it.
+fn of_patient(catalog: &CatalogClient, patient: &str, from: &[LogicalName]) -> Result<Vec<String>, CatalogError> {
     let query = format!("patient_id = {}", quoted(patient));
-    found(catalog, &query, from).map_err(|error| match error {
-        CatalogError::Refused { problem, .. } => CatalogError::refused(from.as_str(), *problem),
-        other => other,
-    })
+    let mut names = BTreeSet::new();
+    for from in from {
+        names.extend(found(catalog, &query, from).map_err(|error| match error {
+            CatalogError::Refused { problem, .. } => CatalogError::refused(from.as_str(), *problem),
+            other => other,
+        })?);
+    }
+    Ok(names.into_iter().collect())
 }
 
-fn plan(catalog: &CatalogClient, patient: &str, from: &LogicalName) -> Result<Plan, Failure> {
+fn plan(catalog: &CatalogClient, patient: &str, from: &[LogicalName]) -> Result<Plan, Failure> {
     let names = of_patient(catalog, patient, from)?;
     let mut plan = Plan {
         entries: Vec::new(),
@@ -194,9 +203,14 @@ fn plan(catalog: &CatalogClient, patient: &str, from: &LogicalName) -> Result<Pl
         plan.replicas.extend(entry.replicas.iter().cloned());
     }
     for key_id in &plan.keys {
-        let under = found(catalog, &format!("key_id = {}", quoted(key_id)), from)?;
-        let others = under.iter().filter(|name| !own.contains(name.as_str())).count();
-        if others > 0 {
+        // wherever they are: a key opens what lies beside this directory, too
+        let under = catalog.lookup(&Lookup {
+            key_id: Some(key_id.clone()),
+            ..Lookup::default()
+        })?;
+        let others = under.into_iter().filter(|entry| !own.contains(entry.path.as_str()));
+        let others: Vec<LogicalName> = others.map(|entry| entry.path).collect();
+        if !others.is_empty() {
             plan.shared.insert(key_id.clone(), others);
         }
     }
@@ -224,12 +238,18 @@ impl Plan {
         Ok(())
     }
 
-    fn refuse_shared(&self) -> Result<(), Failure> {
+    fn refuse_shared(&self, voice: Voice) -> Result<(), Failure> {
         let Some((key_id, others)) = self.shared.iter().next() else {
             return Ok(());
         };
-        let text = format!("key `{key_id}` opens {others} images of others too; nothing was removed");
-        Err(Failure::new(Code::Failed, text).advise("eds-key-rotate, so that they have another key"))
+        for path in others.iter().take(NAMED) {
+            voice.note(&format!("key {key_id} opens {path} too"));
+        }
+        let count = others.len();
+        let text = format!("key `{key_id}` opens {count} files more; nothing was removed");
+        Err(Failure::new(Code::Failed, text)
+            .advise("--from DIR with their directory too, where they are this patient's")
+            .advise("eds-key-rotate where they are somebody else's, so that they have another key"))
     }
 }
 
@@ -399,7 +419,7 @@ impl Going<'_> {
     }
 
     /// Looks again, and says what is left and for how long.
-    fn prove(&self, patient: &str, from: &LogicalName, left: &[String]) -> Result<(), Failure> {
+    fn prove(&self, patient: &str, from: &[LogicalName], left: &[String]) -> Result<(), Failure> {
         let names = of_patient(self.catalog, patient, from)?;
         let mut keys = Vec::new();
         for name in &self.plan.keys {

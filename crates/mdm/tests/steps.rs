@@ -2,7 +2,7 @@
 //! everything once, undone nothing of it is left.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,11 +12,12 @@ use dicom_recall::names::Ids;
 use dicom_recall::registry::{Instance, LocalRegistry, Registry, Which};
 use hydra_cli::{Code, Failure};
 use hydra_core::keystore::wire::{Problem, ProblemKind};
-use mdm::steps::{KeyStores, Names, Planned, Steps, Summary};
+use mdm::steps::{KeyStores, Names, Note, Planned, Steps, Summary};
 use mdm_catalog::LogicalName;
 use mdm_catalog::client::CatalogError;
 use mdm_catalog::wire::{
-    Answer, Attributes, Created, Entry, Kind, NewEntry, OperationBegin, OperationEnd, OperationState, Removal,
+    Answer, Attributes, Created, Entry, FoundEntry, Kind, NewEntry, OperationBegin, OperationEnd, OperationState,
+    Removal,
 };
 
 #[derive(Default)]
@@ -27,6 +28,7 @@ struct Things {
     /// Key to registration.
     keys: BTreeMap<String, String>,
     made: usize,
+    drawn: usize,
 }
 
 /// Catalogue and key stores in memory. From one call on nobody answers any more.
@@ -153,20 +155,46 @@ impl Names for World {
         })
         .ok_or_else(silent)
     }
+
+    fn of_operation(&self, id: &str) -> Result<Vec<FoundEntry>, CatalogError> {
+        let found = |path: &String| FoundEntry {
+            path: LogicalName::new(path.as_str()).unwrap(),
+            kind: Kind::File,
+        };
+        self.call(|state| {
+            let own = state.entries.iter().filter(|(_, (operation, _))| operation == id);
+            own.map(|(path, _)| found(path)).collect()
+        })
+        .ok_or_else(silent)
+    }
+}
+
+fn no_store() -> Failure {
+    Failure::new(Code::TryLater, "no store answers")
 }
 
 impl KeyStores for World {
-    fn ensure(&self, key_id: &str) -> Result<Option<String>, Failure> {
+    fn ensure(&self, key_id: &str, noted: &BTreeSet<String>, note: Note<'_>) -> Result<Option<String>, Failure> {
+        let registration = {
+            let mut state = self.state.lock().unwrap();
+            state.drawn += 1;
+            format!("r{}", state.drawn)
+        };
+        note(&registration).unwrap();
         let made = self.call(|state| {
-            if state.keys.contains_key(key_id) {
-                return None;
+            if let Some(there) = state.keys.get(key_id) {
+                return Some(there.clone()).filter(|there| noted.contains(there));
             }
             state.made += 1;
-            let registration = format!("r{}", state.made);
             state.keys.insert(key_id.to_owned(), registration.clone());
             Some(registration)
         });
-        made.ok_or_else(|| Failure::new(Code::TryLater, "no store answers"))
+        made.ok_or_else(no_store)
+    }
+
+    fn is_there(&self, key_id: &str, registration_id: &str) -> Result<Option<bool>, Failure> {
+        let is_there = self.call(|state| state.keys.get(key_id).is_some_and(|known| known == registration_id));
+        is_there.map(Some).ok_or_else(no_store)
     }
 
     fn unregister(&self, key_id: &str, registration_id: &str) -> Result<(), Failure> {
@@ -175,7 +203,7 @@ impl KeyStores for World {
                 state.keys.remove(key_id);
             }
         })
-        .ok_or_else(|| Failure::new(Code::TryLater, "no store answers"))
+        .ok_or_else(no_store)
     }
 }
 
@@ -255,6 +283,7 @@ impl Side {
             registry: &self.registry,
             catalogued: &self.catalogued,
             progress: &|_, _, _| {},
+            take_back: &|| Ok(()),
         }
     }
 
@@ -305,7 +334,7 @@ fn ended_at_each_step_and_resumed_it_is_whole_and_everything_once() {
 }
 
 #[test]
-fn ended_at_each_step_and_undone_nothing_is_left_or_it_is_named() {
+fn ended_at_each_step_and_undone_nothing_is_left() {
     for dies_at in 0..calls() {
         for does_it in [false, true] {
             let (side, world) = (Side::new(), World::new(dies_at, does_it));
@@ -322,10 +351,8 @@ fn ended_at_each_step_and_undone_nothing_is_left_or_it_is_named() {
             let taken = taken.unwrap();
             assert_eq!(side.registered(), 0, "{dies_at}");
             let state = world.state.lock().unwrap();
-            assert!(state.entries.is_empty(), "{dies_at}");
-            for key in state.keys.keys() {
-                assert!(taken.doubtful.contains(key), "{key} is left, and not named");
-            }
+            assert!(state.entries.is_empty() && state.keys.is_empty(), "{dies_at} {does_it}");
+            assert_eq!(taken.keys, state.made, "{dies_at} {does_it}");
             assert!(side.catalogued.registration(ID).unwrap().unwrap().state == State::Undone);
         }
     }
@@ -333,7 +360,7 @@ fn ended_at_each_step_and_undone_nothing_is_left_or_it_is_named() {
 
 #[test]
 fn an_undoing_that_is_ended_itself_is_done_again() {
-    for dies_at in 0..5 {
+    for dies_at in 0..6 {
         for does_it in [false, true] {
             let (side, world) = (Side::new(), World::new(calls() - 1, false));
             side.register(&world, ID, &planned(ID)).unwrap_err();
@@ -374,7 +401,7 @@ fn a_key_that_others_seal_under_stays() {
     let more = &planned(OTHER)[2..4];
     world
         .dies_at
-        .store(world.calls.load(Ordering::SeqCst) + 2 + 2, Ordering::SeqCst);
+        .store(world.calls.load(Ordering::SeqCst) + 3 + 2, Ordering::SeqCst);
     side.register(&world, OTHER, more).unwrap_err();
     world.revive();
     let taken = side.steps(&world).undo(OTHER).unwrap();
@@ -404,4 +431,169 @@ fn what_cannot_be_registered_fails_alone_and_where_nothing_can_nothing_is_left()
     let summary = side.register(&world, OTHER, &[other, one(OTHER, 1, "1")]).unwrap();
     assert_eq!((summary.failed.len(), summary.known), (1, 1));
     assert_eq!(world.committed(), IMAGES);
+}
+
+/// What is registered, by path in the catalogue and name at the storage element, with the key of each.
+fn all_of(side: &Side, world: &World) -> (Vec<(String, String)>, Vec<(String, String)>, Vec<String>) {
+    let state = world.state.lock().unwrap();
+    let entries = state.entries.iter().map(|(path, (_, key))| (path.clone(), key.clone()));
+    let all = Which::Prefix {
+        prefix: "",
+        after: None,
+        limit: 100,
+    };
+    let names = side.registry.find(&all).unwrap();
+    let names = names.into_iter().map(|one| (one.name, one.key_id));
+    (entries.collect(), names.collect(), state.keys.keys().cloned().collect())
+}
+
+#[test]
+fn a_resumed_run_that_finds_something_else_leaves_nothing_of_the_first() {
+    for dies_at in 0..calls() - 1 {
+        for does_it in [false, true] {
+            let (side, world) = (Side::new(), World::new(dies_at, does_it));
+            side.register(&world, ID, &planned(ID)).unwrap_err();
+            world.revive();
+            // by now one has a key of its own, one another series, and the last series is gone
+            let mut now: Vec<Planned> = planned(ID)
+                .into_iter()
+                .filter(|one| !one.instance.key_id.ends_with("/2"))
+                .collect();
+            now[0].instance.key_id = "/eds/1/own".to_owned();
+            now[0].entry.key_id = Some("/eds/1/own".to_owned());
+            let summary = side.register(&world, ID, &now).unwrap();
+            assert_eq!(
+                (summary.new, summary.known, summary.keys),
+                (4, 0, 3),
+                "{dies_at} {does_it}"
+            );
+            let (entries, names, keys) = all_of(&side, &world);
+            let expected = |of: &dyn Fn(&Planned) -> String| {
+                let mut all: Vec<_> = now.iter().map(|one| (of(one), one.instance.key_id.clone())).collect();
+                all.sort();
+                all
+            };
+            assert_eq!(
+                entries,
+                expected(&|one| one.entry.path.to_string()),
+                "{dies_at} {does_it}"
+            );
+            assert_eq!(names, expected(&|one| one.instance.name.clone()), "{dies_at} {does_it}");
+            assert_eq!(keys, ["/eds/1/0", "/eds/1/1", "/eds/1/own"], "{dies_at} {does_it}");
+        }
+    }
+}
+
+#[test]
+fn a_conflict_in_a_resumed_run_is_told_and_the_others_are_committed() {
+    let (side, world) = (Side::new(), World::new(calls() - 1, false));
+    side.register(&world, ID, &planned(ID)).unwrap_err();
+    world.revive();
+    {
+        // somebody took the name meanwhile
+        let mut state = world.state.lock().unwrap();
+        let theirs = (OTHER.to_owned(), "/eds/9".to_owned());
+        state.operations.insert(OTHER.to_owned(), OperationState::Committed);
+        state.entries.insert("/myvo/images/3".to_owned(), theirs);
+    }
+    let summary = side.register(&world, ID, &planned(ID)).unwrap();
+    assert_eq!((summary.failed.len(), summary.failed[0].0), (1, 3));
+    assert_eq!((summary.new, summary.known), (IMAGES - 1, 0));
+    let (entries, names, _) = all_of(&side, &world);
+    assert!(entries.contains(&("/myvo/images/3".to_owned(), "/eds/9".to_owned())));
+    assert_eq!((entries.len(), names.len()), (IMAGES, IMAGES - 1));
+}
+
+#[test]
+fn a_key_that_another_open_registration_wants_goes_with_that_one() {
+    let (side, world) = (Side::new(), World::new(calls() - 1, false));
+    side.register(&world, ID, &planned(ID)).unwrap_err();
+    world
+        .dies_at
+        .store(world.calls.load(Ordering::SeqCst) + calls() - 1, Ordering::SeqCst);
+    side.register(&world, OTHER, &planned(OTHER)).unwrap_err();
+    world.revive();
+    assert_eq!(side.steps(&world).undo(ID).unwrap().keys, 0);
+    assert_eq!(world.state.lock().unwrap().keys.len(), SERIES);
+    assert_eq!(side.steps(&world).undo(OTHER).unwrap().keys, SERIES);
+    assert!(world.state.lock().unwrap().keys.is_empty());
+}
+
+#[test]
+fn what_was_done_beside_it_is_taken_back_before_its_keys() {
+    let (side, world) = (Side::new(), World::new(calls() - 1, false));
+    side.register(&world, ID, &planned(ID)).unwrap_err();
+    world.revive();
+    let times = AtomicUsize::new(0);
+    let take_back = || {
+        assert_eq!(world.state.lock().unwrap().keys.len(), SERIES);
+        match times.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(Failure::new(Code::TryLater, "the storage element does not answer")),
+            _ => Ok(()),
+        }
+    };
+    let steps = Steps {
+        take_back: &take_back,
+        ..side.steps(&world)
+    };
+    assert!(steps.undo(ID).is_err());
+    // it is listed still
+    assert_eq!(side.catalogued.open_registrations().unwrap().len(), 1);
+    assert_eq!(steps.undo(ID).unwrap().keys, SERIES);
+    assert!(side.catalogued.open_registrations().unwrap().is_empty());
+}
+
+#[test]
+fn what_others_rely_on_by_now_stays_when_the_first_is_undone() {
+    let elsewhere = |mut all: Vec<Planned>| {
+        for one in &mut all {
+            let path = one.entry.path.as_str().replace("/images/", "/other/");
+            one.entry.path = LogicalName::new(path).unwrap();
+        }
+        all
+    };
+    let (side, world) = (Side::new(), World::new(calls() - 1, false));
+    side.register(&world, ID, &planned(ID)).unwrap_err();
+    world.revive();
+    side.catalogued.begin(OTHER, "1.2", "/myvo/other").unwrap();
+    side.steps(&world)
+        .register(OTHER, "6 images", &elsewhere(planned(OTHER)))
+        .unwrap();
+    side.steps(&world).undo(ID).unwrap();
+    assert_eq!((world.committed(), side.registered()), (IMAGES, IMAGES));
+    assert_eq!(world.state.lock().unwrap().keys.len(), SERIES);
+    // what was sealed meanwhile stays as well, with its key and its name
+    let (side, world) = (Side::new(), World::new(calls() - 1, false));
+    side.register(&world, ID, &planned(ID)).unwrap_err();
+    world.revive();
+    let file = (planned(ID)[0].instance.name.clone(), 70, "a".repeat(64));
+    side.registry.record_placed(&[file]).unwrap();
+    assert_eq!(side.steps(&world).undo(ID).unwrap().keys, SERIES - 1);
+    assert_eq!(side.registered(), 1);
+    assert_eq!(world.state.lock().unwrap().keys.len(), 1);
+}
+
+#[test]
+fn one_that_is_undone_while_it_runs_leaves_nothing_and_says_so() {
+    let (side, world) = (Side::new(), World::new(usize::MAX, true));
+    // it is undone by somebody else when its keys are made, and before it is committed
+    let is_undone = std::sync::atomic::AtomicBool::new(false);
+    let progress = |what: &str, done: usize, of: usize| {
+        if what == "keys" && done == of && !is_undone.swap(true, Ordering::SeqCst) {
+            side.steps(&world).undo(ID).unwrap();
+        }
+    };
+    side.catalogued.begin(ID, "1.2", "/myvo/images").unwrap();
+    let steps = Steps {
+        progress: &progress,
+        ..side.steps(&world)
+    };
+    let failure = steps.register(ID, "6 images", &planned(ID)).unwrap_err();
+    assert_eq!(
+        failure.lines()[0],
+        format!("error: registration {ID} was undone meanwhile")
+    );
+    assert_eq!((world.committed(), side.registered()), (0, 0));
+    assert!(world.state.lock().unwrap().keys.is_empty());
+    assert!(side.catalogued.open_registrations().unwrap().is_empty());
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, OpenFlags, Statement, ToSql};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, ToSql};
 
 use super::group::{self, Failed, Part, Writers};
 use super::schema::CATALOG;
@@ -64,14 +64,14 @@ impl Sqlite {
     pub fn open_for(product: &Product, path: &Path) -> Result<Self, DatabaseError> {
         let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         if number(&connection, "application_id")? == 0 && tables(&connection)? == 0 {
-            connection.pragma_update(None, "application_id", product.number)?;
+            patiently(|| connection.pragma_update(None, "application_id", product.number))?;
         }
         check_ours(product, &connection)?;
         Self::with(product, path, connection)
     }
 
     fn with(product: &Product, path: &Path, connection: Connection) -> Result<Self, DatabaseError> {
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        patiently(|| connection.pragma_update(None, "journal_mode", "WAL"))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // What was deleted is overwritten, not only unlinked.
@@ -175,6 +175,19 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, DatabaseError> {
     // LIKE by code points, as PostgreSQL does it.
     connection.pragma_update(None, "case_sensitive_like", true)?;
     Ok(connection)
+}
+
+/// Does what SQLite does not wait for, and which somebody else may be doing: making a new file one of ours.
+fn patiently(verb: impl Fn() -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match verb() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

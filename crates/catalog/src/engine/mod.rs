@@ -2,6 +2,7 @@
 //! databases; what a caller may is decided by `hydra_core::permissions::granted` alone (`docs/src/catalogue.md`).
 
 mod audit;
+mod lookup;
 mod names;
 mod operations;
 mod permissions;
@@ -34,8 +35,9 @@ use crate::config::Rules;
 use crate::database::{Database, DatabaseError, Sql, attempt, schema};
 use crate::query::cursor::CursorKey;
 use crate::wire::{
-    Answer, Change, Created, Entry, ListQuestion, Listing, NewEntry, Operation, OperationBegin, OperationEnd,
-    PermissionsAnswer, PermissionsChange, PermissionsChanged, Question, Removal, Schema, SchemaChange, SchemaQuestion,
+    Answer, Change, Created, Entry, Found, ListQuestion, Listing, Lookup, NewEntry, Operation, OperationBegin,
+    OperationEnd, PermissionsAnswer, PermissionsChange, PermissionsChanged, Question, Removal, Schema, SchemaChange,
+    SchemaQuestion,
 };
 use records::Known;
 use refusal::{not_allowed, not_found};
@@ -221,6 +223,14 @@ impl Engine {
             &read.map(|entry| entry.path.to_string()).collect::<Vec<_>>(),
         )?;
         Ok(listing)
+    }
+
+    /// What belongs to a replica, a key or an operation.
+    ///
+    /// # Errors
+    /// A lookup that is none, or a database that fails.
+    pub fn lookup(&self, caller: &Caller, lookup: &Lookup) -> Result<Found, Problem> {
+        self.read(caller, |work| work.lookup(lookup))
     }
 
     /// Shows permissions.

@@ -13,9 +13,9 @@ use mdm_catalog::config::Rules;
 use mdm_catalog::database::Database;
 use mdm_catalog::engine::Engine;
 use mdm_catalog::wire::{
-    Answer, AttributeDefinition, Attributes, Change, Created, Entry, Kind, ListQuestion, NewEntry, OperationBegin,
-    OperationEnd, OperationState, Part, PermissionsChange, Question, Records, Removal, SchemaChange, SchemaQuestion,
-    Search, Type, Value,
+    Answer, AttributeDefinition, Attributes, Change, Created, Entry, Kind, ListQuestion, Lookup, NewEntry,
+    OperationBegin, OperationEnd, OperationState, Part, PermissionsChange, Question, Records, Removal, SchemaChange,
+    SchemaQuestion, Search, Type, Value,
 };
 
 /// A value that must be found nowhere in clear.
@@ -235,6 +235,7 @@ pub(crate) fn all(make: &dyn Fn() -> Database) {
     halves_are_apart(make());
     values_are_values(make());
     operations_are_their_owners(make());
+    what_belongs_to_a_replica_a_key_or_an_operation_is_found_by_those_who_see_it(make());
     permissions_are_decided_and_changed(make());
     schemas_branch(make());
     what_is_taken_away_is_not_shown_any_more(make());
@@ -659,6 +660,96 @@ fn operations_are_their_owners(database: Database) {
         assert_eq!(seen, if state == OperationState::Committed { 3 } else { 0 });
     }
     assert_eq!(engine.operations(&caller("alice")).unwrap()[0].entries, 3);
+}
+
+fn what_belongs_to_a_replica_a_key_or_an_operation_is_found_by_those_who_see_it(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    let long = format!("https://se.example.org/{}", "ü".repeat(900));
+    let id = "0123456789abcdef0123456789abcdef";
+    let begin = OperationBegin {
+        id: id.into(),
+        what: "a study".into(),
+    };
+    engine.begin(&caller("alice"), &begin).unwrap();
+    for (at, key, operation) in [
+        ("1", "/k/1", None),
+        ("2", "/k/1", None),
+        ("3", "/k/2", Some(id.to_owned())),
+    ] {
+        let new = NewEntry {
+            key_id: Some(key.into()),
+            operation,
+            ..image(&format!("/myvo/s{at}/{at}"), "MR", 40, "A")
+        };
+        done(create(&engine, "alice", new));
+    }
+    for at in ["1", "2"] {
+        let longer = Change {
+            path: format!("/myvo/s{at}/{at}"),
+            add_replicas: vec![format!("{long}{at}"), format!("{long}both")],
+            ..Change::default()
+        };
+        done(change(&engine, "alice", longer));
+    }
+    let paths = |who: &str, lookup: &Lookup| -> Vec<String> {
+        let found = engine.lookup(&caller(who), lookup).unwrap();
+        assert!(!found.more);
+        found.entries.into_iter().map(|entry| entry.path.to_string()).collect()
+    };
+    let replica = |url: &str| Lookup {
+        replica: Some(url.into()),
+        ..Lookup::default()
+    };
+    let key = |key: &str| Lookup {
+        key_id: Some(key.into()),
+        ..Lookup::default()
+    };
+    let first = "https://se.example.org/myvo/s1/1";
+    for who in ["alice", "bob"] {
+        assert_eq!(paths(who, &replica(first)), ["/myvo/s1/1"]);
+        assert_eq!(paths(who, &replica(&format!("{long}2"))), ["/myvo/s2/2"]);
+        assert_eq!(
+            paths(who, &replica(&format!("{long}both"))),
+            ["/myvo/s1/1", "/myvo/s2/2"]
+        );
+        assert!(paths(who, &replica(&long)).is_empty() && paths(who, &replica("")).is_empty());
+        assert_eq!(paths(who, &key("/k/1")), ["/myvo/s1/1", "/myvo/s2/2"]);
+    }
+    let later = Lookup {
+        after: Some(path("/myvo/s1/1")),
+        ..key("/k/1")
+    };
+    assert_eq!(paths("alice", &later), ["/myvo/s2/2"]);
+    // what is in the identifying half is found by nobody
+    assert!(paths("alice", &replica(&format!("dicom://PACS@h:104/1.2/40/{PLANTED}"))).is_empty());
+    // an operation that is not at its end is its owner's
+    let own = Lookup {
+        operation: Some(id.into()),
+        ..Lookup::default()
+    };
+    assert_eq!(paths("alice", &own), ["/myvo/s3", "/myvo/s3/3"]);
+    assert_eq!(paths("alice", &key("/k/2")), ["/myvo/s3/3"]);
+    assert!(paths("bob", &key("/k/2")).is_empty());
+    assert!(engine.lookup(&caller("bob"), &own).is_err());
+    // without `r` no replica, without `l` nothing
+    grant(&engine, "/myvo/s1/1", Part::Name, "bob", "l");
+    assert!(paths("bob", &replica(first)).is_empty());
+    assert_eq!(paths("bob", &key("/k/1")).len(), 2);
+    grant(&engine, "/myvo/s1/1", Part::Name, "bob", "r");
+    assert!(paths("bob", &replica(first)).is_empty());
+    assert_eq!(paths("bob", &key("/k/1")), ["/myvo/s2/2"]);
+    assert!(paths("stranger", &key("/k/1")).is_empty());
+    let two = Lookup {
+        replica: Some(first.into()),
+        ..key("/k/1")
+    };
+    for wrong in [two, Lookup::default()] {
+        assert_eq!(
+            engine.lookup(&caller("alice"), &wrong).unwrap_err().kind,
+            ProblemKind::Invalid
+        );
+    }
 }
 
 fn permissions_are_decided_and_changed(database: Database) {

@@ -104,7 +104,21 @@ impl Hydra {
     /// # Errors
     /// What [`RegisterError`] tells apart; only [`RegisterError::Unfinished`] leaves something that can be used.
     pub async fn register(&self, key_id: &KeyId, options: RegisterOptions) -> Result<Registered, RegisterError> {
-        self.register_fresh(key_id, FreshKey::suite1, options).await
+        self.register_fresh(key_id, FreshKey::suite1, options, |_| Ok(())).await
+    }
+
+    /// As [`Self::register`]. `note` is told each registration that is drawn before any store hears of it: whoever keeps
+    /// it can tell after a crash what was theirs, and remove it. Where it fails nothing is registered.
+    ///
+    /// # Errors
+    /// As [`Self::register`], and what `note` says.
+    pub async fn register_noted(
+        &self,
+        key_id: &KeyId,
+        options: RegisterOptions,
+        note: impl Fn(RegistrationId) -> Result<(), LocalError>,
+    ) -> Result<Registered, RegisterError> {
+        self.register_fresh(key_id, FreshKey::suite1, options, note).await
     }
 
     /// Registers a fresh key of `bits` bits for one of the original's ciphers, whose files have no integrity.
@@ -122,7 +136,7 @@ impl Hydra {
             let text = format!("a key of {bits} bits is none for `{cipher}`");
             return Err(LocalError::Config(text).into());
         }
-        self.register_fresh(key_id, || FreshKey::legacy(cipher, bits), options)
+        self.register_fresh(key_id, || FreshKey::legacy(cipher, bits), options, |_| Ok(()))
             .await
     }
 
@@ -131,6 +145,7 @@ impl Hydra {
         key_id: &KeyId,
         fresh: impl Fn() -> Result<FreshKey, IdError>,
         options: RegisterOptions,
+        note: impl Fn(RegistrationId) -> Result<(), LocalError>,
     ) -> Result<Registered, RegisterError> {
         let pauses = random_pauses()?;
         let m = self.config.threshold;
@@ -140,7 +155,11 @@ impl Hydra {
             self.caller.fqan.as_deref(),
             ChangeId::random().map_err(LocalError::from)?,
         );
-        let deal = |ids: &[StoreId]| deal(key_id, m, ids, &record, fresh()?);
+        let deal = |ids: &[StoreId]| {
+            let dealt = deal(key_id, m, ids, &record, fresh()?)?;
+            note(dealt.registration_id)?;
+            Ok(dealt)
+        };
         let total = self.config.timeouts.total;
         let mut machine =
             Register::new(self.names(), total, key_id.clone(), m, options.allow_degraded, deal).try_again_after(pauses);

@@ -137,6 +137,9 @@ pub enum LocalError {
     /// A credential that TLS does not take.
     #[error("cannot present the credential to the key stores")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is to be known after a crash could not be written down before it is done.
+    #[error("cannot note a registration before it is made")]
+    Note(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What a key is fetched for.

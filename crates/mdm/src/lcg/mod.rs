@@ -108,16 +108,17 @@ impl Command {
                 " SOURCE     lfn:, guid:, a URL or a file; DESTINATION a URL or a file\n",
             ),
             Self::Replicate => (
-                "-d SE|URL [-P PATH] LFN|GUID",
+                "-d SE|URL [-P PATH] LFN|GUID|SURL",
                 " -d SE|URL  where the new replica goes\n -P PATH    its path below the folder\n",
             ),
             Self::Delete => (
-                "-a | -s SE  LFN|GUID",
+                "-a | -s SE  LFN|GUID|SURL, or SURL",
                 " -a         all replicas, and the name\n\
                  \x20-s SE      the replica there; with the last one goes the name\n\
+                 \x20SURL       without -a and -s: this replica\n\
                  \x20--force    the names of replicas that cannot be removed, too\n",
             ),
-            Self::ListReplicas | Self::ListAliases | Self::ListGuid => ("LFN|GUID", ""),
+            Self::ListReplicas | Self::ListAliases | Self::ListGuid => ("LFN|GUID|SURL", ""),
             Self::GetTurl => (
                 "SURL PROTOCOL...",
                 " PROTOCOL   https, davs, root, gsiftp or file; the first that is possible\n",

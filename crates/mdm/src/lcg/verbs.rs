@@ -11,8 +11,8 @@ use hydra_cli::{Code, Failure};
 use hydra_core::ids::ChangeId;
 use hydra_core::keystore::wire::ProblemKind;
 use hydra_core::sealed::{Header, HeaderError};
-use mdm_catalog::wire::{Change, Created, Entry, Kind, NewEntry, Removal, Status};
-use mdm_catalog::{CatalogError, LogicalName};
+use mdm_catalog::wire::{Change, Created, Entry, Kind, Lookup, NewEntry, Removal, Status};
+use mdm_catalog::{CatalogClient, CatalogError, LogicalName};
 use storage_url::{Before, Scheme, StorageError, StorageUrl};
 
 use super::Reach;
@@ -311,15 +311,13 @@ fn staged(reach: &Reach, url: &StorageUrl, patience: Duration) -> Result<(), Fai
 
 /// `lcg-rep`.
 pub(super) fn replicate(line: &Line, idle: Duration) -> Result<(), Failure> {
-    let Named::Entry(name) = Named::read(one_operand(line)?)? else {
-        return Err(not_by_replica());
-    };
+    let meant = Meant::read(one_operand(line)?)?;
     if !line.has("dest") {
         return Err(usage_error("-d is needed: where the new replica goes"));
     }
     let reach = Reach::open(line, idle)?;
     let client = reach.catalog()?;
-    let entry = client.show_one(&name)?;
+    let entry = meant.only_entry(client)?;
     let url = placed(&reach, line, Some(entry.path.as_str()), &format!("file{}", uuid()?))?;
     let sums = Sums::of(&entry);
     let one = |from: &StorageUrl| {
@@ -349,54 +347,108 @@ pub(super) fn replicate(line: &Line, idle: Duration) -> Result<(), Failure> {
     }
 }
 
-fn not_by_replica() -> Failure {
-    usage_error("the catalogue finds files by lfn: and guid:, not by where a replica is")
+/// What an operand means that stands for a file in the catalogue.
+enum Meant {
+    /// By name or guid.
+    Entry(String),
+    /// By where a replica of it is: as it was typed, and as URLs are registered by these commands.
+    Replica([String; 2]),
 }
 
-fn shown_entry(line: &Line, idle: Duration) -> Result<Entry, Failure> {
-    let typed = one_operand(line)?;
-    let name = match Named::read(typed)? {
-        Named::Entry(name) => name,
-        Named::Local(_) if typed.starts_with('/') => entry_name(typed)?,
-        _ => return Err(not_by_replica()),
-    };
+impl Meant {
+    fn read(typed: &str) -> Result<Self, Failure> {
+        let scheme = typed.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+        match scheme.as_deref() {
+            Some("lfn" | "guid") => Ok(Self::Entry(entry_of(typed)?)),
+            Some("file") => Ok(Self::Replica([typed.to_owned(), as_shown(typed)])),
+            Some(_) if typed.contains("://") => Ok(Self::Replica([typed.to_owned(), as_shown(typed)])),
+            _ if typed.starts_with('/') => Ok(Self::Entry(entry_name(typed)?)),
+            _ => Err(usage_error(format!("`{typed}` is no lfn:, guid: or SURL"))),
+        }
+    }
+
+    /// Of several files that have one replica: all.
+    fn entries(&self, client: &CatalogClient) -> Result<Vec<Entry>, Failure> {
+        let urls = match self {
+            Self::Entry(name) => return Ok(vec![client.show_one(name)?]),
+            Self::Replica(urls) => urls,
+        };
+        let mut paths: Vec<String> = Vec::new();
+        for url in urls {
+            let lookup = Lookup {
+                replica: Some(url.clone()),
+                ..Lookup::default()
+            };
+            let found = client.lookup(&lookup)?;
+            paths.extend(found.into_iter().map(|entry| entry.path.to_string()));
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        if paths.is_empty() {
+            let text = format!("`{}` is no replica of a file that is shown to you", urls[0]);
+            return Err(Failure::new(Code::NotAllowed, text));
+        }
+        paths.iter().map(|path| Ok(client.show_one(path)?)).collect()
+    }
+
+    fn only_entry(&self, client: &CatalogClient) -> Result<Entry, Failure> {
+        let mut entries = self.entries(client)?;
+        match (entries.pop(), entries.len()) {
+            (Some(entry), 0) => Ok(entry),
+            (_, others) => {
+                let text = format!("{} files have this replica", others + 1);
+                Err(Failure::new(Code::Usage, text).advise("lcg-la, and one of the names"))
+            }
+        }
+    }
+}
+
+fn shown_entries(line: &Line, idle: Duration) -> Result<Vec<Entry>, Failure> {
+    let meant = Meant::read(one_operand(line)?)?;
     let reach = Reach::open(line, idle)?;
-    Ok(reach.catalog()?.show_one(&name)?)
+    meant.entries(reach.catalog()?)
 }
 
 /// `lcg-lr`.
 pub(super) fn list_replicas(line: &Line, idle: Duration) -> Result<(), Failure> {
-    let entry = shown_entry(line, idle)?;
-    // a place in a hospital's archive is none that files can be copied from
-    let mut urls = entry.replicas.iter().filter(|url| !url.starts_with("dicom:"));
-    urls.try_for_each(|url| print_line(&hydra_cli::printable(url)))
+    for entry in shown_entries(line, idle)? {
+        // a place in a hospital's archive is none that files can be copied from
+        let mut urls = entry.replicas.iter().filter(|url| !url.starts_with("dicom:"));
+        urls.try_for_each(|url| print_line(&hydra_cli::printable(url)))?;
+    }
+    Ok(())
 }
 
 /// `lcg-la`.
 pub(super) fn list_aliases(line: &Line, idle: Duration) -> Result<(), Failure> {
-    let entry = shown_entry(line, idle)?;
-    print_line(&format!("lfn:{}", hydra_cli::printable(entry.path.as_str())))
+    for entry in shown_entries(line, idle)? {
+        print_line(&format!("lfn:{}", hydra_cli::printable(entry.path.as_str())))?;
+    }
+    Ok(())
 }
 
 /// `lcg-lg`.
 pub(super) fn list_guid(line: &Line, idle: Duration) -> Result<(), Failure> {
-    let entry = shown_entry(line, idle)?;
-    let uuid = entry.guid.trim_start_matches("guid:");
-    print_line(&format!("guid:{uuid}"))
+    for entry in shown_entries(line, idle)? {
+        let uuid = entry.guid.trim_start_matches("guid:");
+        print_line(&format!("guid:{uuid}"))?;
+    }
+    Ok(())
 }
 
 /// `lcg-del`.
 pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
-    let Named::Entry(name) = Named::read(one_operand(line)?)? else {
-        return Err(not_by_replica());
-    };
+    let meant = Meant::read(one_operand(line)?)?;
     let host = line.value("se");
-    if line.has("all") == host.is_some() {
-        return Err(usage_error("one of -a and -s SE is needed"));
-    }
+    // a SURL says itself which replica is meant
+    let only = match &meant {
+        Meant::Replica(urls) if !line.has("all") && host.is_none() => Some(urls[1].clone()),
+        _ if line.has("all") == host.is_some() => return Err(usage_error("one of -a and -s SE is needed")),
+        _ => None,
+    };
     let reach = Reach::open(line, idle)?;
     let client = reach.catalog()?;
-    let entry = client.show_one(&name)?;
+    let entry = meant.only_entry(client)?;
     let is_there = |url: &StorageUrl, host: &str| {
         let port = url.port().map_or(String::new(), |port| format!(":{port}"));
         url.host().eq_ignore_ascii_case(host) || format!("{}{port}", url.host()).eq_ignore_ascii_case(host)
@@ -404,6 +456,7 @@ pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
     let chosen: Vec<StorageUrl> = replicas(&entry)
         .into_iter()
         .filter(|url| host.is_none_or(|host| is_there(url, host)))
+        .filter(|url| only.as_ref().is_none_or(|only| *only == url.to_string()))
         .collect();
     if let (Some(host), true) = (host, chosen.is_empty()) {
         return Err(Failure::new(
@@ -453,6 +506,13 @@ pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
     }
     if let Some(failure) = failed {
         return Err(failure);
+    }
+    if left && line.has("all") {
+        let text = format!(
+            "`lfn:{}` keeps its name: a replica of it is in an archive, or nothing that is removed by this",
+            entry.path
+        );
+        return Err(Failure::new(Code::Failed, text).advise(format!("mdm-show {}, then mdm-rm -f", entry.path)));
     }
     if !left && !line.has("nolfc") {
         client.remove_one(&Removal {
@@ -514,6 +574,22 @@ mod tests {
         assert_eq!(at_home("lfn:x/y", Some("/myvo/home/")), "/myvo/home/x/y");
         assert_eq!(at_home("lfn:/x", Some("/myvo")), "lfn:/x");
         assert_eq!(at_home("lfn:x", None), "lfn:x");
+    }
+
+    #[test]
+    fn files_are_meant_by_name_guid_or_replica() {
+        let read = |typed: &str| Meant::read(typed);
+        assert!(matches!(read("/myvo/x").unwrap(), Meant::Entry(name) if name == "/myvo/x"));
+        assert!(matches!(read("lfn:/myvo/x").unwrap(), Meant::Entry(name) if name == "/myvo/x"));
+        assert!(matches!(read("GUID:AB").unwrap(), Meant::Entry(name) if name == "guid:ab"));
+        let typed = "HTTPS://SE.example.org:443/x";
+        let Meant::Replica(urls) = read(typed).unwrap() else {
+            panic!()
+        };
+        assert_eq!(urls, [typed.to_owned(), as_shown(typed)]);
+        assert!(matches!(read("srb://old.example.org/x").unwrap(), Meant::Replica(_)));
+        assert!(matches!(read("file:///data/x").unwrap(), Meant::Replica(_)));
+        assert!(read("x").is_err());
     }
 
     #[test]
