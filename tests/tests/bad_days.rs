@@ -229,11 +229,12 @@ fn a_shell_sees_which_signal_ended_a_command() {
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         for command in ["eds-encrypt --key-file key - out", "eds-decrypt --key-file key - out"] {
             // the input stays open until the command has ended; an interrupt is ignored by what runs in the background
-            // of a shell, so the command is in front and the signal comes from behind
+            // of a shell, so the command is in front and the signal comes from behind; `env` takes back what whoever
+            // started the tests in the background left ignored
             let script = format!(
                 "mkfifo fifo; sleep 60 >fifo & holder=$!
                  (while ! test -e started; do sleep 0.02; done; sleep 0.3; kill -s {signal} $(cat started)) &
-                 code=0; sh -c 'echo $$ >started.new; mv started.new started; exec {command}' <fifo || code=$?
+                 code=0; sh -c 'echo $$ >started.new; mv started.new started; exec env --default-signal {command}' <fifo || code=$?
                  kill $holder; rm -f fifo started; echo $code"
             );
             let ended = desk.shell(&script).exits(0);
