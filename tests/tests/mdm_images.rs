@@ -284,7 +284,7 @@ fn what_is_sealed_now_is_got_resumed_and_taken_away_again() {
     let _ = alice
         .run_words("mdm-register", &["--undo", &id])
         .exits(0)
-        .prints("undone: 0 names and 0 keys");
+        .prints("undone: took back 0 names and 0 keys");
     assert_eq!(fs::read(&place).unwrap(), first);
     let _ = alice.run_words("mdm-get", &[&path, "got-again"]).exits(0);
     // and once more without an accident: the same bytes
@@ -419,7 +419,7 @@ fn what_changed_before_it_is_resumed_is_registered_as_it_is_now() {
     let _ = resumed
         .prints("registered 1 image under 1 new key, 0 already registered\n")
         .says("image 2 of 2 was not registered")
-        .says("1 of 2 images were not registered");
+        .says("1 of 2 images not registered");
     assert!(open(&alice).is_empty());
     let found = alice
         .run_words("mdm-find", &["--columns", "body_part", "/myvo/changed"])

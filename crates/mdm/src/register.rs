@@ -439,9 +439,8 @@ impl<'a> Desk<'a> {
                 let (studies, unfit) = query.studies(&source, self.args.most)?;
                 if unfit > 0 {
                     self.voice.warning(&format!(
-                        "{} answered with {}, which do not fit the query and are left out",
-                        source.peer(),
-                        counted(unfit, "other study")
+                        "{} answered with {unfit} other studies, which do not fit the query and are left out",
+                        source.peer()
                     ));
                 }
                 for wanted in studies {
@@ -614,7 +613,7 @@ impl<'a> Desk<'a> {
             voice.hint("find them with: mdm-find DIR QUERY");
             return Ok(());
         }
-        let text = format!("{} of {all} images were not registered", failed.len());
+        let text = format!("{} of {} not registered", failed.len(), counted(all, "image"));
         Err(Failure::new(Code::Failed, text))
     }
 
@@ -630,8 +629,9 @@ impl<'a> Desk<'a> {
         };
         let taken = steps.undo(&known.id)?;
         self.voice.result(&format!(
-            "undone: {} names and {} keys were taken back",
-            taken.names, taken.keys
+            "undone: took back {} and {}",
+            counted(taken.names, "name"),
+            counted(taken.keys, "key")
         ))?;
         self.voice
             .json(&json!({ "id": known.id, "names": taken.names, "keys": taken.keys }))

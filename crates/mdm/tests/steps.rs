@@ -433,8 +433,10 @@ fn what_cannot_be_registered_fails_alone_and_where_nothing_can_nothing_is_left()
     assert_eq!(world.committed(), IMAGES);
 }
 
+type Pairs = Vec<(String, String)>;
+
 /// What is registered, by path in the catalogue and name at the storage element, with the key of each.
-fn all_of(side: &Side, world: &World) -> (Vec<(String, String)>, Vec<(String, String)>, Vec<String>) {
+fn all_of(side: &Side, world: &World) -> (Pairs, Pairs, Vec<String>) {
     let state = world.state.lock().unwrap();
     let entries = state.entries.iter().map(|(path, (_, key))| (path.clone(), key.clone()));
     let all = Which::Prefix {
