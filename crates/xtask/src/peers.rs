@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     /// What a Debian without anything added has.
-    const ALWAYS_THERE: &[&str] = &["bash", "chmod", "kill", "mkfifo", "sh", "sleep", "umount"];
+    const ALWAYS_THERE: &[&str] = &["bash", "chmod", "kill", "mkfifo", "mount", "sh", "sleep", "umount"];
 
     /// Every program that a test starts by its name, in `Command::new("…")`, `unprivileged("…")` or `Server::start("…")`.
     fn started(folder: &Path, found: &mut BTreeSet<String>) {
