@@ -13,6 +13,7 @@ mod listening;
 pub mod pacs;
 pub mod replay;
 pub mod site;
+pub mod small_disk;
 
 /// Far more than any command takes: only one that hangs reaches it.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -62,6 +63,14 @@ pub fn files_under(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// The most memory that a process had, of /proc/PID/status (proc(5)); 0 when it has ended.
+pub fn high_water_kib(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// How a program ended.

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use hydra_tests::desk::{Desk, SharedGrid};
+use hydra_tests::high_water_kib;
 use testgrid::GridOptions;
 
 static GRID: LazyLock<SharedGrid> = LazyLock::new(|| SharedGrid::up(&GridOptions::default()));
@@ -141,14 +142,6 @@ fn five_gibibytes_go_through_in_little_memory() {
     assert!(seal.wait().unwrap().success() && open.wait().unwrap().success());
     assert_eq!(bytes, BYTES);
     assert!((1..32 * 1024).contains(&peak_kib), "{peak_kib} KiB");
-}
-
-/// The most memory that a process had, of /proc/PID/status (proc(5)); 0 when it has ended.
-fn high_water_kib(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
 }
 
 #[test]

@@ -16,7 +16,8 @@ use dicom_recall::line::{self, Entry, Frame, FromDaemon, FromPlace, News, Reason
 use dicom_recall::registry::{LocalRegistry, Recorded, Registry};
 use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::pacs::{FakePacs, Fault, OURS, Orthanc, THEIRS, free_port};
-use hydra_tests::{DEADLINE, Ended, files_under};
+use hydra_tests::small_disk::SmallDisk;
+use hydra_tests::{DEADLINE, Ended, files_under, high_water_kib};
 use hydra_xtask::dicom::{INVENTED, ct_slice, ct_study};
 use mdm_catalog::config::DatabaseSource;
 use serde_json::Value;
@@ -102,9 +103,9 @@ impl Daemon {
 
     /// The most memory that it ever had, in MiB.
     fn peak_mib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+        let kib = high_water_kib(self.child.id());
+        assert!(kib > 0, "it runs");
+        kib / 1024
     }
 
     /// As a power cut would.
@@ -480,13 +481,6 @@ fn what_is_long_unused_or_too_much_is_evicted_and_comes_again() {
     assert_eq!(log.matches("\"evicted\"").count(), 1, "{log}");
 }
 
-/// Mounts a file system of that size, if that can be.
-fn mounted(folder: &Path, options: &str) -> bool {
-    let mut mount = std::process::Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", options, "eds-test"]).arg(folder);
-    rustix::process::geteuid().is_root() && mount.status().is_ok_and(|status| status.success())
-}
-
 #[test]
 fn a_disk_that_is_full_is_waited_for() {
     use rustix::process::{Resource, Rlimit, prlimit};
@@ -512,10 +506,9 @@ fn a_disk_that_is_full_is_waited_for() {
     // no room for the files
     let _ = recall(&desk, &format!("evict {what}")).exits(0);
     let full = desk.path("se");
-    if !mounted(&full, "size=768k") {
-        eprintln!("not run: mounting a small file system needs root");
+    let Some(disk) = SmallDisk::mount(&full, "768k") else {
         return;
-    }
+    };
     let _ = recall(&desk, &format!("request {what}")).exits(0);
     let is_waiting = || {
         let states = states(&desk);
@@ -524,12 +517,11 @@ fn a_disk_that_is_full_is_waited_for() {
             .is_some_and(|all| all.iter().any(|one| one["reason"] == "storage"))
     };
     until(is_waiting, || daemon.log());
-    let has_room = mounted(&full, "remount,size=64m");
+    let has_room = disk.resize("64m");
     let came = recall(&desk, &format!("request --wait 60 {what}"));
     let files = files_under(&full);
     let log = daemon.stop();
-    let unmounted = std::process::Command::new("umount").arg(&full).status();
-    assert!(has_room && unmounted.unwrap().success());
+    assert!(disk.unmount() && has_room);
     let _ = came.exits(0);
     assert!(files == expected, "other bytes: {:?}\n{log}", files.keys());
 }

@@ -12,6 +12,7 @@ use dicom_recall::line::{self, FromDaemon, FromPlace, News, Reason};
 use dicom_recall::transport::{End, LineTable};
 use hydra_tests::door::wait_for;
 use hydra_tests::hospital::{Conversation, Daemon, Place, Script, entry, known, sha256};
+use hydra_tests::small_disk::SmallDisk;
 use hydra_tests::{program, run};
 use serde_json::json;
 use testgrid::pki::{Pki, PkiOptions};
@@ -471,21 +472,10 @@ fn names_are_taken_as_they_are_or_not_at_all() {
 
 #[test]
 fn a_full_disk_is_told_and_leaves_nothing() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: mounting a small file system needs root");
-        return;
-    }
     let full = tempfile::tempdir().unwrap();
-    let mount = |arguments: &[&str]| {
-        Command::new(arguments[0])
-            .args(&arguments[1..])
-            .arg(full.path())
-            .status()
-    };
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=256k", "eds-test"]).is_ok_and(|status| status.success()) {
-        eprintln!("not run: no file system can be mounted here");
+    let Some(disk) = SmallDisk::mount(full.path(), "256k") else {
         return;
-    }
+    };
     let place = Place::start(&format!("root = {:?}\n", full.path()));
     let (small, large) = (bytes(50_000), bytes(400_000));
     let mut line = talk(&place, &[("/eds/large", &large), ("/eds/small", &small)]);
@@ -496,11 +486,11 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     let after = line.finish(2, &small);
     let left = fs::read_dir(full.path().join(".eds-parts")).unwrap().count();
     drop(place);
-    let unmounted = Command::new("umount").arg(full.path()).status();
+    let is_unmounted = disk.unmount();
     assert_eq!(answer, Some(FromPlace::NotPlaced { transfer: 1, reason }));
     assert_eq!(after, Some(FromPlace::Placed { transfer: 2 }));
     assert_eq!(left, 0);
-    assert!(unmounted.unwrap().success());
+    assert!(is_unmounted);
 }
 
 #[test]

@@ -22,8 +22,6 @@ use crate::uid::{AeTitle, Uid};
 
 /// How often is looked whether all has come, once the PACS has said its last word.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often is looked whether whoever waits for that word is still there.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A listening title that PACS send to for as long as it is there.
 pub struct MoveDestination {
@@ -147,8 +145,8 @@ struct Job {
 
 enum Event {
     Job(Box<Job>),
-    /// The PACS has said its last word.
-    Answered,
+    /// The PACS has said its last word, and how many it sent, where it says so.
+    Answered(Option<u64>),
 }
 
 /// An association counts for as long as this is there.
@@ -248,47 +246,47 @@ pub(crate) struct Move<'a> {
 }
 
 /// Says that the PACS has said its last word, on drop.
-pub(crate) struct Answered(Sender<Event>);
+pub(crate) struct Answered {
+    sender: Sender<Event>,
+    /// How many it says it sent.
+    pub(crate) told: Option<u64>,
+}
 
 impl Drop for Answered {
     fn drop(&mut self) {
         // whoever is not there any more need not know
-        let _ = self.0.send(Event::Answered);
+        let _ = self.sender.send(Event::Answered(self.told));
     }
 }
 
 impl Move<'_> {
     /// What is held until the PACS has said its last word.
     pub(crate) fn answered(&self) -> Answered {
-        Answered(self.sender.clone())
+        Answered {
+            sender: self.sender.clone(),
+            told: None,
+        }
     }
 
-    /// Takes what comes, until `is_answered`, and then for `grace` at most what is still missing: of as many instances
-    /// as the PACS says it sent (`told`), or where it does not say, while anybody is there who might send.
-    pub(crate) fn take(
-        self,
-        intake: &mut Intake<'_, '_>,
-        is_answered: &dyn Fn() -> bool,
-        told: &dyn Fn() -> Option<u64>,
-        grace: Duration,
-    ) {
+    /// Takes what comes, until the PACS has said its last word, and then for `grace` at most what is still missing: of
+    /// as many instances as it says it sent, or where it does not say, while anybody is there who might send.
+    pub(crate) fn take(self, intake: &mut Intake<'_, '_>, grace: Duration) {
         let mut taken = 0;
-        while !is_answered() {
-            match self.jobs.recv_timeout(PATIENCE) {
+        let told = loop {
+            match self.jobs.recv() {
                 Ok(Event::Job(job)) => take_one(intake, *job, &mut taken),
-                Ok(Event::Answered) => break,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Event::Answered(told)) => break told,
+                Err(_) => return,
             }
-        }
+        };
         let end = Instant::now() + grace;
         loop {
             match self.jobs.recv_timeout(LOOK) {
                 Ok(Event::Job(job)) => take_one(intake, *job, &mut taken),
-                Ok(Event::Answered) => {}
+                Ok(Event::Answered(_)) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    let is_all = match told() {
+                    let is_all = match told {
                         Some(told) => taken >= told,
                         None => self.moves.associations() == 0,
                     };

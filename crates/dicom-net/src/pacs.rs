@@ -1,7 +1,7 @@
 //! What we ask of a PACS over associations: C-ECHO, C-FIND, C-GET, C-MOVE, C-STORE (PS3.4, annexes A, B and C).
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
@@ -343,18 +343,15 @@ impl Pacs {
         let mut intake = Intake::new(Some(wanted), sink);
         let begun = destination.begin(&self.options.calling, wanted);
         let (number, answered) = (begun.number, begun.answered());
-        let sent_count = Mutex::new(None);
         let moved = std::thread::scope(|scope| {
             let asking = scope.spawn(|| {
-                // told whatever becomes of the request
-                let _answered = answered;
+                // sent on drop, whatever becomes of the request
+                let mut answered = answered;
                 let moved = self.request_move(wanted, destination.title(), number);
-                let count = moved.as_ref().map_or(Some(0), |told| told.sent_count);
-                *sent_count.lock().unwrap_or_else(PoisonError::into_inner) = count;
+                answered.told = moved.as_ref().map_or(Some(0), |told| told.sent_count);
                 moved
             });
-            let told = || *sent_count.lock().unwrap_or_else(PoisonError::into_inner);
-            begun.take(&mut intake, &|| asking.is_finished(), &told, AFTER_MOVE);
+            begun.take(&mut intake, AFTER_MOVE);
             asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         let mut retrieved = intake.retrieved;

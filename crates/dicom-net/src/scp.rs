@@ -168,7 +168,8 @@ impl Receiver {
                     // whoever connects and says nothing costs no more threads than this
                     continue;
                 }
-                let Ok(closing) = tcp.try_clone() else { continue };
+                let handle = Arc::new(handle);
+                let closing = Arc::clone(&handle);
                 open.fetch_add(1, Ordering::AcqRel);
                 let open = &open;
                 let thread = scope.spawn(move || {

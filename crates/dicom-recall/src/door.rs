@@ -180,7 +180,7 @@ pub async fn serve_monitor(address: SocketAddr, ready: Ready) -> Result<(), Fail
 pub struct Ends {
     terminate: Signal,
     interrupt: Signal,
-    /// A file over a limit is an error to be told, and no end.
+    /// With it a limit to the size of files is a write that fails, and not the end of the process.
     _file_size: Signal,
 }
 

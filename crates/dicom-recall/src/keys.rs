@@ -151,7 +151,8 @@ impl Keys {
                 Err(error @ RegisterError::Exists { .. }) => error,
                 Err(error) => return Err(failure::register(error)),
             };
-            if !is_mended && self.is_there(&key_id, |id| noted.contains(&id))? == Some(true) {
+            let may_mend = !is_mended && !noted.is_empty();
+            if may_mend && self.is_there(&key_id, |id| noted.contains(&id))? == Some(true) {
                 is_mended = true;
                 let now = RepairOptions {
                     now: true,

@@ -41,7 +41,7 @@ use hydra_core::keystore::hydra::{LocalError, RemoveError};
 use hydra_core::keystore::wire::ProblemKind;
 use hydra_core::sealed::Header;
 use mdm_catalog::client::CatalogClient;
-use mdm_catalog::wire::{AttributeDefinition, Attributes, Change, Kind, NewEntry, Status};
+use mdm_catalog::wire::{AttributeDefinition, Attributes, Change, Entry, Kind, NewEntry, Status};
 use mdm_catalog::{LogicalName, image};
 use serde_json::{Value as Json, json};
 use storage_url::{Before, PutOptions, StorageError, StorageUrl};
@@ -637,6 +637,19 @@ impl<'a> Desk<'a> {
             .json(&json!({ "id": known.id, "names": taken.names, "keys": taken.keys }))
     }
 
+    /// The entry at a path, where one is there that is shown.
+    fn shown(&self, path: &str) -> Result<Option<Entry>, Failure> {
+        match self.catalog.show_one(path) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(error) if error.kind() == Some(ProblemKind::NotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn remote(&self) -> Result<Remote, Failure> {
+        Ok(Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?)
+    }
+
     /// Removes a file that a registration put somewhere, unless something was there before; and its URL from an entry
     /// that was there before, for what is its own goes with it.
     fn take_away(&self, sealing: &Sealing) -> Result<(), Failure> {
@@ -644,11 +657,7 @@ impl<'a> Desk<'a> {
             return Ok(());
         }
         let url = storage_url(&sealing.url)?;
-        let shown = match self.catalog.show_one(&sealing.path) {
-            Ok(entry) => Some(entry),
-            Err(error) if error.kind() == Some(ProblemKind::NotFound) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let shown = self.shown(&sealing.path)?;
         if shown.is_some_and(|entry| entry.replicas.contains(&sealing.url)) {
             self.catalog.change_one(&Change {
                 path: sealing.path.clone(),
@@ -657,7 +666,7 @@ impl<'a> Desk<'a> {
                 ..Change::default()
             })?;
         }
-        let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
+        let remote = self.remote()?;
         let removed = remote.session.wait(async {
             match held(&remote, &url, &sealing.key_id).await? {
                 Held::Nothing => Ok(true),
@@ -732,7 +741,7 @@ impl<'a> Desk<'a> {
                 add_replicas: vec![url.to_string()],
                 ..Change::default()
             })?;
-            steps.end_one(id)?;
+            steps.commit(id)?;
             Ok(begun)
         })();
         let is_new: bool = made.map_err(|failure: Failure| advised(failure, catalogued, id))?;
@@ -747,18 +756,14 @@ impl<'a> Desk<'a> {
     fn look_before(&self, sealing: &mut Sealing, url: &StorageUrl, path: &str) -> Result<(), Failure> {
         sealing.url = url.to_string();
         path.clone_into(&mut sealing.path);
-        let known = match self.catalog.show_one(path) {
-            Ok(entry) => Some(entry),
-            Err(error) if error.kind() == Some(ProblemKind::NotFound) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let known = self.shown(path)?;
         let is_ours = known
             .as_ref()
             .is_some_and(|entry| entry.replicas.contains(&sealing.url));
         sealing.was_free = !is_ours;
         sealing.was_nearline = known.is_some_and(|entry| entry.status == Some(Status::Nearline));
         if !is_ours {
-            let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
+            let remote = self.remote()?;
             let free = remote.session.wait(remote.storage.look(url, false));
             free.map_err(failed)?;
         }
@@ -790,7 +795,7 @@ impl<'a> Desk<'a> {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &sealed);
         let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let size = sealed.len() as u64;
-        let remote = Remote::open(&overrides(&self.args.stores), self.args.patience.idle())?;
+        let remote = self.remote()?;
         let stored = remote.session.wait(async {
             // reproducible: what an earlier run put there is the same
             let before = match held(&remote, url, key_id).await.map_err(failed)? {

@@ -440,7 +440,9 @@ impl Steps<'_> {
             return Err(Failure::new(Code::CannotCreate, why));
         }
         self.register_keys(id, planned, &[0])?;
-        self.leave_entries(id, planned, &[0])?;
+        if !before.is_empty() {
+            self.leave_entries(id, planned, &[0])?;
+        }
         self.leave_keys(id, planned, &[0])?;
         Ok(known.is_empty())
     }
@@ -449,11 +451,7 @@ impl Steps<'_> {
     ///
     /// # Errors
     /// What was in the way.
-    pub fn end_one(&self, id: &str) -> Result<(), Failure> {
-        self.commit(id)
-    }
-
-    fn commit(&self, id: &str) -> Result<(), Failure> {
+    pub fn commit(&self, id: &str) -> Result<(), Failure> {
         match self.names.end(&ended(id, OperationState::Committed)) {
             Ok(()) => self.catalogued.set_state(id, State::Done).map_err(database_failure),
             Err(error) if error.kind() == Some(ProblemKind::Conflict) => {

@@ -369,17 +369,16 @@ impl Going<'_> {
     /// The copies. What cannot be removed is noise without its key; it is named.
     fn replicas(&self, recalled: &BTreeSet<String>) -> Vec<String> {
         let mut left = Vec::new();
-        let keys = || self.plan.keys.iter().map(String::as_str).collect();
+        let told = Told {
+            keys: self.plan.keys.iter().map(String::as_str).collect(),
+            size: None,
+            adler32: None,
+        };
         for text in &self.plan.replicas {
             // recall takes these away itself; the hospital's own stay
             if text.starts_with("dicom:") || recalled.contains(text) {
                 continue;
             }
-            let told = Told {
-                keys: keys(),
-                size: None,
-                adler32: None,
-            };
             let may_go = |url: StorageUrl| match url.local_path() {
                 Some(path) if !is_copy(&path, &told) => Err("it is no file that these keys sealed".to_owned()),
                 _ => Ok(url),

@@ -2,9 +2,9 @@
 //! the bare fetch of the same series in the same round.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -13,6 +13,7 @@ use crate::bench::{Programs, Race, command};
 use crate::chore::{ChoreError, on, on_path, succeed};
 use crate::dicom::{INVENTED, ct_slice};
 use crate::scene::environment;
+use crate::server::{Server, free_port, is_installed, orthanc, orthanc_config};
 
 /// Slices of the series.
 const SLICES: u128 = 200;
@@ -24,15 +25,12 @@ const STUDY: &str = "2.25.1";
 
 /// Measures in `folder`, each contestant as often as `rounds` says.
 pub(crate) fn run(programs: &Programs, folder: &Path, rounds: usize) -> Result<(), ChoreError> {
-    let program = ["Orthanc", "/usr/sbin/Orthanc"]
-        .into_iter()
-        .find(|name| on_path(name) || Path::new(name).is_file());
-    let needed = program.filter(|_| Path::new(DICOMWEB).is_file() && on_path("curl") && on_path("getscu"));
-    let Some(orthanc) = needed else {
+    let others = Path::new(DICOMWEB).is_file() && on_path("curl") && on_path("getscu");
+    if !is_installed("Orthanc") || !others {
         println!("\nRecall: Orthanc with DICOMweb, curl and getscu are not all installed, not measured");
         return Ok(());
-    };
-    let pacs = Pacs::start(orthanc, folder)?;
+    }
+    let pacs = Pacs::start(folder)?;
     pacs.load(folder)?;
     let grid = folder.join("recall-grid");
     succeed(command(&programs.testgrid, &["up"]).arg(&grid))?;
@@ -94,51 +92,29 @@ fn race(recall: &Path, folder: &Path, grid: &Path, pacs: &Pacs, rounds: usize) -
     .run(rounds, Some(bytes))
 }
 
-/// An Orthanc that ends with this.
+/// An Orthanc with its ports.
 struct Pacs {
-    child: Child,
+    _server: Server,
     dicom: u16,
     http: u16,
 }
 
-impl Drop for Pacs {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Pacs {
-    fn start(program: &str, folder: &Path) -> Result<Self, ChoreError> {
-        let port = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = || {
-            port()
-                .map(|address| address.port())
-                .map_err(on("find a port for a PACS in", folder))
-        };
-        let (dicom, http) = (port()?, port()?);
-        let storage = folder.join("pacs");
-        let config = json!({
-            "Name": "bench", "StorageDirectory": storage, "IndexDirectory": storage, "Plugins": [DICOMWEB],
-            "HttpPort": http, "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
-            "DicomPort": dicom, "DicomAet": "PACS", "DicomCheckCalledAet": false,
-            "DicomAlwaysAllowEcho": true, "DicomAlwaysAllowFind": true, "DicomAlwaysAllowGet": true,
-            "SaveJobs": false, "DicomWeb": { "Enable": true, "Root": "/dicom-web/" },
-        });
+    fn start(folder: &Path) -> Result<Self, ChoreError> {
+        let (dicom, http) = (free_port()?, free_port()?);
+        let mut config = orthanc_config("bench", &folder.join("pacs"), http, dicom);
+        config["Plugins"] = json!([DICOMWEB]);
+        config["DicomWeb"] = json!({ "Enable": true, "Root": "/dicom-web/" });
         let path: PathBuf = folder.join("orthanc.json");
         fs::write(&path, config.to_string()).map_err(on("write", &path))?;
-        let mut start = Command::new(program);
-        start
-            .arg(&path)
-            .env("TCP_NODELAY", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let child = start.spawn().map_err(|source| ChoreError::Start {
-            program: program.to_owned(),
-            source,
-        })?;
-        let pacs = Self { child, dicom, http };
+        let mut start = orthanc();
+        start.arg(&path).env("TCP_NODELAY", "1");
+        start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let pacs = Self {
+            _server: Server::start("Orthanc", &mut start)?,
+            dicom,
+            http,
+        };
         let end = Instant::now() + PATIENCE;
         while [dicom, http]
             .iter()

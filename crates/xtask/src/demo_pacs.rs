@@ -3,18 +3,19 @@
 //! the demo runs, neighbours reach its invented images.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::chore::{ChoreError, on, on_path, output, shown, succeed};
+use crate::chore::{ChoreError, on, output, shown, succeed};
 use crate::demo::{occurs, random_numbers};
 use crate::dicom::{INVENTED, ct_slice};
 use crate::scene::{Scene, chapter, say, time};
+use crate::server::{Server, free_port, is_installed, orthanc, orthanc_config};
 use crate::workspace::Workspace;
 
 /// What it takes beside our own programs, and Debian's package of each.
@@ -54,9 +55,8 @@ pub fn run(workspace: &Workspace, keep: bool) -> Result<(), ChoreError> {
 }
 
 pub(crate) fn needed() -> Result<(), ChoreError> {
-    let is_there = |program: &str| on_path(program) || Path::new("/usr/sbin").join(program).is_file();
     let mut packages: Vec<&str> = Vec::new();
-    let missing = NEEDED.iter().filter(|(program, _)| !is_there(program));
+    let missing = NEEDED.iter().filter(|(program, _)| !is_installed(program));
     packages.extend(missing.map(|(_, package)| *package));
     let folders = [
         "/usr/lib",
@@ -85,19 +85,6 @@ pub(crate) fn needed() -> Result<(), ChoreError> {
         ),
         remedy: format!("sudo apt-get install --no-install-recommends {}", packages.join(" ")),
     })
-}
-
-/// A process of the demo; it ends with it.
-struct Server {
-    name: &'static str,
-    child: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 pub(crate) struct Story {
@@ -280,20 +267,11 @@ impl Story {
     /// Orthanc, with nothing in it.
     pub(crate) fn orthanc(&mut self, ports: &Ports) -> Result<(), ChoreError> {
         let storage = self.make("pacs")?;
-        let config = json!({
-            "Name": "demo", "StorageDirectory": storage, "IndexDirectory": storage,
-            "HttpPort": ports.orthanc, "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
-            "DicomPort": ports.dicom, "DicomAet": "PACS", "DicomCheckCalledAet": false,
-            "DicomAlwaysAllowEcho": true, "DicomAlwaysAllowFind": true, "DicomAlwaysAllowGet": true,
-            "SaveJobs": false, "DicomThreadsCount": 2, "HttpThreadsCount": 2,
-        });
+        let mut config = orthanc_config("demo", &storage, ports.orthanc, ports.dicom);
+        config["DicomThreadsCount"] = 2.into();
+        config["HttpThreadsCount"] = 2.into();
         let path = self.write("orthanc.json", config.to_string())?;
-        let program = if on_path("Orthanc") {
-            "Orthanc"
-        } else {
-            "/usr/sbin/Orthanc"
-        };
-        self.start("Orthanc", Command::new(program).arg(path))?;
+        self.start("Orthanc", orthanc().arg(path))?;
         self.wait_for_port(ports.orthanc)?;
         self.wait_for_port(ports.dicom)
     }
@@ -560,12 +538,8 @@ impl Story {
         let log = self.scene.path(format!("{name}.log"));
         let out = File::create(&log).map_err(on("write", &log))?;
         let err = out.try_clone().map_err(on("write", &log))?;
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
-        let child = child.map_err(|source| ChoreError::Start {
-            program: name.to_owned(),
-            source,
-        })?;
-        self.servers.push(Server { name, child });
+        let server = Server::start(name, command.stdin(Stdio::null()).stdout(out).stderr(err))?;
+        self.servers.push(server);
         Ok(())
     }
 
@@ -609,14 +583,4 @@ impl Story {
         };
         self.servers.iter().map(of).collect::<Vec<_>>().join("\n")
     }
-}
-
-/// A port that was free a moment ago: Orthanc and XRootD cannot be told to take any.
-fn free_port() -> Result<u16, ChoreError> {
-    let bound = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    let address = bound.map_err(|source| ChoreError::Start {
-        program: "a server on 127.0.0.1".to_owned(),
-        source,
-    })?;
-    Ok(address.port())
 }

@@ -19,6 +19,7 @@ pub mod dist;
 pub mod names;
 pub mod peers;
 mod scene;
+mod server;
 pub mod suite;
 pub mod verify;
 pub mod workspace;

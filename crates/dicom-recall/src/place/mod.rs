@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eds::failure::Because;
 use hydra_cli::{Code, Failure, output};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{Answer, Ask, FileStatus, Progress, Refusal, RequestStatus, Wish};
@@ -59,10 +58,7 @@ pub fn place(args: &Place) -> Result<(), Failure> {
 }
 
 async fn serve(config: PlaceConfig) -> Result<(), Failure> {
-    let started = |error: std::io::Error| Failure::new(Code::Failed, Because::new("cannot wait for signals", error));
     let mut ends = Ends::watch()?;
-    // a limit to the size of files then is a write that fails, not the end of the process
-    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(started)?;
     let agent = Arc::new(Agent::open(config)?);
     if let Some(address) = agent.config.monitor {
         let agent = Arc::clone(&agent);

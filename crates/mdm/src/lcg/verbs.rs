@@ -360,8 +360,9 @@ impl Meant {
         let scheme = typed.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
             Some("lfn" | "guid") => Ok(Self::Entry(entry_of(typed)?)),
-            Some("file") => Ok(Self::Replica([typed.to_owned(), as_shown(typed)])),
-            Some(_) if typed.contains("://") => Ok(Self::Replica([typed.to_owned(), as_shown(typed)])),
+            Some(scheme) if scheme == "file" || typed.contains("://") => {
+                Ok(Self::Replica([typed.to_owned(), as_shown(typed)]))
+            }
             _ if typed.starts_with('/') => Ok(Self::Entry(entry_name(typed)?)),
             _ => Err(usage_error(format!("`{typed}` is no lfn:, guid: or SURL"))),
         }
@@ -374,7 +375,9 @@ impl Meant {
             Self::Replica(urls) => urls,
         };
         let mut paths: Vec<String> = Vec::new();
-        for url in urls {
+        // what was typed as it is registered is one question
+        let distinct = if urls[0] == urls[1] { &urls[1..] } else { &urls[..] };
+        for url in distinct {
             let lookup = Lookup {
                 replica: Some(url.clone()),
                 ..Lookup::default()
