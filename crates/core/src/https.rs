@@ -26,6 +26,10 @@ pub fn tls_of(credential: &Credential, trust: &Trust) -> Result<rustls::ClientCo
     tls::client_config(credential, store).map_err(|error| LocalError::Tls(Box::new(error)))
 }
 
+/// How long a connection may rest and be used again. Services close theirs after 30 seconds, which a client that rests
+/// itself, as between two recalls, would notice only by a request that fails.
+const IDLE: Duration = Duration::from_secs(15);
+
 /// A client of services: HTTPS alone, no proxies, no redirections, and a deadline for each request.
 ///
 /// # Errors
@@ -39,6 +43,7 @@ pub fn client(timeouts: Timeouts, tls: rustls::ClientConfig) -> Result<reqwest::
         .user_agent(concat!("hydra-eds/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(timeouts.connect)
         .timeout(timeouts.request)
+        .pool_idle_timeout(IDLE)
         .build()
         .map_err(|error| LocalError::Config(format!("no HTTPS client can be made: {}", innermost(&error))))
 }

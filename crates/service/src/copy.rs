@@ -69,6 +69,17 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// What SQLite left beside a file would be played into the next of that name.
+fn remove_logs(path: &Path) -> io::Result<()> {
+    for log in ["-wal", "-shm", "-journal"] {
+        match fs::remove_file(with_suffix(path, log)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// A file under a name that says it is not finished, for nobody but its owner to read. What a killed process left of an
 /// earlier one goes; what a living one writes is left alone.
 pub struct Part {
@@ -90,6 +101,7 @@ impl Part {
             free.map_err(|_| CopyError::UnderWay(path.clone()))?;
             fs::remove_file(&path).map_err(&failed)?;
         }
+        remove_logs(&path).map_err(&failed)?;
         let mut options = File::options();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(&failed)?;
@@ -143,6 +155,7 @@ impl Drop for Part {
     fn drop(&mut self) {
         if !self.named {
             let _ = fs::remove_file(&self.path);
+            let _ = remove_logs(&self.path);
         }
     }
 }

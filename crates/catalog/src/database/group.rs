@@ -16,6 +16,8 @@ use super::DatabaseError;
 const LONGEST: Duration = Duration::from_millis(20);
 /// How many it takes.
 const MOST: usize = 64;
+/// For how long a writer may work before those that come are told to come again.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Groups that failed are remembered until nobody of them can still ask.
 const REMEMBERED: usize = 256;
 
@@ -57,6 +59,9 @@ pub(super) enum Failed<F> {
 /// Writers and their connection.
 pub(super) struct Writers<C: Connection> {
     turn: Mutex<Turn<C>>,
+    /// When the one whose turn it is began to work.
+    since: Mutex<Option<Instant>>,
+    patience: Duration,
     /// Who stands behind the one whose turn it is.
     waiting: AtomicUsize,
     ended: Mutex<Ended<C::Fault>>,
@@ -87,6 +92,8 @@ impl<C: Connection> Writers<C> {
                 began: Instant::now(),
                 lightly: false,
             }),
+            since: Mutex::default(),
+            patience: PATIENCE,
             waiting: AtomicUsize::new(0),
             ended: Mutex::new(Ended {
                 up_to: 0,
@@ -94,6 +101,13 @@ impl<C: Connection> Writers<C> {
             }),
             told: Condvar::new(),
         }
+    }
+
+    /// With another patience.
+    #[cfg(test)]
+    pub(super) fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The connection, for something beside transactions.
@@ -115,6 +129,10 @@ impl<C: Connection> Writers<C> {
         lightly: bool,
         work: &mut dyn FnMut(&dyn super::Sql) -> bool,
     ) -> Result<(), Failed<C::Fault>> {
+        // Whoever waits already may have been left the commit by the one before, and stays.
+        if lock(&self.since).is_some_and(|since| since.elapsed() > self.patience) {
+            return Err(Failed::Own(DatabaseError::Closed));
+        }
         let mut turn = self.turn();
         if turn.members == 0 {
             turn.connection.begin(lightly).map_err(Failed::Own)?;
@@ -124,7 +142,9 @@ impl<C: Connection> Writers<C> {
         }
         turn.members += 1;
         let group = turn.group;
+        *lock(&self.since) = Some(Instant::now());
         let worked = catch_unwind(AssertUnwindSafe(|| turn.connection.part(work)));
+        *lock(&self.since) = None;
         let part = match worked {
             Ok(Ok(part)) => part,
             Ok(Err(fault)) => {

@@ -528,6 +528,32 @@ mod tests {
     }
 
     #[test]
+    fn whoever_comes_behind_a_writer_that_takes_long_is_told_to_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sqlite = Sqlite::create(&folder.path().join("catalog.db")).unwrap();
+        sqlite.writers = sqlite.writers.patient_for(Duration::ZERO);
+        let database = Database::new(sqlite);
+        let (begun, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        let nothing = || database.write(|_| Ok::<_, DatabaseError>(()));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let first = database.write(|_| {
+                    begun.wait();
+                    end.wait();
+                    Ok::<_, DatabaseError>(())
+                });
+                first.unwrap();
+            });
+            begun.wait();
+            assert!(nothing().unwrap_err().is_away());
+            assert!(!database.is_ready());
+            end.wait();
+        });
+        nothing().unwrap();
+        assert!(database.is_ready());
+    }
+
+    #[test]
     fn another_database_is_not_taken_for_ours() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("other.db");

@@ -14,6 +14,10 @@ const INDEXED: usize = 400;
 impl Work<'_> {
     /// As much of it as the caller may see.
     pub(super) fn lookup(&self, lookup: &Lookup) -> Result<Found, Refusal> {
+        let given = [&lookup.replica, &lookup.key_id];
+        if given.into_iter().flatten().any(|text| text.contains(char::is_control)) {
+            return Err(invalid("no replica and no key has a control character"));
+        }
         let known = &self.engine.known;
         let mut names = known.granting(self.sql, self.caller, Permission::List)?;
         let (condition, mut data) = match (&lookup.replica, &lookup.key_id, &lookup.operation) {

@@ -360,7 +360,9 @@ impl Engine {
 
     /// A path that is not there stands in the log as a keyed hash: a log must not become the oracle.
     fn log_subject(&self, subject: &str, problem: &Problem) -> String {
-        if problem.kind == ProblemKind::NotFound || subject.len() > crate::LogicalName::MAX_BYTES {
+        // PostgreSQL takes no NUL, and a line of a log has no other control characters either.
+        let is_odd = subject.len() > crate::LogicalName::MAX_BYTES || subject.chars().any(char::is_control);
+        if problem.kind == ProblemKind::NotFound || is_odd {
             self.keys.log_name(subject)
         } else {
             subject.to_owned()

@@ -8,13 +8,13 @@ use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::rfc3339;
 use hydra_core::permissions::{AclEntry, Permission, PermissionRecord};
 
-use super::refusal::{conflict, invalid, not_found};
+use super::refusal::{conflict, invalid, not_allowed, not_found};
 use super::rows::{self, Stored};
 use super::schemas::KnownSchema;
 use super::{Refusal, Rights, Work, needs, records, signed, values};
 use crate::LogicalName;
 use crate::columns::Identifying;
-use crate::database::{DatabaseError, Datum};
+use crate::database::{DatabaseError, Datum, row};
 use crate::wire::{
     Attributes, Change, Created, Entry, Kind, ListQuestion, Listing, MAX_ITEMS, NewEntry, Part, Records, Status, Value,
 };
@@ -25,6 +25,11 @@ const MAX_REPLICA_BYTES: usize = 2048;
 const MOST_LISTED_BYTES: usize = 8 << 20;
 /// The most replicas of one entry.
 const MAX_REPLICAS: usize = 100;
+
+/// Why a name cannot be made.
+const NEEDS_W: &str = "making names in this directory needs `w` on it";
+/// How many names a statement changes.
+const RENAMED_AT_ONCE: usize = 10_000;
 
 /// Values parted by the half that they belong to; of the identifying half, by names in lower case.
 #[derive(Default)]
@@ -132,6 +137,7 @@ impl Work<'_> {
             && same(new.guid.as_deref().map(bare_guid), Some(known.guid.clone()))
             && same(new.key_id.clone(), has.key_id.clone())
             && same(new.sha256.clone(), has.sha256.clone())
+            && same(new.adler32.clone(), has.adler32.clone())
             && new.size.is_none_or(|size| has.size == Some(size))
             && new
                 .replicas
@@ -197,7 +203,8 @@ impl Work<'_> {
             for path in missing.into_iter().rev() {
                 self.create(&NewEntry {
                     path,
-                    parents: false,
+                    // Refused in the same words where what is above is hidden.
+                    parents: true,
                     operation: operation.and(new.operation.clone()),
                     ..directory_above(new)
                 })?;
@@ -207,17 +214,35 @@ impl Work<'_> {
         let name = self.granted(parent.name_record)?;
         let visible = name.contains(Permission::List) && self.is_of_no_other(&parent)?;
         if !visible && !name.contains(Permission::Write) {
-            return Err(not_found());
+            return Err(if new.parents {
+                self.as_if_missing(&path)?
+            } else {
+                not_found()
+            });
         }
-        needs(
-            name,
-            Permission::Write,
-            "making names in this directory needs `w` on it",
-        )?;
+        needs(name, Permission::Write, NEEDS_W)?;
         if parent.kind == Kind::File {
             return Err(conflict("a file has nothing below it"));
         }
         Ok(Some(parent))
+    }
+
+    /// What keeps the caller from making a directory with those above it: the same whether it is hidden or missing.
+    fn as_if_missing(&self, path: &LogicalName) -> Result<Refusal, DatabaseError> {
+        let mut above = path.parent();
+        while let Some(path) = above.filter(|path| !path.is_root()) {
+            if let Some(directory) = self.directory(&path)? {
+                let name = self.granted(directory.name_record)?;
+                if name.contains(Permission::Write) {
+                    break;
+                }
+                if name.contains(Permission::List) && self.is_of_no_other(&directory)? {
+                    return Ok(not_allowed(NEEDS_W));
+                }
+            }
+            above = path.parent();
+        }
+        Ok(not_found())
     }
 
     fn may_write(&self, rights: &Rights, halves: &Halves, sealed_replicas: bool) -> Result<(), Refusal> {
@@ -344,7 +369,8 @@ impl Work<'_> {
         let own = self.own_open_operations()?;
         let dialect = self.sql.dialect();
         let (from, to) = rows::below(&question.path);
-        let after = question.after.as_ref().map_or(from.as_str(), LogicalName::as_str);
+        // Never what lies before the directory.
+        let after = question.after.as_ref().map_or("", LogicalName::as_str).max(&from);
         let mut data: Vec<Datum> = vec![after.into(), to.as_str().into(), Datum::Integers(listable)];
         data.push(Datum::Integers(own));
         data.push(signed(limit as u64 + 1).into());
@@ -502,16 +528,35 @@ impl Work<'_> {
         self.sql
             .execute("UPDATE entries SET path = ?2, parent = ?3 WHERE id = ?1", &data)?;
         if entry.kind == Kind::Directory {
-            let (first, last) = rows::below(&entry.path);
-            for below in rows::select(self.sql, "WHERE path >= ?1 AND path < ?2", &[first.into(), last.into()])? {
-                let rest = &below.path.as_str()[entry.path.as_str().len()..];
-                let path = LogicalName::new(format!("{to}{rest}")).map_err(|error| invalid(error.to_string()))?;
-                let data = [below.id.into(), path.as_str().into()];
-                self.sql.execute("UPDATE entries SET path = ?2 WHERE id = ?1", &data)?;
-            }
+            self.rename_below(&entry.path, to)?;
         }
         entry.path = to.clone();
         self.forget();
+        Ok(())
+    }
+
+    /// Renames what lies below a directory, some at a time, so that no statement takes long.
+    fn rename_below(&self, from: &LogicalName, to: &LogicalName) -> Result<(), Refusal> {
+        let (first, last) = rows::below(from);
+        let range = [Datum::from(first), last.into()];
+        let longest = "SELECT coalesce(max(octet_length(path)), 0) FROM entries WHERE path >= ?1 AND path < ?2";
+        let longest = row(self.sql, longest, &range)?.map_or(Ok(0), |row| row.integer(0))?;
+        let rest = usize::try_from(longest)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(from.as_str().len());
+        if rest.saturating_add(to.as_str().len()) > LogicalName::MAX_BYTES {
+            return Err(invalid("a name below it would be too long"));
+        }
+        // What has its new name is out of the range.
+        let text = format!(
+            "UPDATE entries SET path = CAST(?3 AS TEXT) || substr(path, CAST(CAST(?4 AS BIGINT) AS INTEGER)) \
+             WHERE id IN (SELECT id FROM entries WHERE path >= ?1 AND path < ?2 ORDER BY path LIMIT {RENAMED_AT_ONCE})"
+        );
+        // In characters, as both databases count.
+        let behind = from.as_str().chars().count() + 1;
+        let [first, last] = range;
+        let data = [first, last, to.as_str().into(), signed(behind as u64).into()];
+        while self.sql.execute(&text, &data)? > 0 {}
         Ok(())
     }
 }

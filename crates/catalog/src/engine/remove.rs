@@ -8,6 +8,9 @@ use super::{Refusal, Work, names, needs};
 use crate::database::{DatabaseError, Datum, rows as rows_of, schema};
 use crate::wire::{Kind, Removal};
 
+/// How many sealed halves are looked into at a time.
+const SEALED_AT_ONCE: usize = 100;
+
 impl Work<'_> {
     /// How many entries went.
     pub(super) fn remove(&self, removal: &Removal) -> Result<u64, Refusal> {
@@ -42,6 +45,9 @@ impl Work<'_> {
             if crate::database::row(self.sql, &text, &[Datum::Integers(ids.clone())])?.is_some() {
                 return Err(conflict("something below it has replicas"));
             }
+            if self.any_sealed_replica(&ids)? {
+                return Err(conflict("something below it has replicas"));
+            }
         }
         ids.push(entry.id);
         self.delete(&ids)?;
@@ -55,6 +61,34 @@ impl Work<'_> {
         let found = rows_of(self.sql, text, &[from.into(), to.into()])?;
         let read = |row: crate::database::Row| Ok((row.integer(0)?, row.integer(1)?, row.optional_integer(2)?));
         found.into_iter().map(read).collect()
+    }
+
+    /// Whether one of these has a replica in its identifying half, as far as the caller reads that.
+    fn any_sealed_replica(&self, ids: &[i64]) -> Result<bool, Refusal> {
+        let of = self.sql.dialect().is_one_of("id", 1);
+        let text = format!("SELECT DISTINCT identifying_record FROM entries WHERE {of} AND identifying IS NOT NULL");
+        let mut readable = Vec::new();
+        for row in rows_of(self.sql, &text, &[Datum::Integers(ids.to_vec())])? {
+            let record = row.integer(0)?;
+            if self.granted(record)?.contains(Permission::Use) {
+                readable.push(record);
+            }
+        }
+        if readable.is_empty() {
+            return Ok(false);
+        }
+        let readable = Datum::Integers(readable);
+        let of_record = self.sql.dialect().is_one_of("identifying_record", 2);
+        let condition = format!("WHERE {of} AND {of_record} AND identifying IS NOT NULL");
+        for some in ids.chunks(SEALED_AT_ONCE) {
+            let data = [Datum::Integers(some.to_vec()), readable.clone()];
+            for entry in rows::select(self.sql, &condition, &data)? {
+                if !self.identifying(&entry)?.replicas.is_empty() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn may_remove_all(&self, below: &[(i64, i64, Option<i64>)]) -> Result<bool, DatabaseError> {

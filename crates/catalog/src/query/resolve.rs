@@ -225,7 +225,9 @@ impl Attributes for SchemaAttributes {
 
 /// The keyword of a tag; anything else is one already.
 fn keyword(name: &str) -> &str {
-    if !name.starts_with('(') {
+    // Of another length or letter it is no tag, and the dictionary cuts texts at bytes.
+    let is_tag = name.starts_with('(') && name.len() == "(0010,0010)".len() && name.is_ascii();
+    if !is_tag {
         return name;
     }
     let entry = StandardDataDictionary.by_expr(name);

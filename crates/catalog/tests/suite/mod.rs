@@ -243,6 +243,9 @@ pub(crate) fn all(make: &dyn Fn() -> Database) {
     what_is_hidden_is_as_what_is_not_there(make());
     what_was_left_behind_an_administrator_takes_back(make());
     what_is_long_is_kept_or_refused(make());
+    directories_are_renamed_with_all_below(make());
+    odd_texts_are_refused_item_by_item(make());
+    nothing_with_a_replica_is_removed_as_unreplicated(make());
 }
 
 fn what_is_hidden_is_as_what_is_not_there(database: Database) {
@@ -290,7 +293,127 @@ fn what_is_hidden_is_as_what_is_not_there(database: Database) {
             (problem.kind, problem.title.clone(), problem.detail.clone())
         };
         assert_eq!(words(&said[0]), words(&said[1]));
+        // Likewise with the directories above, one level deep and two.
+        for below in ["x", "x/y"] {
+            let said = ["/myvo/hidden", "/myvo/free"].map(|at| {
+                let new = NewEntry {
+                    parents: true,
+                    ..file(&format!("{at}/{below}"))
+                };
+                match create(&engine, "bob", new) {
+                    Answer::Problem(problem) => problem,
+                    Answer::Done(done) => panic!("{done:?}"),
+                }
+            });
+            assert_eq!(words(&said[0]), words(&said[1]), "{letters} {below}");
+        }
     }
+}
+
+fn directories_are_renamed_with_all_below(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    for at in ["/myvo/ü/1", "/myvo/ü/ä/2", "/myvo/üb"] {
+        let new = NewEntry {
+            parents: true,
+            adler32: Some("00620062".into()),
+            ..file(at)
+        };
+        assert_eq!(done(create(&engine, "alice", new.clone())), Created::New);
+        assert_eq!(done(create(&engine, "alice", new.clone())), Created::Known);
+        let other = NewEntry {
+            adler32: Some("00630063".into()),
+            ..new
+        };
+        assert_eq!(problem(create(&engine, "alice", other)), ProblemKind::Conflict);
+    }
+    let rename = |to: &str| {
+        let renamed = Change {
+            path: "/myvo/ü".into(),
+            rename: Some(path(to)),
+            ..Change::default()
+        };
+        change(&engine, "alice", renamed)
+    };
+    // Its own name is short enough, those below it are not.
+    let long = format!("/myvo/{}", vec!["x".repeat(200); 5].join("/"));
+    let long = format!("{long}/{}", "y".repeat(LogicalName::MAX_BYTES - long.len() - 2));
+    let above = NewEntry {
+        parents: true,
+        ..NewEntry::of(path(&long).parent().unwrap(), Kind::Directory)
+    };
+    done(create(&engine, "alice", above));
+    assert_eq!(problem(rename(&long)), ProblemKind::Invalid);
+    assert_eq!(listed(&engine, "alice", "/myvo/ü", true).len(), 3);
+    done(rename("/myvo/longer"));
+    let below = ["/myvo/longer/1", "/myvo/longer/ä", "/myvo/longer/ä/2"];
+    assert_eq!(listed(&engine, "alice", "/myvo/longer", true), below);
+    assert_eq!(done(show(&engine, "alice", "/myvo/üb")).path, path("/myvo/üb"));
+    // What lies before a directory is no page of it.
+    let question = ListQuestion {
+        path: path("/myvo/longer"),
+        after: Some(path("/myvo")),
+        limit: None,
+        recursive: true,
+    };
+    assert_eq!(engine.list(&caller("alice"), &question).unwrap().entries.len(), 3);
+}
+
+fn odd_texts_are_refused_item_by_item(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    done(create(&engine, "alice", file("/myvo/good")));
+    let removal = |path: &str| Removal {
+        path: path.into(),
+        recursive: false,
+        unreplicated: false,
+    };
+    let both = [removal("/myvo/good"), removal("\0")];
+    let mut answers = engine.remove(&caller("alice"), &both).unwrap();
+    assert_eq!(problem(answers.remove(1)), ProblemKind::Invalid);
+    assert_eq!(done(answers.remove(0)), 1);
+    let odd = NewEntry {
+        operation: Some("\0".into()),
+        ..file("/myvo/odd")
+    };
+    let mut answers = engine.create(&caller("alice"), &[file("/myvo/good"), odd]).unwrap();
+    assert_eq!(problem(answers.remove(1)), ProblemKind::Invalid);
+    assert_eq!(done(answers.remove(0)), Created::New);
+    let by_key = Lookup {
+        key_id: Some("\0".into()),
+        ..Lookup::default()
+    };
+    assert_eq!(
+        engine.lookup(&caller("alice"), &by_key).unwrap_err().kind,
+        ProblemKind::Invalid
+    );
+    // As long as some tags, of which it is none.
+    for column in ["(abécde", "(abcdéfghij", "(0010,00é)"] {
+        let said = found(&engine, "alice", &search("", &[column])).unwrap_err();
+        assert!(said.contains("no attribute"), "{said}");
+    }
+}
+
+fn nothing_with_a_replica_is_removed_as_unreplicated(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    let nearline = |at: &str| NewEntry {
+        replicas: vec![format!("dicom://PACS@h:104/1.2/3/{PLANTED}")],
+        ..image(at, "MR", 3, "A^B")
+    };
+    for at in ["/myvo/s/1", "/myvo/t/1"] {
+        done(create(&engine, "alice", nearline(at)));
+    }
+    grant(&engine, "/myvo/t", Part::Name, "bob", "pdrwl-gs");
+    let removal = |path: &str| Removal {
+        path: path.into(),
+        recursive: true,
+        unreplicated: true,
+    };
+    let remove = |who: &str, path: &str| engine.remove(&caller(who), &[removal(path)]).unwrap().remove(0);
+    assert_eq!(problem(remove("alice", "/myvo/s")), ProblemKind::Conflict);
+    // To whoever may not read that half there is none, as with a single file.
+    assert_eq!(done(remove("bob", "/myvo/t")), 2);
 }
 
 fn what_was_left_behind_an_administrator_takes_back(database: Database) {

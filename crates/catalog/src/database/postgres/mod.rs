@@ -2,8 +2,8 @@
 //! on everything (`docs/src/operating-catalogue.md`).
 //!
 //! Writers take turns by an advisory lock, so that they see what a writer of SQLite sees: everything before them, and
-//! nobody beside them; those of one process share commits. Readers see the state of one moment. What the server says of a failure is kept short: its details
-//! quote values.
+//! nobody beside them; those of one process share commits. Readers see the state of one moment. What the server says of
+//! a failure is kept short: its details quote values.
 
 mod tls;
 
@@ -20,6 +20,7 @@ use std::future::Future;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -628,10 +629,14 @@ impl Backend for Postgres {
 
     fn read(&self, work: &mut dyn FnMut(&dyn Sql)) -> Result<(), DatabaseError> {
         let connection = self.core.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-        work(&self.core.statements(&connection)?);
+        // A connection that is not ended would be missing in the pool for ever.
+        let worked = catch_unwind(AssertUnwindSafe(|| {
+            work(&self.core.statements(&connection)?);
+            Ok(())
+        }));
         // Nothing was changed: whatever became of the connection, the answers are right.
         let _ = self.core.end(connection, "ROLLBACK");
-        Ok(())
+        worked.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {

@@ -58,6 +58,12 @@ fn peer_postgres_keeps_what_the_kit_promises() {
         Err(DatabaseError::NotOurs { .. })
     ));
     let database = Database::new(Postgres::create(settings(&url)).unwrap());
+    // A reader that panics keeps no connection.
+    for _ in 0..=CONNECTIONS {
+        let read = AssertUnwindSafe(|| database.read::<(), DatabaseError>(|_| panic!("on purpose")));
+        assert!(catch_unwind(read).is_err());
+    }
+    assert!(database.is_ready());
     assert!(matches!(Postgres::create(settings(&url)), Err(DatabaseError::Exists)));
     let insert = "INSERT INTO meta(name, value) VALUES (?1, ?2)";
     let failed: Result<(), DatabaseError> = database.write(|sql| {
