@@ -8,7 +8,7 @@ use crate::engine::{METHOD_CODES, PATIENT_IDENTITY_REMOVED};
 use crate::iod::Iod;
 use crate::needles::Needles;
 use crate::options::{Options, ProfileOption};
-use crate::private;
+use crate::private::{self, Creators};
 use crate::profile::{inflated, read_header, read_meta};
 use crate::read::{Budget, Limits, Source};
 use crate::refusal::Refusal;
@@ -138,11 +138,7 @@ impl Checker {
 
     fn elements(&mut self, elements: &[Element], inside: Option<Tag>, outer: Charset) {
         let charset = Charset::of(elements, outer);
-        let creators: Vec<(Tag, String)> = elements
-            .iter()
-            .filter(|element| private::is_creator(element.tag))
-            .filter_map(|element| Some((element.tag, ascii(elements, element.tag)?)))
-            .collect();
+        let creators = private::creators(elements);
         for element in elements {
             if let Some(what) = self.fault(element, inside, charset, &creators) {
                 self.found(element.tag, what);
@@ -161,7 +157,7 @@ impl Checker {
         element: &Element,
         inside: Option<Tag>,
         charset: Charset,
-        creators: &[(Tag, String)],
+        creators: &Creators,
     ) -> Option<&'static str> {
         let tag = element.tag;
         if tag.is_private() {

@@ -54,7 +54,7 @@ const EXAMPLES: &[Example] = &[
 #[derive(Debug, Parser)]
 #[command(
     name = "dicom-deid",
-    long_version = concat!("(PS3.15 2026c, profile 2) ", env!("CARGO_PKG_VERSION")),
+    long_version = concat!("(PS3.15 2026c, profile 3) ", env!("CARGO_PKG_VERSION")),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]

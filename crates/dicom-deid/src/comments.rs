@@ -18,6 +18,8 @@ pub(crate) struct Broken(pub(crate) &'static str);
 enum State {
     /// Before the first byte of an image.
     Start,
+    /// After the first FF of it, or several.
+    Begun,
     /// A marker should come; whether its FF was seen.
     Marker { half: bool },
     /// The two bytes of a segment's length; the marker and how many of them were seen.
@@ -50,6 +52,7 @@ pub(crate) struct Scrubber {
 }
 
 const BLANK: u8 = b' ';
+const NO_IMAGE: Broken = Broken("no image where one should begin");
 
 impl Scrubber {
     pub(crate) fn new(format: Format) -> Self {
@@ -100,9 +103,17 @@ impl Scrubber {
         let first = bytes[0];
         let passes = |left: u32| bytes.len().min(left as usize);
         match &mut self.state {
-            State::Start if first == 0xff => self.pass(first, State::Ended { half: true }, out),
+            State::Start if first == 0xff => self.pass(first, State::Begun, out),
             // RLE and raw frames never get here; anything else in the place of an image is none
-            State::Start => return Err(Broken("no image where one should begin")),
+            State::Start => return Err(NO_IMAGE),
+            // an image of the other family is none here: nothing in it would be known, and all of it blanked
+            State::Begun => match (self.format, first) {
+                (Format::Jpeg, 0xd8) | (Format::Jpeg2000, 0x4f) => {
+                    self.pass(first, State::Marker { half: false }, out);
+                }
+                (_, 0xff) => self.pass(first, State::Begun, out),
+                _ => return Err(NO_IMAGE),
+            },
             State::Ended { half: true } => {
                 let next = match (self.format, first) {
                     (Format::Jpeg, 0xd8) | (Format::Jpeg2000, 0x4f) => State::Marker { half: false },
@@ -407,5 +418,17 @@ mod tests {
         assert!(scrub(Format::Jpeg, b"\xff\xd8\xff\xe0\x00\x01").is_err());
         assert!(scrub(Format::Jpeg2000, b"\xff\x4f\xff\x90\x00\x0a\0\0\0\0\0\x05\0\x01").is_err());
         assert!(scrub(Format::Jpeg2000, b"\0\0\0\x0cjP  ").is_err());
+        assert!(scrub(Format::Jpeg, b"\xff").is_err());
+    }
+
+    #[test]
+    fn an_image_of_the_other_family_is_refused_and_not_blanked() {
+        let none = Err(NO_IMAGE);
+        assert_eq!(scrub(Format::Jpeg, b"\xff\x4f\xff\x51\x00\x04ab"), none);
+        assert_eq!(scrub(Format::Jpeg2000, &JPEG.concat()), none);
+        assert_eq!(scrub(Format::Jpeg, b"\xff\xff\xff\x4f"), none);
+        // fill bytes before an image are none of it
+        let filled = [&b"\xff\xff"[..], JPEG[0], JPEG[3]].concat();
+        assert_eq!(scrub(Format::Jpeg, &filled).as_ref(), Ok(&filled));
     }
 }

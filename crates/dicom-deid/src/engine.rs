@@ -1,13 +1,15 @@
 //! The profile at work on a data set in memory: decides for each element by table, IOD, representation and option, and
 //! does it (PS3.15, E.1 to E.3). Sequences are entered wherever they are.
 
+use std::collections::HashSet;
+
 use crate::content;
 use crate::dates;
 use crate::element::{Coding, Element, Item, Items, Kind, Tag, Value, Vr};
 use crate::iod::Iod;
 use crate::needles::{self, Needles, PATIENT_ID};
 use crate::options::{Options, ProfileOption};
-use crate::private;
+use crate::private::{self, Creators};
 use crate::read::{Budget, parse_items};
 use crate::refusal::Refusal;
 use crate::report::{Counts, Outcome, PrivateHalf};
@@ -165,21 +167,14 @@ impl<'a> Engine<'a> {
             charset: Charset::of(&elements, place.charset),
             ..place
         };
-        let creators: Vec<(Tag, String)> = elements
-            .iter()
-            .filter(|element| private::is_creator(element.tag))
-            .filter_map(|element| {
-                let name = String::from_utf8_lossy(element.bytes()?);
-                Some((element.tag, name.trim_matches([' ', '\0']).to_owned()))
-            })
-            .collect();
+        let creators = private::creators(&elements);
         let mut left = Vec::with_capacity(elements.len());
         for element in elements {
             if let Some(element) = self.element(element, place, &creators)? {
                 left.push(element);
             }
         }
-        let blocks: Vec<Tag> = left
+        let blocks: HashSet<Tag> = left
             .iter()
             .filter_map(|element| private::creator_of(element.tag))
             .collect();
@@ -187,12 +182,7 @@ impl<'a> Engine<'a> {
         Ok(left)
     }
 
-    fn element(
-        &mut self,
-        element: Element,
-        place: Place,
-        creators: &[(Tag, String)],
-    ) -> Result<Option<Element>, Refusal> {
+    fn element(&mut self, element: Element, place: Place, creators: &Creators) -> Result<Option<Element>, Refusal> {
         let tag = element.tag;
         if tag.is_private() {
             return self.private(element, place, creators);
@@ -551,12 +541,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    fn private(
-        &mut self,
-        mut element: Element,
-        place: Place,
-        creators: &[(Tag, String)],
-    ) -> Result<Option<Element>, Refusal> {
+    fn private(&mut self, mut element: Element, place: Place, creators: &Creators) -> Result<Option<Element>, Refusal> {
         if !self.options.has(ProfileOption::RetainSafePrivate) {
             return Ok(self.remove(&element, place, Rule::Private));
         }

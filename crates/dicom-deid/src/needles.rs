@@ -447,18 +447,13 @@ const DEFINED_TERMS: &[&str] = &[
     "ZYGOMA",
 ];
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Name {
-    /// Long enough to be itself inside other words too.
-    Anywhere(String),
-    /// Short: as a word alone.
-    Word(String),
-}
-
 /// What is searched for. Never printed.
 #[derive(Default)]
 pub(crate) struct Needles {
-    names: BTreeSet<Name>,
+    /// Long enough to be themselves inside other words too.
+    names: BTreeSet<String>,
+    /// Short: as a word alone, or as all letters in a row of one.
+    short_names: BTreeSet<String>,
     /// Letters and digits alone.
     identifiers: BTreeSet<String>,
     dates: BTreeSet<(i32, u32, u32)>,
@@ -555,16 +550,16 @@ impl Needles {
             return;
         }
         let has_letters = folded.chars().any(char::is_alphabetic);
-        let name = match (folded.is_ascii(), length) {
-            (false, 2..) | (true, 5..) => Name::Anywhere(folded.to_owned()),
-            (true, 3..=4) if has_letters => Name::Word(folded.to_owned()),
-            (true, 2) if has_letters && of_patient => Name::Word(folded.to_owned()),
+        let names = match (folded.is_ascii(), length) {
+            (false, 2..) | (true, 5..) => &mut self.names,
+            (true, 3..=4) if has_letters => &mut self.short_names,
+            (true, 2) if has_letters && of_patient => &mut self.short_names,
             _ => return,
         };
+        names.insert(folded.to_owned());
         if folded.is_ascii() && length >= 5 {
             self.raw.insert(folded.as_bytes().to_vec());
         }
-        self.names.insert(name);
     }
 
     /// The parts of a name as they stand in the file, for values that are no text.
@@ -605,7 +600,8 @@ impl Needles {
         if let Some(known) = self.known.get(text) {
             return *known;
         }
-        if !self.may_search(text.len(), self.names.len() + self.identifiers.len() + self.dates.len()) {
+        let needles = self.names.len() + self.short_names.len() + self.identifiers.len() + self.dates.len();
+        if !self.may_search(text.len(), needles) {
             return true;
         }
         let found = self.search(text);
@@ -632,15 +628,19 @@ impl Needles {
             return false;
         }
         let joined = alphanumeric(&folded);
-        let name = |name: &Name| match name {
-            Name::Anywhere(name) => joined.contains(name.as_str()),
-            Name::Word(name) => words(&folded).any(|word| word == name),
-        };
         let identifier = |identifier: &String| match identifier.chars().count() {
-            0..=5 => words(&folded).any(|word| word == identifier) || joined == *identifier,
+            0..=5 => stands_alone(identifier, &folded),
             _ => joined.contains(identifier.as_str()),
         };
-        self.names.iter().any(name) || self.identifiers.iter().any(identifier) || self.has_date(&folded)
+        self.names.iter().any(|name| joined.contains(name.as_str()))
+            || self.has_short_name(&folded)
+            || self.identifiers.iter().any(identifier)
+            || self.has_date(&folded)
+    }
+
+    fn has_short_name(&self, folded: &str) -> bool {
+        let is_name = |word: &str| self.short_names.contains(word);
+        !self.short_names.is_empty() && words(folded).any(|word| is_name(word) || runs(word).any(is_name))
     }
 
     fn has_date(&self, folded: &str) -> bool {
@@ -722,22 +722,40 @@ fn digit_runs(word: &str) -> impl Iterator<Item = &str> {
     word.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty())
 }
 
+/// Runs of digits and runs of what is none.
+fn runs(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let digit = rest.chars().next()?.is_ascii_digit();
+        let end = rest.find(|c: char| c.is_ascii_digit() != digit).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        rest = after;
+        Some(run)
+    })
+}
+
 /// Runs of digits and runs of letters, without the endings of "1st", "2nd", "3rd", "4th".
 fn date_words(folded: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    for word in words(folded) {
-        let mut rest = word;
-        while let Some(first) = rest.chars().next() {
-            let digit = first.is_ascii_digit();
-            let end = rest.find(|c: char| c.is_ascii_digit() != digit).unwrap_or(rest.len());
-            let (run, after) = rest.split_at(end);
-            if !matches!(run, "st" | "nd" | "rd" | "th") {
-                found.push(run);
+    let all = words(folded).flat_map(runs);
+    all.filter(|run| !matches!(*run, "st" | "nd" | "rd" | "th")).collect()
+}
+
+/// Whether words that follow one another are an identifier, however it is separated there: the whole of each.
+fn stands_alone(identifier: &str, folded: &str) -> bool {
+    let mut words = words(folded);
+    loop {
+        let mut rest = identifier;
+        for word in words.clone() {
+            match rest.strip_prefix(word) {
+                Some("") => return true,
+                Some(after) => rest = after,
+                None => break,
             }
-            rest = after;
+        }
+        if words.next().is_none() {
+            return false;
         }
     }
-    found
 }
 
 fn number(text: &str) -> Option<u32> {
@@ -794,7 +812,37 @@ pub(crate) fn is_suspicious(text: &str) -> bool {
             year(a) && month_of(b).is_some() && number(c).is_some()
                 || year(c)
                     && (month_of(b).is_some() && number(a).is_some() || month_of(a).is_some() && number(b).is_some())
+                || is_named_day([a, b, c])
         })
+        || has_short_date(&folded)
+}
+
+/// A month by its name between day and year, of two digits, in either order.
+fn is_named_day([a, b, c]: [&str; 3]) -> bool {
+    let is_named = number(b).is_none() && month_of(b).is_some();
+    is_named && number(a).is_some() && number(c).is_some() && (a.len() == 2 || c.len() == 2)
+}
+
+/// Whether a text has a day whose year has two digits: numbers with nothing but points, slashes or dashes between them.
+/// Spaces there would make dates of any three numbers.
+fn has_short_date(folded: &str) -> bool {
+    let is_between = |c: char| matches!(c, '.' | '/' | '-');
+    folded
+        .split(|c: char| !c.is_ascii_digit() && !is_between(c))
+        .any(|token| {
+            let numbers: Vec<&str> = token.split(is_between).filter(|number| !number.is_empty()).collect();
+            numbers
+                .windows(3)
+                .any(|three| is_short_day([three[0], three[1], three[2]]))
+        })
+}
+
+/// Day, month and year, month, day and year, or year, month and day.
+fn is_short_day([a, b, c]: [&str; 3]) -> bool {
+    let up_to = |text: &str, most: u32| number(text).is_some_and(|number| (1..=most).contains(&number));
+    let is_year = |text: &str| text.len() == 2 && number(text).is_some();
+    let is_day = |month: &str, day: &str| up_to(month, 12) && up_to(day, 31);
+    is_year(c) && (is_day(a, b) || is_day(b, a)) || is_year(a) && is_day(b, c)
 }
 
 #[cfg(test)]
@@ -855,6 +903,42 @@ mod tests {
     }
 
     #[test]
+    fn short_identifiers_are_found_as_whole_words_however_they_are_separated() {
+        for (id, found, others) in [
+            (
+                "AB-12",
+                ["AB-12 ap", "T2 ab 12 ap", "of_AB12", "a_b_1_2"],
+                ["ab 123", "xab 12"],
+            ),
+            ("P-001", ["P-001", "p 001 lat", "P001", "(p/001)"], ["P-0011", "ap 001"]),
+            (
+                "12-345",
+                ["12-345", "12345 ap", "no 12 345", "1/23/45"],
+                ["12 3456", "112 345"],
+            ),
+        ] {
+            let mut needles = needles(&[(PATIENT_ID, Vr::LO, id)]);
+            for text in found {
+                assert!(needles.are_in(text), "{id} in {text}");
+            }
+            for text in others {
+                assert!(!needles.are_in(text), "{id} in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn short_names_are_found_beside_digits() {
+        let mut needles = needles(&[(NAME, Vr::PN, "Kim^Bo")]);
+        for text in ["KIM1", "t2_kim", "2bo3 ap"] {
+            assert!(needles.are_in(text), "{text}");
+        }
+        for text in ["KIMONO", "bone 3", "1a"] {
+            assert!(!needles.are_in(text), "{text}");
+        }
+    }
+
+    #[test]
     fn dates_are_found_as_people_write_them() {
         let mut needles = needles(&[(BORN, Vr::DA, "19610228")]);
         for text in [
@@ -900,6 +984,11 @@ mod tests {
             "THORAX 5.0 B31f",
             "t2_tse_sag_320",
             "Abdomen with contrast, arterial phase",
+            "T2 3.0-5.0/20",
+            "ep2d b 0-500-1000",
+            "0.5/0.5/10",
+            "FOV 12.5 3",
+            "3 may 5",
         ] {
             assert!(!is_suspicious(text), "{text}");
         }
@@ -911,6 +1000,12 @@ mod tests {
             "MRN 17",
             "Smith^J",
             "1 March 2024",
+            "Vgl. 03.01.24",
+            "prior 02/11/23",
+            "24-01-03",
+            "v.3.1.24-5.1.24",
+            "3 Jan 24",
+            "of 03JAN24",
         ] {
             assert!(is_suspicious(text), "{text}");
         }

@@ -37,10 +37,24 @@ pub(crate) fn creator_of(tag: Tag) -> Option<Tag> {
     (tag.is_private() && tag.1 >= 0x1000).then_some(Tag(tag.0, tag.1 >> 8))
 }
 
+/// The names of those who reserved blocks.
+pub(crate) type Creators = HashMap<Tag, String>;
+
+/// Those among the elements of a data set or item.
+pub(crate) fn creators(elements: &[Element]) -> Creators {
+    elements
+        .iter()
+        .filter(|element| is_creator(element.tag))
+        .filter_map(|element| {
+            let name = String::from_utf8_lossy(element.bytes()?);
+            Some((element.tag, name.trim_matches([' ', '\0']).to_owned()))
+        })
+        .collect()
+}
+
 /// The representations that a safe attribute may have; none where it is not known to be safe. An empty list: any.
-pub(crate) fn safe(element: &Element, siblings: &[(Tag, String)]) -> Option<&'static [Vr]> {
-    let creator = creator_of(element.tag)?;
-    let (_, name) = siblings.iter().find(|(tag, _)| *tag == creator)?;
+pub(crate) fn safe(element: &Element, creators: &Creators) -> Option<&'static [Vr]> {
+    let name = creators.get(&creator_of(element.tag)?)?;
     let [_, low] = element.tag.1.to_be_bytes();
     SAFE.get(&(element.tag.0, low, name.clone())).map(Vec::as_slice)
 }
@@ -61,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_block_is_looked_up_by_its_creator_wherever_it_is() {
-        let siblings = [(Tag(0x2001, 0x0011), "Philips Imaging DD 001".to_owned())];
+        let siblings = creators(&[Element::new(Tag(0x2001, 0x0011), Vr::LO, "Philips Imaging DD 001")]);
         let element = |tag| Element::new(tag, Vr::FL, [0; 4]);
         assert_eq!(
             safe(&element(Tag(0x2001, 0x1101)), &siblings),

@@ -25,7 +25,7 @@ use crate::text::Charset;
 
 /// The version of what this crate makes of an object: the same input, options and secret give the same bytes for as long
 /// as this stays the same.
-pub const PROFILE_VERSION: u32 = 2;
+pub const PROFILE_VERSION: u32 = 3;
 
 const SOP_CLASS: Tag = Tag(0x0008, 0x0016);
 const SOP: Tag = Tag(0x0008, 0x0018);
@@ -33,6 +33,7 @@ const MODALITY: Tag = Tag(0x0008, 0x0060);
 const STUDY: Tag = Tag(0x0020, 0x000d);
 const ROWS: Tag = Tag(0x0028, 0x0010);
 const SERIES: Tag = Tag(0x0020, 0x000e);
+const SPECTROSCOPY_DATA: Tag = Tag(0x5600, 0x0020);
 
 /// The Basic Profile with options, and the project's secret.
 pub struct Profile {
@@ -380,7 +381,8 @@ pub(crate) fn read_header(
 /// Whether an object with these elements is one with pixels.
 fn has_pixels(elements: &[Element]) -> bool {
     let is_image = ascii(elements, SOP_CLASS).is_some_and(|class| Iod::of(&class).is_image());
-    is_image || find(elements, ROWS).is_some()
+    // spectra have rows and columns too, and no pixels (PS3.3, C.8.14.1)
+    is_image || find(elements, ROWS).is_some() && find(elements, SPECTROSCOPY_DATA).is_none()
 }
 
 fn patient_id(elements: &[Element]) -> Option<String> {

@@ -247,7 +247,8 @@ impl<'a, 's> Parser<'a, 's> {
         if tag.0 == 0xfffe || tag.0 < 8 && !tag.is_private() {
             return Err(self.malformed("an element that cannot stand here"));
         }
-        self.budget.spend(length)?;
+        // what stands in a sequence is counted there, once and not for each sequence around it
+        self.budget.spend(if wire == Vr::SQ { 0 } else { length })?;
         if length != UNDEFINED && self.source.at + u64::from(length) > end.bound {
             return Err(self.malformed("a length reaches over the end of its item"));
         }

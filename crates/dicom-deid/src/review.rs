@@ -10,8 +10,8 @@ const ENCAPSULATED: &str = "1.2.840.10008.5.1.4.1.1.104.";
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 const STRUCTURED: &str = "1.2.840.10008.5.1.4.1.1.88.";
 
-/// Modalities whose pixels often have text burned in: ultrasound, photographs, endoscopes, captured screens.
-const RISKY: &[&str] = &["ES", "GM", "IVUS", "OT", "SC", "SM_SCREEN", "US", "XC"];
+/// Modalities whose pixels often have text burned in: ultrasound, photographs, endoscopes, captured screens, scanned film.
+const RISKY: &[&str] = &["ES", "GM", "HC", "IVUS", "OT", "SC", "SM_SCREEN", "US", "XC"];
 /// The same by SOP class, for objects that do not tell their modality.
 const RISKY_IODS: &[&str] = &["enhanced-us", "op", "us", "us-multi", "vl"];
 /// What devices call a picture of their screen in the image type.
@@ -49,10 +49,11 @@ pub(crate) fn refused(elements: &[Element], sop_class: &str, options: &Options) 
 /// What a person should look at, worst first.
 pub(crate) fn flags(elements: &[Element], sop_class: &str, syntax: &Syntax, options: &Options) -> Vec<Flag> {
     let mut flags = Vec::new();
-    match ascii(elements, Tag(0x0028, 0x0301)).as_deref() {
-        Some(said) if said.eq_ignore_ascii_case("NO") => {}
-        Some(said) if !said.is_empty() => flags.push(Flag::BurnedIn),
-        _ if options.has(ProfileOption::CleanPixelData) || is_risky(elements, sop_class) => {
+    let burned_in = ascii(elements, Tag(0x0028, 0x0301)).map(|said| said.to_ascii_uppercase());
+    match burned_in.as_deref() {
+        Some("NO") if !shows_label(elements) => {}
+        Some(said) if said != "NO" => flags.push(Flag::BurnedIn),
+        _ if options.has(ProfileOption::CleanPixelData) || is_risky(elements, sop_class) || shows_label(elements) => {
             flags.push(Flag::MaybeBurnedIn);
         }
         _ => {}
@@ -67,6 +68,12 @@ pub(crate) fn flags(elements: &[Element], sop_class: &str, syntax: &Syntax, opti
         flags.push(Flag::RecognizableFeatures);
     }
     flags
+}
+
+/// Whether the label of a specimen is in the picture (PS3.3, C.8.12.4). It was photographed with the slide, so an object
+/// may say so and that nothing is burned in, both rightly.
+fn shows_label(elements: &[Element]) -> bool {
+    ascii(elements, Tag(0x0048, 0x0010)).is_some_and(|said| !said.eq_ignore_ascii_case("NO"))
 }
 
 fn is_risky(elements: &[Element], sop_class: &str) -> bool {
@@ -90,6 +97,10 @@ fn has_embedded_overlay(elements: &[Element]) -> bool {
         let Tag(group @ 0x6000..=0x60ff, 0x0010) = element.tag else {
             return false;
         };
+        // what stands there in groups of odd numbers is the name of who reserved a block
+        if element.tag.is_private() {
+            return false;
+        }
         let data = find(elements, Tag(group, 0x3000));
         !data.is_some_and(|data| match &data.value {
             Value::Bytes(bytes) => !bytes.is_empty(),

@@ -175,7 +175,7 @@ pub(crate) fn fold(text: &str) -> String {
             _ => c,
         };
         for lower in c.to_lowercase() {
-            match plain_latin(lower) {
+            match unmarked(lower) {
                 Some(plain) => folded.push_str(plain),
                 None if ('\u{300}'..='\u{36f}').contains(&lower) => {}
                 None => folded.push(lower),
@@ -191,8 +191,8 @@ pub(crate) fn fold(text: &str) -> String {
     folded
 }
 
-/// Lower-case letters of Latin 1 and Latin Extended A without their marks.
-fn plain_latin(c: char) -> Option<&'static str> {
+/// Lower-case letters without their marks: Latin 1, Latin Extended A, Vietnamese, Greek and Cyrillic.
+fn unmarked(c: char) -> Option<&'static str> {
     Some(match c {
         'à' | 'á' | 'â' | 'ã' | 'ä' | 'å' | 'ā' | 'ă' | 'ą' | 'æ' => "a",
         'ç' | 'ć' | 'ĉ' | 'ċ' | 'č' => "c",
@@ -222,12 +222,28 @@ fn plain_latin(c: char) -> Option<&'static str> {
         '\u{1ecc}'..='\u{1ee3}' | 'ơ' => "o",
         '\u{1ee4}'..='\u{1ef1}' | 'ư' => "u",
         '\u{1ef2}'..='\u{1ef9}' => "y",
+        // Greek, where capitals are written without accents, and a sigma has another form at the end
+        'ά' => "α",
+        'έ' => "ε",
+        'ή' => "η",
+        'ί' | 'ϊ' | 'ΐ' => "ι",
+        'ό' => "ο",
+        'ύ' | 'ϋ' | 'ΰ' => "υ",
+        'ώ' => "ω",
+        'ς' => "σ",
+        // Cyrillic, whose dots and breves are often left out
+        'ё' => "е",
+        'й' => "и",
+        'ї' => "і",
+        'ў' => "у",
+        'ѓ' => "г",
+        'ќ' => "к",
         _ => return None,
     })
 }
 
 /// Runs of letters and digits.
-pub(crate) fn words(folded: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(folded: &str) -> impl Iterator<Item = &str> + Clone {
     folded
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
@@ -300,5 +316,15 @@ mod tests {
             assert_eq!(fold(name), "muller", "{name}");
         }
         assert_eq!(fold("ŁUKASZ Straße"), "lukasz strasse");
+        for (one, other) in [
+            ("Παπαδόπουλος", "ΠΑΠΑΔΟΠΟΥΛΟΣ"),
+            ("Μαΐου", "ΜΑΙΟΥ"),
+            ("Ταΰγετος", "ΤΑΫΓΕΤΟΣ"),
+            ("Королёв", "КОРОЛЕВ"),
+            ("Андрей", "АНДРЕИ\u{306}"),
+            ("Чайковський", "ЧАИКОВСЬКИИ"),
+        ] {
+            assert_eq!(fold(one), fold(other), "{one}");
+        }
     }
 }

@@ -413,12 +413,16 @@ fn overlays_and_curves_go_as_whole_groups() {
     // one that is drawn into the pixels would stay there
     let refusal = refused(&[], with(ct(), el(0x6000, 0x10, "US", [4, 0])));
     assert_eq!(refusal.name(), "embedded-overlay");
+    // in a private group it is the name of a creator
+    let private = [el(0x6001, 0x10, "LO", "ELSCINT1"), el(0x6001, 0x1010, "CS", "NO")];
+    let (_, bytes, report) = run(&[], private.into_iter().fold(ct(), with));
+    assert!(report.flags.is_empty() && !has(&bytes, "ELSCINT1"));
 }
 
 #[test]
 fn what_a_person_should_see_is_refused_or_flagged() {
     use ProfileOption::{CleanPixelData, CleanRecognizableVisualFeatures};
-    let cases: [(&[ProfileOption], Vec<El>, &str); 6] = [
+    let cases: [(&[ProfileOption], Vec<El>, &str); 9] = [
         (&[], vec![el(0x28, 0x301, "CS", "YES")], "burned-in"),
         (&[], vec![el(8, 0x60, "CS", "US")], "maybe-burned-in"),
         (
@@ -432,6 +436,23 @@ fn what_a_person_should_see_is_refused_or_flagged() {
             "maybe-burned-in",
         ),
         (&[CleanPixelData], vec![], "maybe-burned-in"),
+        // scanned film
+        (
+            &[],
+            vec![el(8, 0x60, "CS", "HC"), el(0x28, 0x301, "CS", "")],
+            "maybe-burned-in",
+        ),
+        // the label of a slide was not burned in, but photographed
+        (
+            &[],
+            vec![el(0x48, 0x10, "CS", "YES"), el(0x28, 0x301, "CS", "NO")],
+            "maybe-burned-in",
+        ),
+        (
+            &[],
+            vec![el(0x48, 0x10, "CS", "YES"), el(0x28, 0x301, "CS", "")],
+            "maybe-burned-in",
+        ),
         (
             &[CleanRecognizableVisualFeatures],
             vec![el(0x18, 0x15, "CS", "HEAD")],
@@ -449,6 +470,62 @@ fn what_a_person_should_see_is_refused_or_flagged() {
     }
     let ultrasound = with(with(ct(), el(8, 0x60, "CS", "US")), el(0x28, 0x301, "CS", "NO"));
     assert!(run(&[CleanPixelData], ultrasound).2.flags.is_empty());
+    let slide = with(with(ct(), el(0x48, 0x10, "CS", "NO")), el(0x28, 0x301, "CS", "NO"));
+    assert!(run(&[], slide).2.flags.is_empty());
+}
+
+#[test]
+fn spectra_have_rows_and_need_no_pixels() {
+    let class = el(8, 0x16, "UI", "1.2.840.10008.5.1.4.1.1.4.2");
+    let mut elements = [class, el(0x28, 0x10, "US", [1, 0]), el(0x28, 0x11, "US", [1, 0])]
+        .into_iter()
+        .fold(ct(), with);
+    elements.retain(|element| element.0 != 0x7fe0);
+    assert_eq!(refused(&[], elements.clone()).name(), "missing");
+    let spectrum = (0..64).collect::<Vec<u8>>();
+    let (out, ..) = run(&[], with(elements, el(0x5600, 0x20, "OF", &spectrum)));
+    let kept = out.iter().find(|element| element.path == "5600,0020").unwrap();
+    assert_eq!(kept.value, spectrum);
+}
+
+#[test]
+fn a_limit_counts_what_stands_in_sequences_once() {
+    let nested = |vr, length| {
+        let inner = vec![el(0x10, 0x4000, vr, vec![b'x'; length])];
+        let middle = vec![sq(8, 0x2218, vec![inner])];
+        with(ct(), sq(8, 0x2218, vec![vec![sq(8, 0x2218, vec![middle])]]))
+    };
+    let mut options = Options::default();
+    options.limits.header_bytes = 10_000;
+    let profile = Profile::new(options, &Secret::new(&[7; 32]).unwrap());
+    let run = |elements| profile.deidentify_file_bytes(&file(EXPLICIT, elements)).map(|_| ());
+    run(nested("LT", 6_000)).unwrap();
+    assert_eq!(run(nested("UT", 10_002)).unwrap_err().name(), "too-large");
+    // a sequence that promises four gigabytes
+    let data = b"\x08\x00\x18\x22SQ\0\0\xfe\xff\xff\xff\xfe\xff\x00\xe0\xee\xff\xff\xff";
+    let bomb = [&start(EXPLICIT, &ct())[..], data].concat();
+    assert_eq!(
+        profile.deidentify_file_bytes(&bomb).map(|_| ()).unwrap_err().name(),
+        "truncated"
+    );
+}
+
+#[test]
+fn many_private_blocks_take_no_longer_than_other_elements() {
+    // 240 blocks in each, together 100,000; those of elements without a creator in other groups
+    const GROUPS: u16 = 417;
+    let mut elements = ct();
+    for number in 0..GROUPS {
+        for block in 0x10..=0xff {
+            elements.push(el(0x1001 + 2 * number, block, "LO", "ACME"));
+            elements.push(el(0x4001 + 2 * number, block << 8, "LO", "orphan"));
+        }
+    }
+    let options = [ProfileOption::RetainSafePrivate];
+    let (out, bytes, _) = run(&options, elements.clone());
+    assert!(!out.iter().any(|element| element.path.starts_with("1001")));
+    let left = dicom_deid::check(file(EXPLICIT, elements).as_slice(), bytes.as_slice()).unwrap();
+    assert_eq!(left, []);
 }
 
 #[test]
@@ -529,7 +606,7 @@ fn the_same_input_gives_the_same_bytes() {
     assert_eq!(hex, GOLDEN);
 }
 
-const GOLDEN: &str = "2569276e1f6f4deb37e90526fe221d2e22b43f6834061230ea4db99b932e4f84";
+const GOLDEN: &str = "afb7a269b090a96f035e0fd90524f057ed898f4583c5a27b9ab6160e1a6b524d";
 
 #[test]
 fn a_second_pass_changes_nothing_but_identifiers() {
