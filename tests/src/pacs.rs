@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use dicom_net::association::{Acceptance, Association, Message};
 use dicom_net::command::{Command as Dimse, Field, Status, element};
-use dicom_net::dataset::{Attributes, FileMeta, tag};
+use dicom_net::dataset::{Attributes, FileMeta, Tag, tag};
 use dicom_net::pdu::Reject;
 use dicom_net::{AeTitle, Deadlines, Pacs, PacsOptions, Slots, Uid, contexts};
 use tempfile::TempDir;
@@ -313,7 +313,10 @@ impl FakePacs {
                 .with_uids(tag::STUDY, [&identity.study])
                 .with_uids(tag::SERIES, [&identity.series])
                 .with_uids(tag::SOP_INSTANCE, [&identity.instance])
-                .with_uids(tag::SOP_CLASS, [&identity.class]);
+                .with_uids(tag::SOP_CLASS, [&identity.class])
+                // and of the image no more than what is its own: 64 rows
+                .with(Tag(0x0008, 0x0060), "CT")
+                .with(Tag(0x0028, 0x0010), "@\0");
             (meta, attributes, rest.to_vec())
         };
         let holding = Arc::new(Holding {

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dicom_net::{Arrival, Taken, Uid, Wanted};
@@ -137,6 +138,19 @@ fn peer_orthanc_a_query_registers_what_a_pacs_finds_by_either_protocol_as_from_f
         .exits(0)
         .prints("registered 3 images under 2 new keys");
     assert_eq!(count(&by_web, "/myvo/by-web", "patient_name LIKE 'kuhn%'"), 3);
+}
+
+#[test]
+fn a_pacs_that_tells_nothing_of_the_patient_is_asked_for_the_image() {
+    let _whole = GRID.whole();
+    let images = ct_study(&INVENTED, 88_250);
+    let terse = FakePacs::start(&images, &images[0], Fault::None);
+    let alice = hospital(38, "/myvo/terse", &dimse(terse.port));
+    let _ = register(&alice, "/myvo/terse", &["2.25.88250"])
+        .exits(0)
+        .prints("registered 3 images");
+    assert_eq!(terse.gets.load(Ordering::Acquire), 2, "once for each series");
+    assert_eq!(count(&alice, "/myvo/terse", "patient_name LIKE 'feld%'"), 3);
 }
 
 /// Seals a file into the desk's storage; its path in the catalogue and the file there.

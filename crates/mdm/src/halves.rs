@@ -7,6 +7,8 @@ use mdm_catalog::wire::{Attributes, Value};
 
 const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
 const STUDY_DATE: Tag = Tag(0x0008, 0x0020);
+/// What became of dates: Longitudinal Temporal Information Modified.
+const DATES_ARE: Tag = Tag(0x0028, 0x0303);
 const BIRTH_DATE: Tag = Tag(0x0010, 0x0030);
 const SEX: Tag = Tag(0x0010, 0x0040);
 const AGE: Tag = Tag(0x0010, 0x1010);
@@ -82,6 +84,7 @@ pub fn tags() -> impl Iterator<Item = Tag> {
         Tag(0x0008, 0x0064),
         Tag(0x0018, 0x0087),
         Tag(0x0028, 0x0301),
+        Tag(0x0048, 0x0010),
         Tag(0x0010, 0x1000),
         Tag(0x0010, 0x1001),
         Tag(0x0010, 0x1040),
@@ -136,15 +139,22 @@ fn anonymous(header: &mut Header) -> Attributes {
     let sex = before.text(SEX).filter(|sex| matches!(sex.as_str(), "M" | "F" | "O"));
     put("patient_sex", sex.map(Value::Text));
     put("age_group", age(before).map(|age| Value::Text(age_group(age))));
-    let year = before
-        .text(STUDY_DATE)
-        .and_then(|text| date(&text))
-        .map(|(year, ..)| year);
-    put("study_year", year.map(Value::Integer));
+    put("study_year", study_year(header).map(Value::Integer));
     for (name, tag) in MEANINGS {
         put(name, code(header, tag).map(Value::Text));
     }
     half
+}
+
+/// Where dates are moved, that of the moved one, which the image shows: beside it the true year would tell how far.
+fn study_year(header: &Header) -> Option<i64> {
+    let year = |side: &Side| Some(date(&side.text(STUDY_DATE)?)?.0);
+    let (before, after) = (header.before(), header.after());
+    let known = year(before)?;
+    match after.text(DATES_ARE).as_deref() {
+        Some("MODIFIED") => year(after),
+        _ => Some(known),
+    }
 }
 
 /// A text that goes out as it came, and is no long one.

@@ -21,6 +21,8 @@ const INSTANCE: Tag = Tag(0x0008, 0x0018);
 const CLASS: Tag = Tag(0x0008, 0x0016);
 const ROWS: Tag = Tag(0x0028, 0x0010);
 const MODALITY: Tag = Tag(0x0008, 0x0060);
+const PATIENT_NAME: Tag = Tag(0x0010, 0x0010);
+const PATIENT_ID: Tag = Tag(0x0010, 0x0020);
 /// How the image is stored, where the PACS tells it (PS3.4, C.3.4).
 const AVAILABLE_SYNTAX: dataset::Tag = dataset::Tag(0x0008, 0x3002);
 /// Images that are retrieved at once for their headers.
@@ -101,7 +103,8 @@ fn metadata(instances: &[serde_json::Value], profile: &Profile) -> Known {
     instances.iter().filter_map(one).collect()
 }
 
-/// By C-FIND at the level of images. Whatever a PACS leaves out there is no answer.
+/// By C-FIND at the level of images. Whatever a PACS leaves out there is no answer: nor is one without the patient, of
+/// whom many tell at the level of studies alone (PS3.4, C.6.1.1 and C.6.2.1). Such an image would have no name for good.
 fn found_headers(pacs: &Pacs, profile: &Profile, study: &Uid, series: &Uid) -> Result<Known, SourceError> {
     let query = tags().fold(Attributes::new(), |query, Tag(group, element)| {
         query.with(dataset::Tag(group, element), "")
@@ -120,7 +123,8 @@ fn found_headers(pacs: &Pacs, profile: &Profile, study: &Uid, series: &Uid) -> R
         let header = profile.header_of_data_set(syntax::IMPLICIT_LITTLE, answer.encode().as_slice());
         let header = header.ok().filter(|header| {
             let before = header.before();
-            before.integer(ROWS).is_some() && before.text(MODALITY).is_some()
+            let is_told = |tag| before.text(tag).is_some();
+            before.integer(ROWS).is_some() && [MODALITY, PATIENT_NAME, PATIENT_ID].into_iter().all(is_told)
         });
         if let Some(header) = header {
             let stored = answer.text(AVAILABLE_SYNTAX).filter(|text| !text.is_empty());

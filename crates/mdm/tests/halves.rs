@@ -137,3 +137,31 @@ fn options_that_keep_more_put_nothing_more_into_the_anonymous_half() {
         "{anonymous}"
     );
 }
+
+#[test]
+fn the_year_of_a_study_is_that_which_its_image_shows() {
+    use dicom_deid::Tag as Of;
+    let year = |options: &[ProfileOption], date: &str| {
+        let options = Options::new(options.iter().copied()).unwrap();
+        let profile = Profile::new(options, &Secret::new(&[7; 32]).unwrap());
+        let bytes = plain().with(Tag(0x0008, 0x0020), date).encode();
+        let mut header = profile.header_of_data_set(IMPLICIT, bytes.as_slice()).unwrap();
+        let shown = header.after().text(Of(0x0008, 0x0020)).unwrap_or_default();
+        let halves = halves(&mut header, None);
+        assert_eq!(text(&halves.identifying, "study_date").is_some(), date.len() == 8);
+        (text(&halves.anonymous, "study_year").unwrap_or_default(), shown)
+    };
+    for date in ["20260301", "20250301", "20240301"] {
+        let (told, shown) = year(&[ProfileOption::RetainModifiedDates], date);
+        assert_eq!(told, shown[..4]);
+        assert!(
+            told.as_str() < &date[..4],
+            "moved by more than the days since the year began"
+        );
+    }
+    assert_eq!(year(&[ProfileOption::RetainFullDates], "20260301").0, "2026");
+    assert_eq!(year(&[], "20260301"), ("2026".to_owned(), String::new()));
+    for options in [&[ProfileOption::RetainModifiedDates][..], &[]] {
+        assert_eq!(year(options, "of old").0, "");
+    }
+}
