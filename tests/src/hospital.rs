@@ -45,6 +45,8 @@ pub struct Place {
     more: String,
     /// Whether it runs as the servers' user.
     is_unprivileged: bool,
+    /// Where strace writes what it gives to the system and gets from it.
+    trace: Option<TempDir>,
 }
 
 impl Place {
@@ -53,7 +55,7 @@ impl Place {
     /// # Panics
     /// If it does not come up.
     pub fn start(more: &str) -> Self {
-        Self::begin(false, more)
+        Self::begin(false, false, more)
     }
 
     /// As [`Self::start`], but as the user that servers of storage elements run as in tests.
@@ -61,10 +63,18 @@ impl Place {
     /// # Panics
     /// If it does not come up.
     pub fn start_unprivileged(more: &str) -> Self {
-        Self::begin(true, more)
+        Self::begin(true, false, more)
     }
 
-    fn begin(is_unprivileged: bool, more: &str) -> Self {
+    /// As [`Self::start_unprivileged`], with strace over it from its first call on.
+    ///
+    /// # Panics
+    /// If it does not come up, or may not be watched.
+    pub fn start_watched(more: &str) -> Self {
+        Self::begin(true, true, more)
+    }
+
+    fn begin(is_unprivileged: bool, is_watched: bool, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("se")).expect("a folder");
         if is_unprivileged {
@@ -77,6 +87,7 @@ impl Place {
             child: None,
             more: more.to_owned(),
             is_unprivileged,
+            trace: is_watched.then(|| tempfile::tempdir().expect("a temporary folder")),
         };
         place.restart();
         place
@@ -112,6 +123,9 @@ impl Place {
             true => unprivileged(program("dicom-recall")),
             false => Command::new(program("dicom-recall")),
         };
+        if let Some(trace) = &self.trace {
+            command = watched(&command, &trace.path().join("thread"));
+        }
         let log = fs::File::options().create(true).append(true).open(self.path("log"));
         let mut child = command
             .arg("place")
@@ -158,6 +172,44 @@ impl Place {
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.expect("a process"), rustix::process::Signal::TERM).expect("it is ours");
         child.wait().expect("it ends").code()
+    }
+
+    /// Kills it, and answers what it gave to the system and got from it, as strace wrote it down: of each thread, what
+    /// went by each call over each file descriptor.
+    ///
+    /// # Panics
+    /// If it was not watched, or strace may not watch here.
+    pub fn traced(&mut self) -> Vec<Vec<u8>> {
+        self.kill();
+        let folder = self.trace.as_ref().expect("it is watched").path().to_owned();
+        let threads = || {
+            let entries = fs::read_dir(&folder).expect("a folder").map(Result::unwrap);
+            entries.map(|entry| fs::read_to_string(entry.path()).expect("a trace"))
+        };
+        assert!(
+            threads().count() > 0,
+            "strace watched nothing, is ptrace refused? {}",
+            self.log()
+        );
+        wait_for("strace's last word", || {
+            threads().all(|thread| thread.trim_end().ends_with("+++"))
+        });
+        let mut all = Vec::new();
+        for thread in threads() {
+            assert!(!thread.contains("\"..."), "strace cut something short");
+            let mut streams: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+            for line in thread.lines() {
+                // every second part stands between quotes, a call may have several
+                let mut parts = line.split('"');
+                let stream = streams.entry(parts.next().unwrap_or("")).or_default();
+                for part in parts.step_by(2) {
+                    let bytes = part.split("\\x").skip(1);
+                    stream.extend(bytes.map(|byte| u8::from_str_radix(byte, 16).expect("two digits")));
+                }
+            }
+            all.extend(streams.into_values());
+        }
+        all
     }
 
     /// Something in its folder.
@@ -212,6 +264,24 @@ impl Drop for Place {
     }
 }
 
+/// A command with strace over it and its threads, each with a file of its own. The command stays our child.
+fn watched(command: &Command, prefix: &Path) -> Command {
+    let mut watched = Command::new("strace");
+    // whatever carries bytes or names; all bytes, as digits
+    watched.args([
+        "-D",
+        "-ff",
+        "-xx",
+        "-s",
+        "2097152",
+        "-e",
+        "trace=%desc,%file,%network,%process",
+        "-o",
+    ]);
+    watched.arg(prefix).arg(command.get_program()).args(command.get_args());
+    watched
+}
+
 /// A conversation with an agent that listens on a Unix socket.
 pub struct Conversation {
     stream: UnixStream,
@@ -225,13 +295,23 @@ impl Conversation {
     /// # Panics
     /// If that fails.
     pub fn begin(socket: &Path, registry: &str) -> Self {
+        Self::begin_as(socket, registry, false)
+    }
+
+    /// As [`Self::begin`]; `places_only` as somebody who recalls nothing.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn begin_as(socket: &Path, registry: &str, places_only: bool) -> Self {
         let mut stream = UnixStream::connect(socket).expect("the agent listens");
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
             .expect("a socket");
-        let registry = registry.to_owned();
-        let version = line::VERSION;
-        let hello = line::message(&FromDaemon::Hello { version, registry });
+        let hello = line::message(&FromDaemon::Hello {
+            version: line::VERSION,
+            registry: registry.to_owned(),
+            places_only,
+        });
         stream.write_all(&hello).expect("it is taken");
         let hello = match next(&mut stream) {
             Some(Frame::Message(hello @ FromPlace::Hello { .. })) => hello,

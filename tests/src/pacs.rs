@@ -67,7 +67,7 @@ pub fn options(port: u16) -> PacsOptions {
 /// A process with its folder.
 struct Server {
     /// Goes with the process.
-    _folder: TempDir,
+    folder: TempDir,
     child: Child,
 }
 
@@ -91,7 +91,7 @@ impl Server {
             .stderr(out)
             .spawn()
             .unwrap_or_else(|error| panic!("`{program}` is needed (Debian: {package}): {error}"));
-        let mut server = Self { _folder: folder, child };
+        let mut server = Self { folder, child };
         for port in ports {
             server.wait_for(&log, *port);
         }
@@ -207,7 +207,7 @@ pub fn load(port: u16, files: &[Vec<u8>]) {
 
 /// A dcmqrscp, which speaks DIMSE alone.
 pub struct Dcmqrscp {
-    _server: Server,
+    server: Server,
     /// Its port.
     pub port: u16,
     /// Where it would send by C-MOVE.
@@ -233,13 +233,18 @@ impl Dcmqrscp {
         );
         let path = folder.path().join("dcmqrscp.cfg");
         fs::write(&path, config).expect("it can be written");
-        let arguments = [OsStr::new("--config"), path.as_os_str()];
+        let arguments = [OsStr::new("--debug"), OsStr::new("--config"), path.as_os_str()];
         let server = Server::start("dcmqrscp", "dcmtk", &arguments, folder, &[port]);
         Self {
-            _server: server,
+            server,
             port,
             move_port,
         }
+    }
+
+    /// What it says that it does.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.server.folder.path().join("log")).unwrap_or_default()
     }
 }
 
@@ -268,6 +273,8 @@ pub enum Fault {
     BrokenAt(usize),
     /// It answers with what is no DICOM.
     Nonsense,
+    /// It sends nothing until it is told to end.
+    Waits,
     /// It says that it could not send this instance, and names it.
     FailAt(usize),
     /// It sends so many bytes more with each instance, all of them 0: no fault, but more than is held in memory.
@@ -280,6 +287,8 @@ pub struct FakePacs {
     pub port: u16,
     /// How often it was asked for instances.
     pub gets: Arc<AtomicUsize>,
+    /// How often it was told to end that, and then released in good order.
+    pub cancels: Arc<AtomicUsize>,
 }
 
 struct Holding {
@@ -287,6 +296,7 @@ struct Holding {
     other: Vec<u8>,
     fault: Fault,
     gets: Arc<AtomicUsize>,
+    cancels: Arc<AtomicUsize>,
 }
 
 impl FakePacs {
@@ -324,8 +334,9 @@ impl FakePacs {
             other: other.to_vec(),
             fault,
             gets: Arc::default(),
+            cancels: Arc::default(),
         });
-        let gets = Arc::clone(&holding.gets);
+        let (gets, cancels) = (Arc::clone(&holding.gets), Arc::clone(&holding.cancels));
         std::thread::spawn(move || {
             for tcp in listener.incoming() {
                 let Ok(tcp) = tcp else { break };
@@ -334,7 +345,7 @@ impl FakePacs {
                 std::thread::spawn(move || drop(holding.converse(tcp)));
             }
         });
-        Self { port, gets }
+        Self { port, gets, cancels }
     }
 }
 
@@ -422,6 +433,11 @@ impl Holding {
         self.gets.fetch_add(1, Ordering::AcqRel);
         let query = Attributes::decode(&association.small_data()?).expect("a query");
         let mut failed = Vec::new();
+        if self.fault == Fault::Waits {
+            let next = association.expect()?;
+            assert_eq!(next.command.field(), Field::CancelRequest);
+            return self.cancelled(association, message);
+        }
         for (number, index) in self.asked(&query).into_iter().enumerate() {
             let (meta, _, data) = &self.files[index];
             let mut meta = meta.clone();
@@ -458,7 +474,14 @@ impl Holding {
                     _ => 0,
                 };
                 self.send(association, &meta, data, more)?;
-                let answer = association.expect()?;
+                let mut answer = association.expect()?;
+                if answer.command.field() == Field::CancelRequest {
+                    let id = message.command.number(element::MESSAGE_ID).expect("a number");
+                    assert_eq!(answer.command.answers(id), Ok(()));
+                    answer = association.expect()?;
+                    assert_eq!(answer.command.status(), Ok(Status::OUT_OF_RESOURCES));
+                    return self.cancelled(association, message);
+                }
                 if answer.command.status() != Ok(Status::SUCCESS) {
                     failed.push(meta.instance.clone());
                 }
@@ -478,6 +501,15 @@ impl Holding {
         );
         let names = Attributes::new().with_uids(tag::FAILED_INSTANCES, &failed).encode();
         association.send(message.context, reply, (!failed.is_empty()).then_some(names.as_slice()))
+    }
+
+    /// Says that it ended on request, as it was told.
+    fn cancelled(&self, association: &mut Association, message: &Message) -> Converse<()> {
+        association.reply(message, Status::CANCELLED)?;
+        if association.receive()?.is_none() {
+            self.cancels.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     fn request(&self, association: &mut Association, meta: &FileMeta) -> (u8, Dimse) {

@@ -16,6 +16,7 @@ use dicom_net::{
     AeTitle, Arrival, Deadlines, Dicomweb, MoveDestination, NetError, Pacs, Receiver, ReceiverOptions, Retrieved,
     Slots, StrangeInstance, Taken, Uid, Waiting, Wanted, WebOptions, contexts,
 };
+use hydra_tests::door::wait_for;
 use hydra_tests::pacs::{
     Dcmqrscp, FakePacs, Fault, OURS, Orthanc, THEIRS, folder_of, free_port, load, options, pacs, single,
 };
@@ -252,6 +253,86 @@ fn moves_at_once_are_told_apart_by_what_comes() {
     }
 }
 
+/// Takes so many instances, and then wants no more.
+fn some_of<E>(
+    most: usize,
+    retrieve: impl FnOnce(&mut dicom_net::Sink<'_>) -> Result<Retrieved, E>,
+) -> (Result<Retrieved, E>, usize) {
+    let mut count = 0;
+    let retrieved = retrieve(&mut |_: &Arrival, file: &mut dyn Read| {
+        if count == most {
+            return Taken::Stop;
+        }
+        count += 1;
+        std::io::copy(file, &mut std::io::sink()).unwrap();
+        Taken::Kept
+    });
+    (retrieved, count)
+}
+
+#[test]
+fn a_pacs_is_told_to_end_what_nobody_wants_any_more() {
+    let files = study();
+    let fake = FakePacs::start(&files, &other(), Fault::None);
+    let (retrieved, count) = some_of(1, |sink| pacs(fake.port).get(&wanted(None, &[]), &[uid(CT)], sink));
+    assert!(matches!(retrieved, Err(NetError::Stopped { .. })), "{retrieved:?}");
+    assert_eq!((count, fake.cancels.load(Ordering::Acquire)), (1, 1));
+    let (retrieved, count) = some_of(9, |sink| pacs(fake.port).get(&wanted(None, &[]), &[uid(CT)], sink));
+    assert_eq!(retrieved.unwrap().kept.len(), count);
+    assert_eq!(
+        (count, fake.cancels.load(Ordering::Acquire)),
+        (3, 1),
+        "not without need"
+    );
+
+    // one that says nothing yet, and from the outside
+    let quiet = FakePacs::start(&files, &other(), Fault::Waits);
+    let asking = pacs(quiet.port);
+    let retrieved = std::thread::scope(|scope| {
+        let getting = scope.spawn(|| some_of(9, |sink| asking.get(&wanted(None, &[]), &[uid(CT)], sink)).0);
+        while quiet.gets.load(Ordering::Acquire) == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        asking.clone().stop();
+        getting.join().unwrap()
+    });
+    assert!(matches!(retrieved, Err(NetError::Stopped { .. })), "{retrieved:?}");
+    assert_eq!(quiet.cancels.load(Ordering::Acquire), 1);
+    let (again, _) = some_of(9, |sink| asking.get(&wanted(None, &[]), &[uid(CT)], sink));
+    assert!(matches!(again, Err(NetError::Stopped { .. })), "{again:?}");
+    assert_eq!(quiet.gets.load(Ordering::Acquire), 1, "none begins any more");
+}
+
+#[test]
+fn a_move_that_nobody_wants_any_more_is_told_to_end() {
+    let files = study();
+    let ours = AeTitle::new(OURS).unwrap();
+    let destination = MoveDestination::listen("127.0.0.1:0", ReceiverOptions::new(ours.clone())).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let asking = pacs(listener.local_addr().unwrap().port());
+    let mut sending = options(destination.address().port());
+    (sending.calling, sending.called) = (sending.called, ours);
+    let (retrieved, count) = std::thread::scope(|scope| {
+        let fetch = || some_of(1, |sink| asking.fetch_by_move(&wanted(None, &[]), &destination, sink));
+        let fetching = scope.spawn(fetch);
+        let (mut association, message) = moving(&listener);
+        let mut storing = Pacs::new(sending).storing();
+        storing.store(&mut files[0].as_slice()).unwrap();
+        assert!(storing.store(&mut files[1].as_slice()).is_err());
+        let cancel = association.expect().unwrap().command;
+        assert_eq!(cancel.field(), Field::CancelRequest);
+        assert_eq!(
+            cancel.answers(message.command.number(element::MESSAGE_ID).unwrap()),
+            Ok(())
+        );
+        association.reply(&message, Status::CANCELLED).unwrap();
+        assert!(association.receive().unwrap().is_none(), "released");
+        fetching.join().unwrap()
+    });
+    assert!(matches!(retrieved, Err(NetError::Stopped { .. })), "{retrieved:?}");
+    assert_eq!(count, 1);
+}
+
 /// An instance in JPEG lossless comes as it is stored, by every way.
 fn compressed(orthanc: &Orthanc) {
     let plain = ct_slice(&INVENTED, [3, 31, 301, 9]);
@@ -333,6 +414,37 @@ fn peer_dcmqrscp_gets_and_moves() {
     assert_eq!(retrieved.unwrap().kept.len(), 3);
     same(&came, &files.iter().collect::<Vec<_>>());
     moves_at_once(server.port, &destination, &files);
+    ends_on_request(&server, &destination);
+}
+
+/// It stops sending when it is told to, and says so.
+fn ends_on_request(server: &Dcmqrscp, destination: &MoveDestination) {
+    let slices: Vec<Vec<u8>> = (0..20)
+        .map(|image| ct_slice(&INVENTED, [6, 61, 600 + image, 9]))
+        .collect();
+    load(server.port, &slices);
+    let wanted = Wanted {
+        study: numbered(6),
+        series: Some(numbered(61)),
+        instances: Vec::new(),
+    };
+    let pacs = pacs(server.port);
+    let sent_until_released = |before: usize| {
+        wait_for("the release", || {
+            server.log()[before..].contains("I: Association Release")
+        });
+        server.log()[before..].matches("Store SCU RQ").count()
+    };
+    let before = server.log().len();
+    let (retrieved, _) = some_of(2, |sink| pacs.get(&wanted, &[uid(CT)], sink));
+    assert!(matches!(retrieved, Err(NetError::Stopped { .. })), "{retrieved:?}");
+    assert_eq!(sent_until_released(before), 3);
+    assert!(server.log()[before..].contains("Received C-Cancel RQ"));
+    let before = server.log().len();
+    let (retrieved, _) = some_of(2, |sink| pacs.fetch_by_move(&wanted, destination, sink));
+    assert!(matches!(retrieved, Err(NetError::Stopped { .. })), "{retrieved:?}");
+    let sent = sent_until_released(before);
+    assert!(sent < slices.len(), "{sent}");
 }
 
 #[test]

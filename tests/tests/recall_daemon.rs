@@ -343,18 +343,19 @@ fn peer_postgres_is_shared_by_daemons_of_several_machines_also_when_one_is_kille
         .collect();
     let stalling = FakePacs::start(&slices, &slices[0], Fault::StallAt(0));
     let good = FakePacs::start(&slices, &slices[0], Fault::None);
-    // two machines: they have the database and the folder in common, and no file beside
-    let desks = [desk(stalling.port), desk(good.port)];
+    let quiet = FakePacs::start(&slices, &slices[0], Fault::Waits);
+    // three machines: they have the database and the folder in common, and no file beside
+    let desks = [desk(stalling.port), desk(good.port), desk(quiet.port)];
     let folder = desks[0].path("se");
-    for desk in &desks {
+    for (desk, lease_s) in desks.iter().zip([3, 3, 6000]) {
         let config = fs::read_to_string(desk.path("recall.toml")).unwrap();
         let config = config
             .replace("recall.db", &url)
-            .replace("lease_s = 20", "lease_s = 3")
+            .replace("lease_s = 20", &format!("lease_s = {lease_s}"))
             .replace("folder = \"se\"", &format!("folder = {folder:?}"));
         desk.write("recall.toml", config);
     }
-    let [one, other] = &desks;
+    let [one, other, third] = &desks;
     let what = study_name(2025);
     let _ = recall(other, &format!("register {what}"))
         .exits(0)
@@ -363,8 +364,16 @@ fn peer_postgres_is_shared_by_daemons_of_several_machines_also_when_one_is_kille
         .run("dicom-recall check recall.toml")
         .exits(0)
         .prints("registry: postgres://");
+    // one that is ended while it waits for its PACS gives back what it had leased for long
+    let leaving = Daemon::start(third);
+    let _ = recall(third, &format!("request {what}")).exits(0);
+    until(|| quiet.gets.load(Ordering::Acquire) == 2, || leaving.log());
+    let log = leaving.stop();
+    let left = states(other);
+    assert_eq!((left["queued"].len(), left.len()), (8, 1), "{log}");
+    assert_eq!(quiet.cancels.load(Ordering::Acquire), 2, "{log}");
+
     let dying = Daemon::start(one);
-    let _ = recall(one, &format!("request {what}")).exits(0);
     // it leases what it has workers for, and hangs
     until(
         || states(one).get("running").is_some_and(|running| running.len() == 2),
@@ -712,7 +721,7 @@ impl Agent {
             entries: BTreeMap::new(),
             registry: String::new(),
         };
-        let Frame::Message(FromDaemon::Hello { version, registry }) = agent.read() else {
+        let Frame::Message(FromDaemon::Hello { version, registry, .. }) = agent.read() else {
             panic!("no greeting");
         };
         assert_eq!(version, line::VERSION);

@@ -269,6 +269,37 @@ fn a_line_that_is_cut_leaves_nothing_half_done_and_is_taken_up_again() {
 }
 
 #[test]
+fn who_only_places_is_told_nothing_that_is_wanted_and_makes_nothing_available() {
+    let place = Place::start("");
+    let good = bytes(300_000);
+    let mut line = Conversation::begin_as(&place.path("line"), "one", true);
+    let entries = vec![entry(NAME, &good)];
+    line.say(&FromDaemon::Entries { entries, upto: 1 });
+    known(&place, NAME);
+    assert!(!place.stat(NAME).available, "nobody recalls it");
+    prepare(&place, "r", &[NAME]);
+    // neither what is on disk nor the want was said: the first word is that on the file
+    line.send(1, NAME, &good);
+    assert_eq!(line.finish(1, &good), Some(FromPlace::Placed { transfer: 1 }));
+    assert_eq!(progress(&place, "r"), [(Progress::Completed, None, true)]);
+    let mut daemon = Conversation::begin(&place.path("line"), "one");
+    assert_eq!(daemon.on_disk(), [NAME]);
+    // what goes both are told
+    let (name, force) = (NAME.to_owned(), true);
+    let names = vec![name.clone()];
+    assert!(matches!(
+        place.ask(&Ask::Evict { names, force }),
+        Answer::Evicted { .. }
+    ));
+    for line in [&mut line, &mut daemon] {
+        assert_eq!(line.hear(), Some(FromPlace::Evicted { name: name.clone() }));
+    }
+    assert!(place.stat(NAME).available);
+    drop(daemon);
+    wait_for("the daemon's end", || !place.stat(NAME).available);
+}
+
+#[test]
 fn killed_in_the_middle_it_forgets_nothing_that_it_promised() {
     let mut place = Place::start("");
     let good = bytes(500_000);
@@ -644,7 +675,12 @@ fn over_tls_nobody_but_the_peer_gets_in_and_nobody_but_it_is_dialed() {
             };
             let mut stream = dialer.dial().await.map_err(|error| error.to_string())?;
             let (version, registry) = (line::VERSION, "tls".to_owned());
-            let hello = line::message(&FromDaemon::Hello { version, registry });
+            let places_only = false;
+            let hello = line::message(&FromDaemon::Hello {
+                version,
+                registry,
+                places_only,
+            });
             line::write(&mut stream, &hello)
                 .await
                 .map_err(|error| error.to_string())?;

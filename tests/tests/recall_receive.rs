@@ -16,8 +16,11 @@ use dicom_net::{
     AeTitle, Arrival, Deadlines, Dicomweb, NetError, Receiver, ReceiverOptions, Slots, Status, Stop, Taken, Uid,
     WebError, WebOptions,
 };
+use dicom_recall::ask::{Answer, Ask};
 use hydra_tests::desk::{Desk, SharedGrid};
-use hydra_tests::pacs::{OURS, THEIRS, folder_of, free_port, options};
+use hydra_tests::door::wait_for;
+use hydra_tests::hospital::{Place, sha256};
+use hydra_tests::pacs::{FakePacs, Fault, OURS, THEIRS, folder_of, free_port, options};
 use hydra_tests::{Ended, run};
 use hydra_xtask::dicom::{INVENTED, ct_slice};
 use serde_json::Value;
@@ -106,13 +109,19 @@ impl Drop for Receiving {
 
 impl Receiving {
     fn start(then: &str, pacs_port: u16, more: &str) -> Self {
+        Self::start_with(then, pacs_port, |_| "folder = \"se\"".to_owned(), more)
+    }
+
+    /// With what stands under `[place]`.
+    fn start_with(then: &str, pacs_port: u16, place: impl FnOnce(&Desk) -> String, more: &str) -> Self {
         let desk = GRID.desk("alice");
         desk.write("secret", [7; 32]);
         fs::create_dir(desk.path("se")).unwrap();
+        let place = place(&desk);
         let config = format!(
             "[pacs]\nmethod = \"c-get\"\nae_title = \"{OURS}\"\naet = \"{THEIRS}\"\nhost = \"127.0.0.1\"\n\
              port = {pacs_port}\n[pacs.deadlines]\nconnect_s = 5\nassociation_s = 10\nunit_s = 10\n\
-             [deid]\nsecret_file = \"secret\"\n[registry]\ndatabase = \"recall.db\"\n[place]\nfolder = \"se\"\n\
+             [deid]\nsecret_file = \"secret\"\n[registry]\ndatabase = \"recall.db\"\n[place]\n{place}\n\
              [receive]\nthen = \"{then}\"\nlisten = \"127.0.0.1:0\"\ncallers = [\"MODALITY\"]\n\
              stow = \"127.0.0.1:0\"\n{more}\n"
         );
@@ -284,6 +293,136 @@ fn images_are_sealed_at_once_and_success_means_that_they_can_be_opened() {
     assert_eq!(receiving.status(&other), 0xa900);
     assert_eq!(receiving.files(), placed);
     receiving.names_nobody(&["2.25.4003"]);
+}
+
+/// Whether the line to the agent came up so many times.
+fn is_up(log: &str, times: usize) -> bool {
+    log.matches("the line to the agent is up").count() >= times
+}
+
+#[test]
+fn images_are_sealed_at_once_and_placed_by_the_agent_at_the_storage_element() {
+    let _whole = GRID.whole();
+    let mut place = Place::start("");
+    let line = place.path("line");
+    let connect = |_: &Desk| format!("connect = \"unix:{}\"", line.display());
+    let receiving = Receiving::start_with("seal", free_port(), connect, "");
+    wait_for("the line", || is_up(&receiving.log(), 1));
+    let mut files = slices(4014, 4);
+    let (_folder, paths) = folder_of(&files[..3]);
+    let _ = receiving.storescu("MODALITY", &paths).exits(0);
+    let registered = receiving.registered();
+    assert_eq!(registered.len(), 3);
+    assert!(receiving.files().is_empty(), "they are at the agent");
+    for line in &registered {
+        let path = place.file(line["name"].as_str().unwrap());
+        let sealed = fs::read(&path).unwrap();
+        assert_eq!(line["size"].as_u64().unwrap(), sealed.len() as u64);
+        assert_eq!(line["sha256"].as_str().unwrap(), sha256(&sealed));
+        assert_eq!(line["on_disk"], true);
+    }
+    let name = registered[0]["name"].as_str().unwrap();
+    let path = place.file(name).to_string_lossy().into_owned();
+    let _ = receiving.desk.run_words("eds-decrypt", &[&path, "opened.dcm"]).exits(0);
+    assert!(!has(&receiving.desk.read("opened.dcm"), INVENTED.name.as_bytes()));
+
+    // the same again, the same with other pixels, a broken one
+    assert_eq!(receiving.status(&files[0]), 0);
+    let mut other = files[0].clone();
+    let last = other.len() - 1;
+    other[last] ^= 1;
+    assert_eq!(receiving.status(&other), 0xa900);
+    assert_eq!(receiving.status(&files[3][..files[3].len() / 2]), 0xc000);
+    assert_eq!(receiving.registered().len(), 3);
+    let parts = || fs::read_dir(place.path("se/.eds-parts")).unwrap().count();
+    wait_for("nothing half", || parts() == 0);
+
+    // what goes at the storage element can be sent again
+    let names = vec![name.to_owned()];
+    assert_eq!(
+        place.ask(&Ask::Evict {
+            names: names.clone(),
+            force: true
+        }),
+        Answer::Evicted { names }
+    );
+    let count_there = || {
+        receiving
+            .registered()
+            .iter()
+            .filter(|line| line["on_disk"] == true)
+            .count()
+    };
+    wait_for("what is gone to be noted", || count_there() == 2);
+    for file in &files[..3] {
+        assert_eq!(receiving.status(file), 0);
+    }
+    assert_eq!(receiving.registered(), registered);
+
+    // without the agent nothing is taken, nothing registered; with it again it is
+    place.kill();
+    let last = files.pop().unwrap();
+    assert_eq!(receiving.status(&last), 0xa700);
+    assert_eq!(receiving.registered().len(), 3);
+    place.restart();
+    wait_for("the line again", || is_up(&receiving.log(), 2));
+    assert_eq!(receiving.status(&last), 0);
+    assert_eq!((receiving.registered().len(), count_there()), (4, 4));
+    receiving.names_nobody(&["2.25.4014"]);
+    assert!(!place.log().contains("Feldmann"), "{}", place.log());
+}
+
+#[test]
+fn an_agent_that_dials_takes_what_is_sealed_at_once_and_has_it_recalled_later() {
+    let _whole = GRID.whole();
+    let files = slices(4015, 2);
+    let pacs = FakePacs::start(&files, &files[0], Fault::None);
+    let listen = |desk: &Desk| format!("listen = \"unix:{}\"", desk.path("daemon-line").display());
+    let receiving = Receiving::start_with("seal", pacs.port, listen, "place_listen = \"unix:own-line\"");
+    let end = |name: &str| format!("\"unix:{}\"", receiving.desk.path(name).display());
+    let (first, second) = (end("daemon-line"), end("own-line"));
+    let place = Place::start(&format!("[line]\nconnect = {first}\nalso_connect = [{second}]\n"));
+    wait_for("the line", || is_up(&receiving.log(), 1));
+    for file in &files {
+        assert_eq!(receiving.status(file), 0);
+    }
+    let registered = receiving.registered();
+    let names: Vec<String> = registered
+        .iter()
+        .map(|line| line["name"].as_str().unwrap().to_owned())
+        .collect();
+    let sealed = fs::read(place.file(&names[0])).unwrap();
+    assert_eq!(registered[0]["sha256"].as_str().unwrap(), sha256(&sealed));
+    assert!(!place.stat("/eds/none").available);
+
+    // now with the daemon: what was evicted it has again from the PACS, and it is the same file
+    let log = fs::File::create(receiving.desk.path("daemon-log")).unwrap();
+    let mut command = receiving.desk.command("dicom-recall");
+    let mut daemon = command
+        .args(["daemon", "recall.toml"])
+        .stderr(log)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let force = true;
+    let evicted = place.ask(&Ask::Evict {
+        names: names.clone(),
+        force,
+    });
+    assert_eq!(evicted, Answer::Evicted { names: names.clone() });
+    assert!(!place.file(&names[0]).exists());
+    let staged = place.stage(&names[0], 60);
+    let daemon_log = String::from_utf8(receiving.desk.read("daemon-log")).unwrap();
+    assert_eq!(staged, Answer::Done, "{daemon_log}");
+    assert!(fs::read(place.file(&names[0])).unwrap() == sealed);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    wait_for("the daemon's end", || !place.stat(&names[1]).available);
+    // the other line is up still
+    for file in &files {
+        assert_eq!(receiving.status(file), 0);
+    }
+    assert!(place.stat(&names[1]).on_disk);
 }
 
 #[test]
@@ -485,5 +624,29 @@ fn a_signal_ends_it_and_faults_of_the_configuration_are_told_at_once() {
         "only on loopback",
     ] {
         assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+    }
+    // beside a daemon that listens for the agent there is a line of one's own
+    for (place, own, words) in [
+        ("listen = \"unix:a\"", "", "`receive.place_listen` is missing"),
+        (
+            "listen = \"unix:a\"",
+            "place_listen = \"unix:a\"",
+            "where the daemon listens",
+        ),
+        (
+            "connect = \"unix:a\"",
+            "place_listen = \"unix:b\"",
+            "is for `seal` with `place.listen`",
+        ),
+    ] {
+        let bad = text
+            .replace("folder = \"se\"", place)
+            .replace("then = \"nearline\"", &format!("then = \"seal\"\n{own}"));
+        receiving.desk.write("bad.toml", bad);
+        let _ = receiving
+            .desk
+            .run("dicom-recall receive bad.toml")
+            .exits(78)
+            .says(words);
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::LazyLock;
 
+use hydra_core::keystore::wire::{Answers, ItemResult, ReadAnswer};
 use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::door::wait_for;
 use hydra_tests::hospital::{Place, known};
@@ -105,13 +106,40 @@ fn in_files(needles: &[Needle], folder: &Path) -> Vec<String> {
     all
 }
 
+/// The share of a key that a store hands out, as its bytes and as it is on the wire.
+fn share(desk: &Desk, store: &str, key: &str) -> [Vec<u8>; 2] {
+    let proxy = desk.variable("X509_USER_PROXY");
+    let asked = serde_json::json!({ "items": [{ "key_id": key }] }).to_string();
+    let ended = run(Command::new("curl")
+        .args([
+            "-sS",
+            "--capath",
+            desk.variable("X509_CERT_DIR"),
+            "--cert",
+            proxy,
+            "--key",
+            proxy,
+        ])
+        .args(["-H", "Content-Type: application/json", "-d", &asked])
+        .arg(format!("{}/v1/entries/read", store.trim_end_matches('/'))))
+    .exits(0);
+    let text = &ended.json()["items"][0]["entry"]["sharings"][0]["share"]["data"];
+    let text = text.as_str().unwrap_or_else(|| panic!("{ended:?}")).as_bytes().to_vec();
+    let answers: Answers<ReadAnswer> = serde_json::from_str(&ended.stdout).unwrap();
+    let Some(ItemResult::Done(answer)) = answers.items.into_iter().next().map(|answer| answer.result) else {
+        panic!("{ended:?}");
+    };
+    let share = answer.entry.unwrap().sharings.remove(0).share.unwrap();
+    [share.data.0.expose().to_vec(), text]
+}
+
 #[test]
 fn peer_a_recall_goes_the_whole_way_and_the_storage_element_learns_nothing() {
-    let _whole = GRID.whole();
+    let whole = GRID.whole();
     let fabric = Fabric::make();
     let orthanc = Orthanc::start();
     orthanc.load(&series());
-    let place = Place::start_unprivileged("");
+    let mut place = Place::start_watched("");
     let desk = GRID.desk("alice");
     desk.write("secret", [7; 32]);
     let (port, line) = (orthanc.port, place.path("line"));
@@ -170,11 +198,11 @@ fn peer_a_recall_goes_the_whole_way_and_the_storage_element_learns_nothing() {
     let _ = xrdcp().exits(0);
     assert!(fs::read(&copied).unwrap() == first, "recalled again it is another file");
 
-    // what the storage element's administrator can look at: memory, files, logs
+    // what the storage element's administrator can look at: memory, files, logs, what goes over any line
     let key = names[0].rsplit_once('/').unwrap().0;
     let _ = desk.run(&format!("eds-key-export {key} --raw key")).exits(0);
     let text = |what: &'static str, text: &str| (what, text.as_bytes().to_vec());
-    let needles = [
+    let mut needles = vec![
         text("name", INVENTED.name),
         text("a part of the name", "Rosalind"),
         text("patient id", INVENTED.id),
@@ -184,6 +212,11 @@ fn peer_a_recall_goes_the_whole_way_and_the_storage_element_learns_nothing() {
         ("key", desk.read("key")),
         ("pixels", pixels),
     ];
+    for store in whole.urls() {
+        let [bytes, text] = share(&desk, &store, key);
+        assert!(bytes.len() >= 16, "{store} gives a share");
+        needles.extend([("share", bytes), ("share in base64", text)]);
+    }
     assert!(!found(&needles, &opened).contains(&"name"));
     assert_eq!(found(&needles, &image).len(), 7, "the needles are those of the image");
     if rustix::process::geteuid().is_root() {
@@ -195,5 +228,20 @@ fn peer_a_recall_goes_the_whole_way_and_the_storage_element_learns_nothing() {
     }
     assert_eq!(in_files(&needles, &place.path("")), Vec::<String>::new());
     assert_eq!(in_files(&needles, &xrootd.path("")), Vec::<String>::new());
+    let traced = place.traced();
+    let seen = |needle: &Needle| {
+        let needle = std::slice::from_ref(needle);
+        traced.iter().filter(|stream| !found(needle, stream).is_empty()).count()
+    };
+    // it is all there: names, and the bytes of files
+    assert!(seen(&text("a sealed file's name", names[0])) > 0, "{}", place.log());
+    let middle = first[first.len() / 2..][..64].to_vec();
+    assert!(seen(&("sealed bytes", middle)) > 0, "{}", place.log());
+    let there: Vec<&str> = needles
+        .iter()
+        .filter(|one| seen(one) > 0)
+        .map(|(what, _)| *what)
+        .collect();
+    assert_eq!(there, Vec::<&str>::new());
     drop(hospital);
 }

@@ -13,16 +13,20 @@ use eds::voice::Voice;
 use eds::{failure, operands};
 use hydra_cli::command::{Example, usage_error};
 use hydra_cli::secret_input::{self, Source};
+use hydra_cli::signals::on_signal;
 use hydra_cli::{Code, Failure};
 use hydra_core::keystore::hydra::Purpose;
-use hydra_core::sealed::{Input, InputError, NewFile, Output, OutputError, spool};
+use hydra_core::sealed::{Batch, Input, InputError, NewFile, Output, OutputError, remove_temporary_files, spool};
 use serde_json::{Value as Json, json};
 
+use crate::side_by_side::in_order;
 use crate::{Finding, Options, Profile, ProfileOption, Refusal, RefusalKind, Report, Secret};
 
 /// How large a secret may be.
 const MAX_SECRET_BYTES: usize = 4096;
 const PIECE: usize = 256 << 10;
+/// Of a folder, how many objects are worked on or wait for their names: each has a file open.
+const WINDOW: usize = 32;
 
 const EXAMPLES: &[Example] = &[
     Example {
@@ -213,6 +217,7 @@ fn run(work: &Work) -> Result<(), Failure> {
         // before the stores are asked in vain
         output.check(false).map_err(output_failure)?;
     }
+    let _cleaning = on_signal(remove_temporary_files).ok();
     let job = Job {
         profile: Profile::new(options, &secret(work, voice)?),
         private: work.private_out.as_deref().map(Private::open).transpose()?,
@@ -266,6 +271,12 @@ fn secret(work: &Work, voice: Voice) -> Result<Secret, Failure> {
     Secret::new(key.expose()).map_err(|error| Failure::new(Code::Failed, error))
 }
 
+/// A new object that has no name yet.
+type Made = Result<(NewFile, Report), Failure>;
+
+/// A new object where it is.
+type Placed = Result<(PathBuf, Report), Failure>;
+
 /// Everything that one call needs for each of its objects.
 struct Job {
     profile: Profile,
@@ -291,12 +302,19 @@ impl Private {
         }
     }
 
-    /// One line, on disk before the object appears: an output that nobody can link is worth less than none.
+    /// One line.
     fn add(&self, value: &Json) -> Result<(), Failure> {
-        let written = (&self.file)
-            .write_all(format!("{value}\n").as_bytes())
-            .and_then(|()| self.file.sync_data());
-        written.map_err(|source| beside("write", &self.path, source))
+        let written = (&self.file).write_all(format!("{value}\n").as_bytes());
+        written.map_err(|source| self.failure(source))
+    }
+
+    /// What was added is on disk before an object appears: an output that nobody can link is worth less than none.
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn failure(&self, source: io::Error) -> Failure {
+        beside("write", &self.path, source)
     }
 }
 
@@ -341,15 +359,18 @@ impl Job {
         Ok(report)
     }
 
-    /// Every file of a folder, each by itself.
+    /// Every file of a folder, each by itself: side by side, and told in order.
     fn folder(&self, input: &Path, output: &Path) -> Result<(), Failure> {
-        let (mut refused, mut failed, mut total, mut worst) = (0, 0, 0, Code::Damaged);
+        let (mut refused, mut failed, mut worst) = (0, 0, Code::Damaged);
         std::fs::create_dir_all(output).map_err(|source| beside("make", output, source))?;
         let inside = output.canonicalize().map_err(|source| beside("read", output, source))?;
-        for path in files_under(input, &inside)? {
-            total += 1;
-            let input = Input::File(path);
-            if let Err(failure) = self.one_of_folder(&input, output) {
+        let inputs: Vec<Input> = files_under(input, &inside)?.into_iter().map(Input::File).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let make = |input: &Input| self.make(input, output);
+        in_order(&inputs, threads, WINDOW, make, |made| {
+            for (input, placed) in self.place_all(made, output) {
+                let told = placed.and_then(|(path, report)| self.tell(input, &Output::File(path), &report));
+                let Err(failure) = told else { continue };
                 match failure.code {
                     Code::Damaged => refused += 1,
                     other => {
@@ -360,30 +381,65 @@ impl Job {
                 for line in failure.lines() {
                     hydra_cli::output::tell(&line);
                 }
+                let why = why(&failure);
                 self.voice
-                    .json(&json!({ "input": input_json(&input), "refused": why(&failure) }))?;
+                    .json(&json!({ "input": input_json(input), "refused": why }))?;
             }
-        }
+            Ok::<(), Failure>(())
+        })?;
         if refused + failed == 0 {
             return Ok(());
         }
+        let total = inputs.len() as u64;
         Err(Failure::new(worst, NotAll { refused, failed, total }))
     }
 
-    fn one_of_folder(&self, input: &Input, folder: &Path) -> Result<(), Failure> {
-        let (new, report) = self.make(input, folder)?;
+    /// Gives objects their names, flushed together; answers for each.
+    fn place_all<'i>(&self, made: Vec<(&'i Input, Made)>, folder: &Path) -> Vec<(&'i Input, Placed)> {
+        let batch = Batch::new();
+        let mut staged: Vec<(&Input, Placed)> = Vec::with_capacity(made.len());
+        for (input, made) in made {
+            let one = made.and_then(|(new, report)| {
+                let path = self.path_of(&report, folder)?;
+                if let Some(private) = &self.private {
+                    private.add(&report.to_private_json())?;
+                }
+                new.publish_in(&path, &batch);
+                Ok((path, report))
+            });
+            staged.push((input, one));
+        }
+        let done = staged.iter_mut().map(|(_, one)| one).filter(|one| one.is_ok());
+        if let Some(private) = &self.private
+            && let Err(error) = private.flush()
+        {
+            // what is not committed leaves nothing
+            for one in done {
+                let error = io::Error::new(error.kind(), error.to_string());
+                *one = Err(private.failure(error));
+            }
+            return staged;
+        }
+        for (one, (_, named)) in done.zip(batch.commit()) {
+            if let Err(error) = named {
+                *one = Err(output_failure(error));
+            }
+        }
+        staged
+    }
+
+    /// Where an object goes, in folders that are there now.
+    fn path_of(&self, report: &Report, folder: &Path) -> Result<PathBuf, Failure> {
         let part = |uid: Option<&str>| safe_name(uid.unwrap_or("none"));
         let place = folder
             .join(part(report.new.study.as_deref()))
             .join(part(report.new.series.as_deref()));
         let path = place.join(format!("{}.dcm", safe_name(&report.new.sop)));
         std::fs::create_dir_all(&place).map_err(|source| beside("make", &place, source))?;
-        self.link(&report)?;
-        new.publish(&path).map_err(output_failure)?;
-        self.tell(input, &Output::File(path), &report)
+        Ok(path)
     }
 
-    fn make(&self, input: &Input, folder: &Path) -> Result<(NewFile, Report), Failure> {
+    fn make(&self, input: &Input, folder: &Path) -> Made {
         let new = NewFile::under(folder).map_err(output_failure)?;
         let report = self.deidentify(input, new.file())?;
         Ok((new, report))
@@ -399,7 +455,10 @@ impl Job {
 
     fn link(&self, report: &Report) -> Result<(), Failure> {
         match &self.private {
-            Some(private) => private.add(&report.to_private_json()),
+            Some(private) => {
+                private.add(&report.to_private_json())?;
+                private.flush().map_err(|error| private.failure(error))
+            }
             None => Ok(()),
         }
     }

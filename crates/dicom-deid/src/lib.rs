@@ -38,6 +38,8 @@ mod refusal;
 mod report;
 mod review;
 mod secret;
+#[cfg(feature = "command")]
+mod side_by_side;
 mod syntax;
 mod table;
 mod text;

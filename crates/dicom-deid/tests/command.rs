@@ -5,7 +5,7 @@ mod support;
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use support::*;
@@ -49,16 +49,23 @@ impl Place {
     }
 }
 
-fn files_in(folder: &Path) -> Vec<String> {
-    let mut names = Vec::new();
+fn paths_in(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            names.extend(files_in(&path));
+            paths.extend(paths_in(&path));
         } else {
-            names.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            paths.push(path);
         }
     }
+    paths.sort();
+    paths
+}
+
+fn files_in(folder: &Path) -> Vec<String> {
+    let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    let mut names: Vec<String> = paths_in(folder).into_iter().map(name).collect();
     names.sort();
     names
 }
@@ -165,6 +172,56 @@ fn a_folder_becomes_a_tree_of_new_uids_and_one_bad_object_fails_alone() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_folder_gives_the_same_on_one_processor_and_on_several() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.0.path().join("in/deep")).unwrap();
+    for number in 0..60 {
+        // one in seven is refused, and the last are instances that came before under another name
+        let bytes = match number {
+            n if n % 7 == 3 => file(EXPLICIT, with(ct(), el(0x28, 0x301, "CS", "YES"))),
+            n => {
+                let syntax = if n % 2 == 0 { EXPLICIT } else { IMPLICIT };
+                let uid = format!("1.3.6.1.4.1.99999.{}", n.min(55));
+                file(syntax, with(ct(), el(8, 0x18, "UI", &uid)))
+            }
+        };
+        let folder = if number % 3 == 0 { "in/deep" } else { "in" };
+        place.write(&format!("{folder}/{number:02}.dcm"), bytes);
+    }
+    let run = |wrapper: &[&str], number: u32| {
+        let program = [env!("CARGO_BIN_EXE_dicom-deid")];
+        let words: Vec<&str> = wrapper.iter().chain(&program).copied().collect();
+        let line = format!("--secret-file secret --json --private-out private{number} in out");
+        let output = Command::new(words[0])
+            .args(&words[1..])
+            .args(line.split(' '))
+            .current_dir(place.0.path())
+            .output()
+            .unwrap();
+        let private = place.read(&format!("private{number}"));
+        let out = place.0.path().join("out");
+        let written: Vec<(String, Vec<u8>)> = paths_in(&out)
+            .into_iter()
+            .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
+            .collect();
+        std::fs::remove_dir_all(out).unwrap();
+        (output, private, written)
+    };
+    let (alone, private, written) = run(&["taskset", "-c", "0"], 1);
+    assert_eq!(alone.status.code(), Some(73), "{alone:?}");
+    assert!(
+        has(&alone.stderr, "9 of 60 objects were refused, 3 failed"),
+        "{alone:?}"
+    );
+    assert_eq!(written.len(), 48);
+    for number in 2..5 {
+        let (other, other_private, other_written) = run(&[], number);
+        assert_eq!(other, alone);
+        assert!(other_private == private && other_written == written, "{number}");
+    }
 }
 
 #[test]

@@ -361,6 +361,21 @@ impl Association {
         }
     }
 
+    /// Waits for the next message, as long as it may take; false once `goes_on` is.
+    pub(crate) fn wait(&mut self, goes_on: &dyn Fn() -> bool) -> Result<bool, NetError> {
+        self.drain()?;
+        let next = |wire: &Wire, body: &[u8], at| pdu::next_value(body, at).map_err(|error| wire.protocol(error));
+        if self.in_unit && next(&self.wire, &self.body, self.at)?.is_some() {
+            return Ok(true);
+        }
+        self.wire.wait(goes_on)
+    }
+
+    /// From now on all that is still to be done may take so long.
+    pub(crate) fn hurry(&mut self, longest: Duration) {
+        self.wire.hurry(longest);
+    }
+
     /// The next message, which there must be.
     ///
     /// # Errors

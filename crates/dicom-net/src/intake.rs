@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::association::{Association, Message};
 use crate::command::{Status, element};
@@ -67,6 +69,8 @@ pub(crate) struct Intake<'a, 'b> {
     pub(crate) retrieved: Retrieved,
     /// Class and instance of the last file, by its file meta information.
     pub(crate) announced: Option<(Uid, Uid)>,
+    /// No more instances are wanted.
+    pub(crate) is_stopped: Arc<AtomicBool>,
     sink: &'a mut Sink<'b>,
 }
 
@@ -110,6 +114,7 @@ impl<'a, 'b> Intake<'a, 'b> {
             wanted,
             retrieved: Retrieved::default(),
             announced: None,
+            is_stopped: Arc::default(),
             sink,
         }
     }
@@ -148,8 +153,15 @@ impl<'a, 'b> Intake<'a, 'b> {
             };
             Ok((self.sink)(&arrival, &mut file))
         });
+        if matches!(taken, Ok(Taken::Stop)) {
+            self.is_stopped.store(true, Ordering::Release);
+            // what is left of it is passed over once the other side was told to end
+            return Err(NetError::Stopped {
+                peer: association.peer().clone(),
+            });
+        }
         association.drain()?;
-        let status = self.settle(association, instance, taken)?;
+        let status = self.settle(instance, taken);
         association.reply(message, status)
     }
 
@@ -209,26 +221,18 @@ impl<'a, 'b> Intake<'a, 'b> {
         Ok(())
     }
 
-    fn settle(
-        &mut self,
-        association: &Association,
-        instance: Uid,
-        taken: Result<Taken, StrangeInstance>,
-    ) -> Result<Status, NetError> {
+    fn settle(&mut self, instance: Uid, taken: Result<Taken, StrangeInstance>) -> Status {
         match taken {
             Ok(Taken::Kept) => {
                 self.retrieved.kept.insert(instance);
-                Ok(Status::SUCCESS)
+                Status::SUCCESS
             }
-            Ok(Taken::Dropped) => Ok(Status::OUT_OF_RESOURCES),
-            Ok(Taken::Refused(status)) => Ok(status),
-            Ok(Taken::Stop) => Err(NetError::Stopped {
-                peer: association.peer().clone(),
-            }),
+            Ok(Taken::Dropped | Taken::Stop) => Status::OUT_OF_RESOURCES,
+            Ok(Taken::Refused(status)) => status,
             Err(strange) => {
                 let status = strange.status();
                 self.retrieved.strange.push((Some(instance), strange));
-                Ok(status)
+                status
             }
         }
     }

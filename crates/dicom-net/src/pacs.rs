@@ -2,11 +2,12 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use crate::association::{Agreed, Association, Slots};
+use crate::association::{Agreed, Association, Message, Slots};
 use crate::command::{Command, CommandError, Field, Status, element};
 use crate::contexts::{Proposal, known, service};
 use crate::dataset::{Attributes, DataError, FileMeta, syntax, tag};
@@ -21,6 +22,8 @@ use crate::wire::{Deadlines, Wire};
 const MEDIUM: u16 = 0;
 /// After a C-MOVE was answered for the last time all should have come; what has not gets this much longer.
 const AFTER_MOVE: Duration = Duration::from_secs(5);
+/// A PACS that is told to end a retrieval has this long to say that it did.
+const CANCELLING: Duration = Duration::from_secs(3);
 /// An association that rested longer than this may have been ended by the PACS: another one is asked for.
 const RESTING: Duration = Duration::from_secs(5);
 
@@ -63,6 +66,15 @@ impl PacsOptions {
 pub struct Pacs {
     options: PacsOptions,
     peer: Peer,
+    /// Of all clones.
+    is_stopped: Arc<AtomicBool>,
+}
+
+/// A retrieval that was asked for.
+struct Asked {
+    context: u8,
+    id: u16,
+    reply: Field,
 }
 
 /// An instance that a PACS says it has.
@@ -88,7 +100,32 @@ impl Pacs {
     /// A PACS; nothing is asked yet.
     pub fn new(options: PacsOptions) -> Self {
         let peer = Peer::new(format!("{}@{}:{}", options.called, options.host, options.port));
-        Self { options, peer }
+        let is_stopped = Arc::default();
+        Self {
+            options,
+            peer,
+            is_stopped,
+        }
+    }
+
+    /// Ends retrievals, those of all clones, and lets none begin: also those whose PACS says nothing now.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.is_stopped.load(Ordering::Acquire)
+    }
+
+    /// A retrieval begins, unless none is to.
+    fn begin(&self) -> Result<(), NetError> {
+        if self.goes_on() { Ok(()) } else { Err(self.stopped()) }
+    }
+
+    fn stopped(&self) -> NetError {
+        NetError::Stopped {
+            peer: self.peer.clone(),
+        }
     }
 
     /// Its name in messages.
@@ -107,7 +144,7 @@ impl Pacs {
         let request = Command::request(Field::EchoRequest, id, &known(service::VERIFICATION));
         association.send(context, request, None)?;
         let message = association.expect()?;
-        let status = self.answer(&association, &message.command, Field::EchoReply, id)?;
+        let status = self.status(&association, &message.command, Field::EchoReply, id)?;
         self.judge("C-ECHO", status)?;
         association.release();
         Ok(())
@@ -174,7 +211,7 @@ impl Pacs {
         association.send(context, request, Some(&query.encode()))?;
         loop {
             let message = association.expect()?;
-            let status = self.answer(association, &message.command, Field::FindReply, id)?;
+            let status = self.status(association, &message.command, Field::FindReply, id)?;
             if !status.is_pending() {
                 return self.judge("C-FIND", status).map(|()| true);
             }
@@ -297,6 +334,7 @@ impl Pacs {
     /// Where the exchange failed; what `sink` got before is whole. Instances that are not what was asked for are no
     /// error of the exchange.
     pub fn get(&self, wanted: &Wanted, classes: &[Uid], sink: &mut Sink<'_>) -> Result<Retrieved, NetError> {
+        self.begin()?;
         let mut association = self.associate(Proposal::of_retrieval(classes))?;
         let context = self.context(&association, service::GET, "C-GET")?;
         let is_lent = |class: &Uid| association.provides(class) && association.context_of(class.as_str()).is_some();
@@ -311,21 +349,82 @@ impl Pacs {
         request.set_number(element::PRIORITY, MEDIUM);
         association.send(context, request, Some(&wanted.identifier().encode()))?;
         let mut intake = Intake::new(Some(wanted), sink);
-        loop {
+        let reply = Field::GetReply;
+        let asked = Asked { context, id, reply };
+        let mut unanswered = None;
+        let ended = self.take_all(&mut association, &asked, &mut intake, &mut unanswered);
+        self.end(association, &asked, ended, unanswered)?;
+        Ok(intake.retrieved)
+    }
+
+    /// Takes what comes over our own association, until the PACS has said its last word. Where that fails within an
+    /// instance, its message is left in `unanswered`.
+    fn take_all(
+        &self,
+        association: &mut Association,
+        asked: &Asked,
+        intake: &mut Intake<'_, '_>,
+        unanswered: &mut Option<Message>,
+    ) -> Result<(), NetError> {
+        while association.wait(&|| self.goes_on())? {
             let message = association.expect()?;
             if message.command.field() == Field::StoreRequest {
-                intake.store(&mut association, &message)?;
-                continue;
+                let message = unanswered.insert(message);
+                intake.store(association, message)?;
+                *unanswered = None;
+            } else if self.follow(association, &message.command, asked, &mut intake.retrieved)? {
+                return Ok(());
             }
-            if self.follow(
-                &mut association,
-                &message.command,
-                Field::GetReply,
-                id,
-                &mut intake.retrieved,
-            )? {
-                association.release();
-                return Ok(intake.retrieved);
+        }
+        Err(self.stopped())
+    }
+
+    /// Ends the association of a retrieval. Where it is us who break off, the PACS is told to end (PS3.7, 9.3.3.3 and
+    /// 9.3.4.3), so that it does not go on for nobody: many send to the end what is moved, whatever becomes of us.
+    fn end(
+        &self,
+        mut association: Association,
+        asked: &Asked,
+        ended: Result<(), NetError>,
+        unanswered: Option<Message>,
+    ) -> Result<(), NetError> {
+        match &ended {
+            Ok(()) => association.release(),
+            Err(NetError::Stopped { .. }) => {
+                if self.cancel(&mut association, asked, unanswered).is_ok() {
+                    association.release();
+                }
+            }
+            Err(NetError::Late { .. }) => {
+                // it may read that some time; nobody waits for a PACS that is late already
+                association.hurry(CANCELLING);
+                let _ = association.send(asked.context, Command::cancel(asked.id), None);
+            }
+            Err(_) => {}
+        }
+        ended
+    }
+
+    /// Has the PACS end a retrieval, and waits a moment for its last word.
+    fn cancel(
+        &self,
+        association: &mut Association,
+        asked: &Asked,
+        unanswered: Option<Message>,
+    ) -> Result<(), NetError> {
+        association.hurry(CANCELLING);
+        association.send(asked.context, Command::cancel(asked.id), None)?;
+        let mut next = unanswered;
+        loop {
+            let message = match next.take() {
+                Some(message) => message,
+                None => association.expect()?,
+            };
+            if message.command.field() == Field::StoreRequest {
+                association.drain()?;
+                association.reply(&message, Status::OUT_OF_RESOURCES)?;
+            } else if !self.answer(association, &message.command, asked)?.is_pending() {
+                return Ok(());
             }
         }
     }
@@ -341,13 +440,14 @@ impl Pacs {
         sink: &mut Sink<'_>,
     ) -> Result<Retrieved, NetError> {
         let mut intake = Intake::new(Some(wanted), sink);
+        let is_stopped = Arc::clone(&intake.is_stopped);
         let begun = destination.begin(&self.options.calling, wanted);
         let (number, answered) = (begun.number, begun.answered());
         let moved = std::thread::scope(|scope| {
             let asking = scope.spawn(|| {
                 // sent on drop, whatever becomes of the request
                 let mut answered = answered;
-                let moved = self.request_move(wanted, destination.title(), number);
+                let moved = self.request_move(wanted, destination.title(), number, &is_stopped);
                 answered.told = moved.as_ref().map_or(Some(0), |told| told.sent_count);
                 moved
             });
@@ -362,7 +462,14 @@ impl Pacs {
         Ok(retrieved)
     }
 
-    fn request_move(&self, wanted: &Wanted, destination: &AeTitle, id: u16) -> Result<Retrieved, NetError> {
+    fn request_move(
+        &self,
+        wanted: &Wanted,
+        destination: &AeTitle,
+        id: u16,
+        is_stopped: &AtomicBool,
+    ) -> Result<Retrieved, NetError> {
+        self.begin()?;
         let mut association = self.associate(Proposal::of_service(service::MOVE))?;
         let context = self.context(&association, service::MOVE, "C-MOVE")?;
         let mut request = Command::request(Field::MoveRequest, id, &known(service::MOVE));
@@ -370,13 +477,21 @@ impl Pacs {
         request.set_text(element::MOVE_DESTINATION, destination.as_str());
         association.send(context, request, Some(&wanted.identifier().encode()))?;
         let mut told = Retrieved::default();
-        loop {
-            let message = association.expect()?;
-            if self.follow(&mut association, &message.command, Field::MoveReply, id, &mut told)? {
-                association.release();
-                return Ok(told);
+        let reply = Field::MoveReply;
+        let asked = Asked { context, id, reply };
+        let goes_on = || self.goes_on() && !is_stopped.load(Ordering::Acquire);
+        let mut follow = || {
+            while association.wait(&goes_on)? {
+                let message = association.expect()?;
+                if self.follow(&mut association, &message.command, &asked, &mut told)? {
+                    return Ok(());
+                }
             }
-        }
+            Err(self.stopped())
+        };
+        let ended = follow();
+        self.end(association, &asked, ended, None)?;
+        Ok(told)
     }
 
     /// Reads an answer to a retrieval; whether it is the last one.
@@ -384,11 +499,10 @@ impl Pacs {
         &self,
         association: &mut Association,
         command: &Command,
-        reply: Field,
-        id: u16,
+        asked: &Asked,
         retrieved: &mut Retrieved,
     ) -> Result<bool, NetError> {
-        let status = self.answer(association, command, reply, id)?;
+        let status = self.answer(association, command, asked)?;
         if status.is_pending() {
             return Ok(false);
         }
@@ -405,7 +519,7 @@ impl Pacs {
         }
         // some instances came, or were tried: each is told for itself
         if !status.is_success() && done == 0 && retrieved.kept.is_empty() && retrieved.strange.is_empty() {
-            self.judge(reply.name(), status)?;
+            self.judge(asked.reply.name(), status)?;
         }
         Ok(true)
     }
@@ -455,7 +569,11 @@ impl Pacs {
         })
     }
 
-    fn answer(&self, association: &Association, command: &Command, field: Field, id: u16) -> Result<Status, NetError> {
+    fn answer(&self, association: &Association, command: &Command, asked: &Asked) -> Result<Status, NetError> {
+        self.status(association, command, asked.reply, asked.id)
+    }
+
+    fn status(&self, association: &Association, command: &Command, field: Field, id: u16) -> Result<Status, NetError> {
         if command.field() != field {
             return Err(association.protocol(CommandError::Unexpected(command.field().name())));
         }
@@ -517,7 +635,7 @@ impl Storing {
         let message = association.expect()?;
         let status = self
             .pacs
-            .answer(&association, &message.command, Field::StoreReply, id)?;
+            .status(&association, &message.command, Field::StoreReply, id)?;
         // a refused instance is no fault of the association
         self.open = Some((association, Instant::now()));
         self.pacs.judge("C-STORE", status)

@@ -18,6 +18,8 @@ use crate::pdu::{HEADER_BYTES, Header};
 
 /// What is read from the connection at once, where there is that much.
 const READ_BYTES: usize = 64 * 1024;
+/// How often whoever waits looks whether to go on.
+const LOOK: Duration = Duration::from_millis(100);
 /// A socket without a deadline would wait for ever, and one of zero is refused by the system.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -282,12 +284,39 @@ impl Wire {
                 out = &mut out[read..];
                 continue;
             }
-            let mut buffer = std::mem::take(&mut self.buffer);
-            let read = self.read_some(&mut buffer, until);
-            self.buffer = buffer;
-            (self.start, self.end) = (0, read?);
+            self.fill(until)?;
         }
         Ok(())
+    }
+
+    /// Reads what there is into the buffer, which is empty.
+    fn fill(&mut self, until: Until) -> Result<(), NetError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self.read_some(&mut buffer, until);
+        self.buffer = buffer;
+        (self.start, self.end) = (0, read?);
+        Ok(())
+    }
+
+    /// Waits for the next unit to begin, as long as it may take; false once `goes_on` is.
+    pub(crate) fn wait(&mut self, goes_on: &dyn Fn() -> bool) -> Result<bool, NetError> {
+        let until = self.until(Waiting::Data, self.deadlines.unit);
+        while self.start == self.end {
+            if !goes_on() {
+                return Ok(false);
+            }
+            let at = until.at.min(Instant::now() + LOOK);
+            match self.fill(Until { at, ..until }) {
+                Err(NetError::Late { .. }) if Instant::now() < until.at => {}
+                filled => filled?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// From now on all that is still to be done may take so long.
+    pub(crate) fn hurry(&mut self, longest: Duration) {
+        self.whole = Instant::now() + longest;
     }
 
     fn read_some(&mut self, out: &mut [u8], until: Until) -> Result<usize, NetError> {

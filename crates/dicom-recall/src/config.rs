@@ -309,6 +309,7 @@ impl Config {
         {
             faults.push(format!("`registry.database`: {error}"));
         }
+        let line = file.place.as_ref().map(line_table).unwrap_or_default();
         let place = file.place.and_then(|table| place(&mut faults, table, folder));
         if file.evict != Evict::default() && !matches!(place, Some(Place::Folder(_)) | None) {
             faults.push("`evict` is for `place.folder`: an agent has settings of its own".to_owned());
@@ -316,7 +317,7 @@ impl Config {
         let monitor = address(&mut faults, "daemon.monitor", file.daemon.monitor.as_deref());
         let receive = file
             .receive
-            .and_then(|table| table.check(&mut faults, folder, pacs.as_ref()));
+            .and_then(|table| table.check(&mut faults, folder, pacs.as_ref(), (line, place.as_ref())));
         if file.queue.workers == Some(0) {
             faults.push("`queue.workers`: at least 1".to_owned());
         }
@@ -393,17 +394,21 @@ fn address(faults: &mut Vec<String>, name: &str, text: Option<&str>) -> Option<S
         .ok()
 }
 
+/// What a table says of a line: one that serde flattens would hide unknown keys.
+fn line_table(table: &PlaceTable) -> LineTable {
+    LineTable {
+        connect: table.connect.clone(),
+        listen: table.listen.clone(),
+        mode: table.mode.clone(),
+        peer: table.peer.clone(),
+        certificate: table.certificate.clone(),
+        key: table.key.clone(),
+        authorities: table.authorities.clone(),
+    }
+}
+
 fn place(faults: &mut Vec<String>, table: PlaceTable, folder: &Path) -> Option<Place> {
-    // a table that serde flattens would hide unknown keys
-    let line = LineTable {
-        connect: table.connect,
-        listen: table.listen,
-        mode: table.mode,
-        peer: table.peer,
-        certificate: table.certificate,
-        key: table.key,
-        authorities: table.authorities,
-    };
+    let line = line_table(&table);
     match table.folder {
         Some(path) if !line.is_given() => Some(Place::Folder(folder.join(path))),
         None if line.is_given() => line.check(faults, "place", folder).map(Place::Agent),
@@ -702,7 +707,7 @@ mod tests {
         let recall = Config::parse(blocks[0], folder).unwrap();
         assert!(matches!(recall.place, Some(Place::Agent(_))));
         let agent = crate::place::config::PlaceConfig::parse(blocks[1], folder).unwrap();
-        assert!(agent.line.security.is_some());
+        assert!(agent.lines[0].security.is_some());
         assert_eq!(blocks.len(), 2);
     }
 }

@@ -218,7 +218,12 @@ impl Daemon {
             (Some(folder), _) => To::Folder(folder),
             (None, Some(Place::Agent(line))) => {
                 let (registry, queue) = (Arc::clone(&registry), Arc::clone(&queue));
-                To::Agent(Arc::new(Link::new(line.clone(), registry, queue, Arc::clone(&wake))))
+                To::Agent(Arc::new(Link::new(
+                    line.clone(),
+                    registry,
+                    Some(queue),
+                    Arc::clone(&wake),
+                )))
             }
             (None, _) => return Err(Failure::new(Code::Config, StartError::NoPlace)),
         };
@@ -262,6 +267,7 @@ impl Daemon {
     /// Ends recalls and gives back what was not done.
     fn end(&self, threads: &[JoinHandle<()>]) -> Result<(), Failure> {
         self.cancel.store(true, Ordering::Release);
+        self.source.stop();
         self.waiting.wake();
         self.wake.wake();
         let until = Instant::now() + LAST_WORD;
@@ -670,10 +676,7 @@ impl Told<'_> {
         let wrong = files.iter().zip(&recorded).filter(|(_, one)| **one != Recorded::Same);
         let wrong: Vec<String> = wrong.map(|((name, ..), _)| name.clone()).collect();
         if !wrong.is_empty() {
-            match &self.daemon.to {
-                To::Folder(folder) => drop(evict::take_away(folder, registry, &wrong)?),
-                To::Agent(_) => registry.wish_evicted(&wrong)?,
-            }
+            self.daemon.destination().take_away(registry, &wrong)?;
         }
         let outcome = |recorded: Recorded| match recorded {
             Recorded::Same => Outcome::Placed,

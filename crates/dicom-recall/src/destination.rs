@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest;
 use hydra_core::sealed::{Batch, NewFile, Output, SealError};
 
-use crate::database::hex;
+use crate::database::{DatabaseError, hex};
 use crate::engine::Item;
+use crate::evict;
 use crate::names::path_under;
 use crate::pipeline::{InstanceError, Sealed};
+use crate::registry::Registry;
 
 /// What a file must be, as far as that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +59,25 @@ pub trait Destination: Sync {
     fn is_away(&self) -> bool {
         false
     }
+
+    /// Whether a file can be put there only when it is registered, and that was told.
+    fn takes_only_registered(&self) -> bool {
+        false
+    }
+
+    /// Waits until what is registered by now was told.
+    ///
+    /// # Errors
+    /// Where it is not told in time.
+    fn tell_registered(&self) -> Result<(), InstanceError> {
+        Ok(())
+    }
+
+    /// Has files taken away that have their names and should not.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    fn take_away(&self, registry: &dyn Registry, names: &[String]) -> Result<(), DatabaseError>;
 }
 
 /// Places files for one thread.
@@ -142,6 +163,10 @@ impl Destination for Folder {
     fn spool(&self) -> &Path {
         &self.root
     }
+
+    fn take_away(&self, registry: &dyn Registry, names: &[String]) -> Result<(), DatabaseError> {
+        evict::take_away(self, registry, names).map(drop)
+    }
 }
 
 /// Files of one thread that have no name yet.
@@ -218,6 +243,10 @@ impl Destination for Nowhere {
 
     fn spool(&self) -> &Path {
         &self.spool
+    }
+
+    fn take_away(&self, _: &dyn Registry, _: &[String]) -> Result<(), DatabaseError> {
+        Ok(())
     }
 }
 

@@ -18,7 +18,8 @@ use zeroize::Zeroizing;
 use crate::database::DatabaseError;
 use crate::destination::{Destination, Expected};
 use crate::engine::Item;
-use crate::keys::Keys;
+use crate::keys::{HeldKey, Keys};
+use crate::line::Reason;
 use crate::names::{Ids, KeyPer, Template};
 use crate::pipeline::{self, InstanceError, Target, Wiping};
 use crate::registry::{Added, Instance, Recorded, Registry, Which};
@@ -40,7 +41,7 @@ pub enum Rule {
     /// The PACS gets it.
     Nearline(Onward),
     /// It is sealed and placed.
-    Seal(Box<dyn Destination + Send + Sync>),
+    Seal(Arc<dyn Destination + Send + Sync>),
 }
 
 /// How the PACS gets it.
@@ -193,7 +194,7 @@ impl Refused {
                 Status::NOT_UNDERSTOOD
             }
             Self::Instance(InstanceError::Identity) => Status::NOT_UNDERSTOOD,
-            Self::Instance(InstanceError::Changed) => Status::MISMATCH,
+            Self::Instance(InstanceError::Changed | InstanceError::NotTaken(Reason::Changed)) => Status::MISMATCH,
             _ => Status::OUT_OF_RESOURCES,
         }
     }
@@ -273,7 +274,7 @@ impl Visit {
         if self.keys.0.elapsed() >= self.intake.keys_for {
             self.keys = self.intake.keys();
         }
-        let taken = self.taken(arrival, instance, &mut watched);
+        let taken = self.taken(arrival, &instance, &mut watched);
         let taken = if watched.has_failed {
             Err(Refused::BrokenOff)
         } else {
@@ -300,7 +301,7 @@ impl Visit {
         }
     }
 
-    fn taken(&self, arrival: &Arrival, instance: Instance, file: &mut dyn Read) -> Result<(), Refused> {
+    fn taken(&self, arrival: &Arrival, instance: &Instance, file: &mut dyn Read) -> Result<(), Refused> {
         let intake = &self.intake;
         // of two with one name but other pixels the second would replace what the first sender was told is safe
         let Some(_busy) = Busy::take(&intake.busy, &instance.name) else {
@@ -320,44 +321,105 @@ impl Visit {
             Rule::Nearline(onward) => {
                 self.send(onward, arrival, file)?;
                 key.mark_used();
-                self.enter(&instance)
+                self.enter(instance)
             }
-            Rule::Seal(destination) => {
-                let expected = known.map_or_else(Expected::default, |known| Expected {
-                    size: known.size,
-                    sha256: known.sha256,
-                });
-                let item = Item {
-                    instance: arrival.identity.instance.clone(),
-                    class: Some(arrival.identity.class.clone()),
-                    key: instance.key_id.clone(),
-                    target: Target {
-                        name: instance.name.clone(),
-                        new: instance.new.clone(),
-                    },
-                    expected,
-                };
-                let spool = destination.spool();
-                let mut placer = destination.placer();
-                let sealed = placer.place(0, &item, &mut |out| {
-                    pipeline::flowing(&intake.profile, &key, &item.target, &mut &mut *file, out, spool)
-                });
-                let sealed = sealed.map_err(Refused::Instance)?;
-                let named = placer.finish().pop().map(|(_, named)| named);
-                let sha256 = named
-                    .unwrap_or(Err(InstanceError::Missing))
-                    .map_err(Refused::Instance)?;
-                key.mark_used();
-                self.enter(&instance)?;
-                let size = sealed.sealed.file_bytes;
-                let files = [(instance.name.clone(), size, sha256.unwrap_or_default())];
-                let recorded = intake.registry.record(&files).map_err(Refused::Registry)?;
-                if recorded != [Recorded::Same] {
-                    return Err(Refused::Instance(InstanceError::Changed));
-                }
-                let on_disk = intake.registry.set_on_disk(&[instance.name], true);
-                on_disk.map_err(Refused::Registry)
+            Rule::Seal(destination) => self.seal(&**destination, arrival, instance, known.as_ref(), &key, file),
+        }
+    }
+
+    /// Seals an image, has it placed, and enters it.
+    fn seal(
+        &self,
+        destination: &dyn Destination,
+        arrival: &Arrival,
+        instance: &Instance,
+        known: Option<&Instance>,
+        key: &HeldKey,
+        file: &mut dyn Read,
+    ) -> Result<(), Refused> {
+        let is_early = destination.takes_only_registered();
+        if is_early {
+            if destination.is_away() {
+                return Err(Refused::Instance(InstanceError::NotTaken(Reason::Storage)));
             }
+            self.enter(instance)?;
+        }
+        let told = destination.tell_registered().map_err(Refused::Instance);
+        let sealed = told.and_then(|()| self.place(destination, arrival, instance, known, key, file));
+        let done = sealed.and_then(|(size, sha256)| {
+            key.mark_used();
+            if !is_early {
+                self.enter(instance)?;
+            }
+            self.record(destination, &instance.name, size, sha256)
+        });
+        if done.is_err() && is_early && known.is_none() {
+            self.take_back(&instance.name);
+        }
+        done
+    }
+
+    fn place(
+        &self,
+        destination: &dyn Destination,
+        arrival: &Arrival,
+        instance: &Instance,
+        known: Option<&Instance>,
+        key: &HeldKey,
+        file: &mut dyn Read,
+    ) -> Result<(u64, String), Refused> {
+        let item = Item {
+            instance: arrival.identity.instance.clone(),
+            class: Some(arrival.identity.class.clone()),
+            key: instance.key_id.clone(),
+            target: Target {
+                name: instance.name.clone(),
+                new: instance.new.clone(),
+            },
+            expected: known.map_or_else(Expected::default, |known| Expected {
+                size: known.size,
+                sha256: known.sha256.clone(),
+            }),
+        };
+        let (profile, spool) = (&self.intake.profile, destination.spool());
+        let mut placer = destination.placer();
+        let sealed = placer.place(0, &item, &mut |out| {
+            pipeline::flowing(profile, key, &item.target, &mut &mut *file, out, spool)
+        });
+        let sealed = sealed.map_err(Refused::Instance)?;
+        let named = placer.finish().pop().map(|(_, named)| named);
+        let sha256 = named
+            .unwrap_or(Err(InstanceError::Missing))
+            .map_err(Refused::Instance)?;
+        Ok((sealed.sealed.file_bytes, sha256.unwrap_or_default()))
+    }
+
+    /// Records what was placed.
+    fn record(&self, destination: &dyn Destination, name: &str, size: u64, sha256: String) -> Result<(), Refused> {
+        let registry = &*self.intake.registry;
+        let recorded = registry.record_placed(&[(name.to_owned(), size, sha256)]);
+        if recorded.map_err(Refused::Registry)? == [Recorded::Same] {
+            return Ok(());
+        }
+        // it was registered otherwise meanwhile
+        let taken = destination.take_away(registry, &[name.to_owned()]);
+        taken.map_err(Refused::Registry)?;
+        Err(Refused::Instance(InstanceError::Changed))
+    }
+
+    /// Registers no more what was registered for an image that was not placed, unless somebody else placed it meanwhile.
+    fn take_back(&self, name: &str) {
+        let (registry, names) = (&*self.intake.registry, [name.to_owned()]);
+        let taken = registry.find(&Which::Names(&names)).and_then(|found| {
+            let is_placed = found.iter().any(|one| one.on_disk || one.sha256.is_some());
+            if is_placed { Ok(0) } else { registry.remove(&names) }
+        });
+        if let Err(error) = taken {
+            tracing::error!(
+                name,
+                error = &error as &dyn std::error::Error,
+                "it stays registered, and was not placed"
+            );
         }
     }
 

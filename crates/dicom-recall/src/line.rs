@@ -137,6 +137,9 @@ pub enum FromDaemon {
         version: u32,
         /// Which registry the entries are of: where the agent knows another one, it forgets what it knows.
         registry: String,
+        /// Whether this end only places what it has: it recalls nothing, and is told of nothing that is wanted.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        places_only: bool,
     },
     /// Entries that changed, in the order of their changes.
     Entries {
@@ -368,7 +371,10 @@ mod tests {
         let hello = FromDaemon::Hello {
             version: VERSION,
             registry: "r".to_owned(),
+            places_only: false,
         };
+        // as an agent reads it from a daemon that does not know the word
+        assert!(!String::from_utf8(message(&hello)).unwrap().contains("places_only"));
         assert_eq!(read_all(&message(&hello)).unwrap(), Frame::Message(hello));
         let read = read_all(&piece(7, b"sealed")).unwrap();
         let bytes = b"sealed".to_vec();

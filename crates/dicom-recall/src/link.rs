@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -41,6 +41,8 @@ const GREETING: Duration = Duration::from_secs(20);
 const CALLERS: usize = 16;
 /// Bytes of the longest name.
 const LONGEST_NAME: usize = 255;
+/// How long the agent may take to be told of what was registered.
+const TELLING: Duration = Duration::from_secs(20);
 /// How long the agent may take to put a file into its place.
 const PLACING: Duration = Duration::from_secs(300);
 
@@ -82,15 +84,39 @@ struct Up {
     replaced: Arc<Notify>,
     /// The agent was told all that was registered when it greeted, so that it knows what is offered.
     is_told: Arc<AtomicBool>,
+    /// Up to which change it was told.
+    told: Arc<ToldUpTo>,
     /// The agent has said what is on disk, and that is in the registry: what is placed from now on is newer.
     has_listed: Arc<AtomicBool>,
 }
 
-/// The daemon's end of the line.
+/// Up to which change the agent was told; none once the line broke.
+struct ToldUpTo {
+    change: Mutex<Option<i64>>,
+    changed: Condvar,
+}
+
+impl ToldUpTo {
+    fn set(&self, change: Option<i64>) {
+        *lock(&self.change) = change;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it was told of `change`; whether it was.
+    fn reaches(&self, change: i64, longest: Duration) -> bool {
+        let is_open = |told: &mut Option<i64>| told.is_some_and(|told| told < change);
+        let waited = self.changed.wait_timeout_while(lock(&self.change), longest, is_open);
+        let told = waited.unwrap_or_else(PoisonError::into_inner).0;
+        told.is_some_and(|told| told >= change)
+    }
+}
+
+/// The daemon's end of the line, or that of whoever places what it has and recalls nothing.
 pub struct Link {
     line: LineConfig,
     registry: Arc<dyn Registry>,
-    queue: Arc<Queue>,
+    /// What is wanted; without it the line is for placing only.
+    queue: Option<Arc<Queue>>,
     wake: Arc<Wake>,
     told: Notify,
     up: Mutex<Option<Up>>,
@@ -99,8 +125,14 @@ pub struct Link {
 }
 
 impl Link {
-    /// A line as `line` says, which is up some time after [`Link::keep_up`] runs.
-    pub(crate) fn new(line: LineConfig, registry: Arc<dyn Registry>, queue: Arc<Queue>, wake: Arc<Wake>) -> Self {
+    /// A line as `line` says, which is up some time after [`Link::keep_up`] runs. What the agent wants is asked of
+    /// `queue`; without one it is told that this end places only.
+    pub(crate) fn new(
+        line: LineConfig,
+        registry: Arc<dyn Registry>,
+        queue: Option<Arc<Queue>>,
+        wake: Arc<Wake>,
+    ) -> Self {
         Self {
             line,
             registry,
@@ -194,6 +226,7 @@ impl Link {
         let hello = FromDaemon::Hello {
             version: VERSION,
             registry: self.registry.id().to_owned(),
+            places_only: self.queue.is_none(),
         };
         let greeted = timeout(GREETING, async {
             line::write(&mut writer, &line::message(&hello)).await?;
@@ -212,7 +245,7 @@ impl Link {
         let (outgoing, frames) = mpsc::channel(OUTGOING);
         let (heard, events) = mpsc::channel(MOST_ENTRIES);
         let (unknown, settled) = (Mutex::new(Vec::new()), Settled::default());
-        let up = self.raise(outgoing.clone());
+        let up = self.raise(outgoing.clone(), upto);
         tracing::info!(line = up.number, "the line to the agent is up");
         metrics::gauge!("recall_line_up").set(1.0);
         let ended = tokio::select! {
@@ -227,7 +260,7 @@ impl Link {
         ended
     }
 
-    fn raise(&self, outgoing: mpsc::Sender<Vec<u8>>) -> Up {
+    fn raise(&self, outgoing: mpsc::Sender<Vec<u8>>, upto: i64) -> Up {
         let number = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             *lines += 1;
@@ -240,6 +273,10 @@ impl Link {
             next: Arc::default(),
             replaced: Arc::default(),
             is_told: Arc::default(),
+            told: Arc::new(ToldUpTo {
+                change: Mutex::new(Some(upto)),
+                changed: Condvar::new(),
+            }),
             has_listed: Arc::default(),
         };
         if let Some(older) = self.up().replace(up.clone()) {
@@ -255,8 +292,9 @@ impl Link {
             metrics::gauge!("recall_line_up").set(0.0);
         }
         drop(current);
-        // whoever waits for a word on a transfer finds that none comes
+        // whoever waits for a word on a transfer, or to go on, finds that none comes
         *transfers(&up.transfers) = None;
+        up.told.set(None);
     }
 
     /// Reads what the agent says; what is about transfers is handed on at once, the rest in turn.
@@ -364,15 +402,18 @@ impl Link {
                 _ => {}
             }
         }
-        if !unwanted.is_empty() {
-            self.queue.unwant(&unwanted, self.queue.now_ms())?;
-        }
         self.registry.set_on_disk(&evicted, false)?;
+        let Some(queue) = &self.queue else {
+            return Ok((on_disk, Vec::new()));
+        };
+        if !unwanted.is_empty() {
+            queue.unwant(&unwanted, queue.now_ms())?;
+        }
         let mut unknown = Vec::new();
         for (priority, names) in (0u8..).zip(wants).filter(|(_, names)| !names.is_empty()) {
             // whoever wants it does not have it
             self.registry.set_on_disk(&names, false)?;
-            let asked = self.queue.ask(&names, priority, self.queue.now_ms())?;
+            let asked = queue.ask(&names, priority, queue.now_ms())?;
             let strangers = names
                 .into_iter()
                 .zip(asked)
@@ -390,13 +431,13 @@ impl Link {
         unknown: &Mutex<Vec<String>>,
         up: &Up,
     ) -> Result<(), LinkError> {
-        let queue = Arc::clone(&self.queue);
-        let mut seen = blocking(move || queue.last_change()).await?;
+        let queue = self.queue.clone();
+        let mut seen = blocking(move || queue.map_or(Ok(0), |queue| queue.last_change())).await?;
         loop {
-            let (registry, queue) = (Arc::clone(&self.registry), Arc::clone(&self.queue));
+            let (registry, queue) = (Arc::clone(&self.registry), self.queue.clone());
             let looked = blocking(move || {
                 let (entries, last) = registry.changes(upto, MOST_ENTRIES)?;
-                let requests = queue.changes(seen, MOST_ENTRIES)?;
+                let requests = queue.map_or(Ok(Vec::new()), |queue| queue.changes(seen, MOST_ENTRIES))?;
                 Ok((entries, last, requests, registry.evictions()?))
             });
             let (entries, last, requests, evictions) = looked.await?;
@@ -426,6 +467,8 @@ impl Link {
                 let sent = outgoing.send(line::message(&message)).await;
                 sent.map_err(|_| LineError::Closed)?;
             }
+            // whatever is offered from now on comes behind it
+            up.told.set(Some(upto));
             if is_evicting {
                 let registry = Arc::clone(&self.registry);
                 blocking(move || registry.forget_evictions(&told)).await?;
@@ -541,6 +584,25 @@ impl Destination for Link {
 
     fn is_away(&self) -> bool {
         self.up().is_none()
+    }
+
+    fn takes_only_registered(&self) -> bool {
+        true
+    }
+
+    fn tell_registered(&self) -> Result<(), InstanceError> {
+        let away = || InstanceError::NotTaken(Reason::Storage);
+        let up = self.up().clone().ok_or_else(away)?;
+        let change = self.registry.last_change().map_err(|error| {
+            tracing::error!(reason = %chain(&error), "the database cannot be used");
+            away()
+        })?;
+        self.tell();
+        up.told.reaches(change, TELLING).then_some(()).ok_or_else(away)
+    }
+
+    fn take_away(&self, registry: &dyn Registry, names: &[String]) -> Result<(), DatabaseError> {
+        registry.wish_evicted(names)
     }
 }
 

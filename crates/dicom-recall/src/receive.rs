@@ -21,14 +21,16 @@ use serde::Deserialize;
 
 use crate::CONFIG;
 use crate::config::{Config, PacsConfig, Place};
-use crate::destination::Folder;
+use crate::destination::{Destination, Folder};
 use crate::door::{self, Ends, Host, HostTable, Principals};
 use crate::intake::{Intake, Onward, Rule, Ways};
 use crate::ledger::open_or_make;
+use crate::link::{Link, LinkError};
 use crate::now::config_failure;
-use crate::registry::LocalRegistry;
+use crate::registry::{LocalRegistry, Registry};
 use crate::source::Source;
 use crate::stow;
+use crate::transport::{LineConfig, LineTable, Role};
 
 /// How long associations and requests that are open at the end may take to finish.
 const GRACE: Duration = Duration::from_secs(10);
@@ -47,6 +49,7 @@ pub struct Receive {
 #[derive(Debug, Default, Deserialize)]
 pub struct ReceiveTable {
     then: Option<String>,
+    place_listen: Option<String>,
     listen: Option<String>,
     ae_title: Option<String>,
     #[serde(default)]
@@ -97,6 +100,8 @@ pub enum Then {
 pub struct ReceiveConfig {
     /// What becomes of them.
     pub then: Then,
+    /// How the agent is reached, where images are sealed for one.
+    pub line: Option<LineConfig>,
     /// For how long a key is held.
     pub keys_for: Duration,
     /// C-STORE.
@@ -134,8 +139,14 @@ pub struct ReceiveWeb {
 }
 
 impl ReceiveTable {
-    /// Checks it.
-    pub fn check(self, faults: &mut Vec<String>, folder: &Path, pacs: Option<&PacsConfig>) -> Option<ReceiveConfig> {
+    /// Checks it; `place` is what is given of a line, and what it means.
+    pub fn check(
+        self,
+        faults: &mut Vec<String>,
+        folder: &Path,
+        pacs: Option<&PacsConfig>,
+        place: (LineTable, Option<&Place>),
+    ) -> Option<ReceiveConfig> {
         let then = match self.then.as_deref() {
             Some("nearline") => Some(Then::Nearline),
             Some("seal") => Some(Then::Seal),
@@ -145,6 +156,7 @@ impl ReceiveTable {
                 None
             }
         };
+        let line = line(faults, folder, then, self.place_listen, place);
         if self.listen.is_none() && self.stow.is_none() {
             faults.push("give one of `receive.listen` and `receive.stow`, or both".to_owned());
         }
@@ -209,10 +221,49 @@ impl ReceiveTable {
         });
         Some(ReceiveConfig {
             then: then?,
+            line: line?,
             keys_for: Duration::from_secs(self.keys_s),
             dimse,
             web,
         })
+    }
+}
+
+/// The line to the agent, if there has to be one: that of the daemon where it dials, and where it listens one beside it.
+fn line(
+    faults: &mut Vec<String>,
+    folder: &Path,
+    then: Option<Then>,
+    own: Option<String>,
+    (table, place): (LineTable, Option<&Place>),
+) -> Option<Option<LineConfig>> {
+    let line = match place {
+        Some(Place::Agent(line)) if then == Some(Then::Seal) => Some(line),
+        _ => None,
+    };
+    match (line, own) {
+        (None, None) => Some(None),
+        (Some(line), None) if line.role == Role::Connect => Some(Some(line.clone())),
+        (Some(line), Some(own)) if line.role == Role::Listen => {
+            let table = LineTable {
+                listen: Some(own),
+                ..table
+            };
+            let own = table.check(faults, "receive.place_listen", folder)?;
+            if own.address == line.address {
+                faults.push("`receive.place_listen` is `place.listen`, where the daemon listens".to_owned());
+            }
+            Some(Some(own))
+        }
+        (Some(_), None) => {
+            let text = "`receive.place_listen` is missing: at `place.listen` the agent reaches the daemon";
+            faults.push(text.to_owned());
+            None
+        }
+        (_, Some(_)) => {
+            faults.push("`receive.place_listen` is for `seal` with `place.listen`".to_owned());
+            None
+        }
     }
 }
 
@@ -227,7 +278,8 @@ pub fn receive(args: &Receive) -> Result<(), Failure> {
     let web = receive.web.as_ref();
     let tls = web.and_then(|web| web.host.as_ref()).map(Host::open).transpose()?;
     hydra_service::log::start(&config.log).map_err(|error| Failure::new(Code::Config, error))?;
-    let intake = Arc::new(intake(&config, &receive, &args.stores)?);
+    let (intake, link) = intake(&config, &receive, &args.stores)?;
+    let intake = Arc::new(intake);
     let receiver = receive
         .dimse
         .as_ref()
@@ -236,6 +288,8 @@ pub fn receive(args: &Receive) -> Result<(), Failure> {
     door::runtime()?.block_on(async {
         let mut ends = Ends::watch()?;
         let (stopping, told) = tokio::sync::watch::channel(false);
+        // what is on the line may still get to its place after a signal
+        let mut line = tokio::spawn(keep_line(link));
         let dimse = receiver.map(|receiver| {
             output::print_line(&format!(
                 "listening on dicom://{} as {}",
@@ -262,7 +316,11 @@ pub fn receive(args: &Receive) -> Result<(), Failure> {
             None => None,
         };
         tracing::info!(then = ?receive.then, "receiving");
-        ends.come().await;
+        let mut ended = Ok(());
+        tokio::select! {
+            () = ends.come() => {}
+            failed = &mut line => ended = failed.unwrap_or(Ok(())).map_err(|error| Failure::new(Code::Config, error)),
+        }
         tracing::info!("stopping");
         let _ = stopping.send(true);
         if let Some((stop, thread)) = dimse {
@@ -275,8 +333,16 @@ pub fn receive(args: &Receive) -> Result<(), Failure> {
         if let Some(web) = web {
             let _ = web.await;
         }
-        Ok(())
+        ended
     })
+}
+
+/// Keeps the line to the agent up, if there is one; ends only where that cannot even begin.
+async fn keep_line(link: Option<Arc<Link>>) -> Result<(), LinkError> {
+    if let Some(link) = link {
+        link.keep_up().await?;
+    }
+    std::future::pending().await
 }
 
 fn stow_limits() -> Limits {
@@ -290,30 +356,38 @@ fn stow_limits() -> Limits {
     }
 }
 
-fn intake(config: &Config, receive: &ReceiveConfig, stores: &Stores) -> Result<Intake, Failure> {
-    let rule = match (receive.then, &config.place) {
-        (Then::Nearline, _) => Rule::Nearline(onward(&config.pacs)?),
-        (Then::Seal, Some(Place::Folder(root))) => Rule::Seal(Box::new(Folder::new(root, true, true))),
-        (Then::Seal, _) => {
-            let text = "images can be sealed at once only into a folder of this machine";
-            return Err(Failure::new(Code::Config, text).advise("`folder` under [place] in the configuration"));
+/// Where images come in, and the line to the agent, if they go over one.
+fn intake(config: &Config, receive: &ReceiveConfig, stores: &Stores) -> Result<(Intake, Option<Arc<Link>>), Failure> {
+    let database = open_or_make(config)?;
+    let registry: Arc<dyn Registry> = Arc::new(LocalRegistry::new(database));
+    let link = receive.line.clone().map(|line| {
+        let registry = Arc::clone(&registry);
+        Arc::new(Link::new(line, registry, None, Arc::default()))
+    });
+    let rule = match (receive.then, &config.place, &link) {
+        (Then::Nearline, ..) => Rule::Nearline(onward(&config.pacs)?),
+        (Then::Seal, Some(Place::Folder(root)), _) => Rule::Seal(Arc::new(Folder::new(root, true, true))),
+        (Then::Seal, _, Some(link)) => Rule::Seal(Arc::clone(link) as Arc<dyn Destination + Send + Sync>),
+        (Then::Seal, ..) => {
+            let text = "nowhere to put images that are sealed at once";
+            return Err(Failure::new(Code::Config, text).advise("[place] in the configuration"));
         }
     };
-    let database = open_or_make(config)?;
     let session = Session::open(stores)?;
     let secret = crate::secret::secret(&session, &config.secret)?;
     let profile = Profile::new(config.deid.clone(), &secret);
-    Ok(Intake {
+    let intake = Intake {
         profile,
         names: config.names.clone(),
         key_per: config.key_per,
-        registry: Arc::new(LocalRegistry::new(database)),
+        registry,
         stores: stores.clone(),
         session: Mutex::new((Instant::now(), Arc::new(session))),
         keys_for: receive.keys_for,
         rule,
         busy: Mutex::default(),
-    })
+    };
+    Ok((intake, link))
 }
 
 /// Where images go on to. Nothing is asked of it yet.

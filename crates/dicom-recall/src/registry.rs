@@ -142,6 +142,12 @@ pub trait Registry: Send + Sync {
     /// [`DatabaseError`]
     fn changes(&self, after: i64, limit: usize) -> Result<(Vec<Entry>, i64), DatabaseError>;
 
+    /// The number of the last change.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    fn last_change(&self) -> Result<i64, DatabaseError>;
+
     /// Holds sizes and digests of files against what is registered, and registers them where nothing is.
     ///
     /// # Errors
@@ -257,6 +263,11 @@ impl Registry for LocalRegistry {
             .read(|sql| all(sql, query, &[after.into(), limit.into()], entry))?;
         let last = changed.last().map_or(after, |(_, change)| *change);
         Ok((changed.into_iter().map(|(entry, _)| entry).collect(), last))
+    }
+
+    fn last_change(&self) -> Result<i64, DatabaseError> {
+        let query = "SELECT last FROM changes WHERE kind = ?1";
+        self.0.read(|sql| number(sql, query, &[KIND.into()]))
     }
 
     fn record(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {

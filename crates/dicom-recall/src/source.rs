@@ -189,6 +189,14 @@ impl Source {
         }
     }
 
+    /// Ends retrievals by DIMSE that are under way, as far as the sinks that take what comes do not, and lets no more
+    /// begin.
+    pub fn stop(&self) {
+        if let Self::Dimse { pacs, .. } = self {
+            pacs.stop();
+        }
+    }
+
     /// Its name in messages.
     pub fn peer(&self) -> String {
         match self {

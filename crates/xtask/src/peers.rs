@@ -13,6 +13,7 @@ use crate::workspace::Workspace;
 const DEBIAN: &[(&str, &str)] = &[
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
+    ("strace", "strace"),
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("voms-proxy-init", "voms-clients"),

@@ -550,6 +550,13 @@ impl NewFile {
         &self.0.file
     }
 
+    /// Leaves it to `batch` to flush the file and name it `path`, in a folder of the same file system.
+    pub fn publish_in(mut self, path: &Path, batch: &Batch) {
+        self.0.output = Output::File(path.to_owned());
+        self.0.path = path.to_owned();
+        batch.add(self.0);
+    }
+
     /// Flushes the file and gives it its name, in a folder of the same file system.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ struct File {
     database: Option<PathBuf>,
     #[serde(default = "info")]
     log: String,
-    line: Option<LineTable>,
+    line: Option<AgentLineTable>,
     #[serde(default)]
     ask: AskTable,
     #[serde(default)]
@@ -31,6 +31,44 @@ struct File {
 
 fn info() -> String {
     "info".to_owned()
+}
+
+/// `[line]`: a line, and where else is dialled in the same way.
+#[derive(Debug, Default, Deserialize)]
+struct AgentLineTable {
+    // a table that serde flattens would hide unknown keys
+    connect: Option<String>,
+    listen: Option<String>,
+    mode: Option<String>,
+    peer: Option<String>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    authorities: Option<PathBuf>,
+    #[serde(default)]
+    also_connect: Vec<String>,
+}
+
+fn lines(faults: &mut Vec<String>, table: AgentLineTable, folder: &Path) -> Vec<LineConfig> {
+    if !table.also_connect.is_empty() && table.connect.is_none() {
+        faults.push("`line.also_connect` goes with `line.connect`".to_owned());
+    }
+    let first = LineTable {
+        connect: table.connect,
+        listen: table.listen,
+        mode: table.mode,
+        peer: table.peer,
+        certificate: table.certificate,
+        key: table.key,
+        authorities: table.authorities,
+    };
+    let others = table.also_connect.into_iter().map(|address| LineTable {
+        connect: Some(address),
+        listen: None,
+        ..first.clone()
+    });
+    let all: Vec<LineTable> = std::iter::once(first.clone()).chain(others).collect();
+    let lines = all.into_iter().map_while(|one| one.check(faults, "line", folder));
+    lines.collect()
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,8 +124,8 @@ pub struct PlaceConfig {
     pub database: PathBuf,
     /// What is logged.
     pub log: String,
-    /// The line to the daemon.
-    pub line: LineConfig,
+    /// The lines to daemons: one, or as many as are dialled.
+    pub lines: Vec<LineConfig>,
     /// Where programs ask.
     pub socket: PathBuf,
     /// Who may: the socket's mode.
@@ -123,7 +161,7 @@ impl PlaceConfig {
                 faults.push(format!("`{name}` is missing"));
             }
         }
-        let line = file.line.unwrap_or_default().check(&mut faults, "line", folder);
+        let lines = lines(&mut faults, file.line.unwrap_or_default(), folder);
         let mode = mode(&mut faults, "ask.mode", file.ask.mode.as_deref(), 0o660);
         let monitor = file.monitor.map(|monitor| monitor.listen.parse::<SocketAddr>());
         let monitor = monitor.transpose().map_err(|_| {
@@ -134,8 +172,8 @@ impl PlaceConfig {
         if least == 0 || limits.requests == 0 || limits.wait_s == 0 {
             faults.push("`limits`: each is at least 1".to_owned());
         }
-        let (Some(root), Some(database), Some(line), Some(mode), Ok(monitor), true) =
-            (file.root, file.database, line, mode, monitor, faults.is_empty())
+        let (Some(root), Some(database), Some(mode), Ok(monitor), true) =
+            (file.root, file.database, mode, monitor, faults.is_empty())
         else {
             return Err(faults);
         };
@@ -143,7 +181,7 @@ impl PlaceConfig {
             root: folder.join(root),
             database: folder.join(database),
             log: file.log,
-            line,
+            lines,
             socket: folder.join(file.ask.socket.unwrap_or_else(|| crate::SOCKET.into())),
             mode,
             evict: file.evict,
@@ -181,6 +219,34 @@ mod tests {
     fn the_example_that_is_installed_is_whole() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/place.toml");
         let config = PlaceConfig::read(Path::new(path)).unwrap();
-        assert!(config.line.security.is_some() && config.fail_folder.is_some());
+        assert!(config.lines.len() == 1 && config.lines[0].security.is_some() && config.fail_folder.is_some());
+    }
+
+    #[test]
+    fn several_daemons_are_dialled_each_in_the_same_way() {
+        let config = |line: &str| {
+            let text = format!("root = \"r\"\ndatabase = \"d\"\n[line]\n{line}\n");
+            PlaceConfig::parse(&text, Path::new("/etc/eds"))
+        };
+        let tls = "certificate = \"c\"\nkey = \"k\"\npeer = \"/CN=a\"";
+        let lines = config(&format!("connect = \"a:1\"\nalso_connect = [\"b:2\"]\n{tls}"));
+        let lines = lines.unwrap().lines;
+        let addresses: Vec<String> = lines.iter().map(|line| line.address.to_string()).collect();
+        assert_eq!(addresses, ["a:1", "b:2"]);
+        assert_eq!(lines[0].security, lines[1].security);
+        for (bad, words) in [
+            (
+                "listen = \"unix:a\"\nalso_connect = [\"unix:b\"]",
+                "goes with `line.connect`",
+            ),
+            ("connect = \"unix:a\"\nalso_connect = [\"b\"]", "`b` is neither"),
+            (
+                "connect = \"unix:a\"\nalso_connect = [\"b:1\"]",
+                "`line.peer` is missing",
+            ),
+        ] {
+            let faults = config(bad).unwrap_err().join("\n");
+            assert!(faults.contains(words), "{bad}: {faults}");
+        }
     }
 }

@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
+use super::config::PlaceConfig;
 use super::files::Part;
 use super::{Agent, Line};
 use crate::errors::chain;
 use crate::line::{self, Entry, Frame, FromDaemon, FromPlace, LineError, MOST_ENTRIES, PING_S, Reason, SILENCE_S};
-use crate::transport::{Dialer, Door, End, LineConfig, Stream, TransportError};
+use crate::transport::{Dialer, Door, End, Stream, TransportError};
 
 /// For the other end's greeting.
 const HELLO: Duration = Duration::from_secs(20);
@@ -29,9 +30,14 @@ const MOST_KNOCKS: usize = 256;
 /// Files at once on a line.
 const MOST_TRANSFERS: usize = 256;
 
-pub(super) async fn open(config: &LineConfig) -> Result<End, Failure> {
-    let end = End::open(config).await;
-    end.map_err(|error| Failure::new(Code::Config, error))
+/// Our ends of all lines: where we dial there may be several.
+pub(super) async fn open(config: &PlaceConfig) -> Result<Vec<End>, Failure> {
+    let mut ends = Vec::with_capacity(config.lines.len());
+    for line in &config.lines {
+        let end = End::open(line).await;
+        ends.push(end.map_err(|error| Failure::new(Code::Config, error))?);
+    }
+    Ok(ends)
 }
 
 /// Keeps the line up, for ever.
@@ -182,11 +188,13 @@ impl<'a> Session<'a> {
             line::write(&mut to, &line::message(&hello)).await?;
             line::read::<FromDaemon>(&mut from).await
         };
-        let registry = match timeout(HELLO, greeted).await.map_err(|_| LineError::Silent)?? {
+        let (registry, places_only) = match timeout(HELLO, greeted).await.map_err(|_| LineError::Silent)?? {
             Frame::Message(FromDaemon::Hello { version, .. }) if version != line::VERSION => {
                 return Err(LineError::Version(version));
             }
-            Frame::Message(FromDaemon::Hello { registry, .. }) => registry,
+            Frame::Message(FromDaemon::Hello {
+                registry, places_only, ..
+            }) => (registry, places_only),
             _ => return Err(LineError::NoHello),
         };
         // one after the other, so that of two registries only one is let in
@@ -200,9 +208,13 @@ impl<'a> Session<'a> {
         let writer = tokio::spawn(write_all(to, said));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // said first, and looked at again once the line hears of what goes meanwhile
-        let there = block_in_place(|| agent.say_files(&say)).map_err(database)?;
+        let there = match places_only {
+            true => Vec::new(),
+            false => block_in_place(|| agent.say_files(&say)).map_err(database)?,
+        };
         let line = Line {
             registry,
+            places_only,
             say: say.clone(),
         };
         let lines = {
@@ -219,7 +231,9 @@ impl<'a> Session<'a> {
             transfers: HashMap::new(),
             _registered: Registered { agent, number, writer },
         };
-        block_in_place(|| session.begin(there))?;
+        if !places_only {
+            block_in_place(|| session.begin(there))?;
+        }
         Ok(session)
     }
 

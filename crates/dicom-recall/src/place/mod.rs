@@ -64,13 +64,14 @@ async fn serve(config: PlaceConfig) -> Result<(), Failure> {
         let agent = Arc::clone(&agent);
         door::serve_monitor(address, Arc::new(move || agent.mirror().is_well())).await?;
     }
-    let end = line_end::open(&agent.config.line).await?;
+    let ends_of_lines = line_end::open(&agent.config).await?;
     let asks = server::open(&agent.config).await?;
-    let tasks = [
-        tokio::spawn(line_end::keep(Arc::clone(&agent), end)),
+    let mut tasks = vec![
         tokio::spawn(server::serve(Arc::clone(&agent), asks)),
         tokio::spawn(sweep(Arc::clone(&agent))),
     ];
+    let lines = ends_of_lines.into_iter();
+    tasks.extend(lines.map(|end| tokio::spawn(line_end::keep(Arc::clone(&agent), end))));
     tracing::info!(socket = %agent.config.socket.display(), "listening");
     output::print_line(&format!("listening on {}", agent.config.socket.display()))?;
     ends.come().await;
@@ -108,6 +109,8 @@ type Outcome = Option<Result<(), Reason>>;
 /// A line to a daemon that is up.
 struct Line {
     registry: String,
+    /// Nothing is recalled over it.
+    places_only: bool,
     say: mpsc::UnboundedSender<FromPlace>,
 }
 
@@ -155,11 +158,18 @@ impl Agent {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something to every daemon that is there; one that is not learns it when it comes.
+    /// Says something to every daemon that is there; one that is not learns it when it comes. What is wanted is not for
+    /// who places only.
     fn say(&self, message: &FromPlace) {
-        for line in self.lines().values() {
+        let is_for_all = matches!(message, FromPlace::Evicted { .. });
+        for line in self.lines().values().filter(|line| is_for_all || !line.places_only) {
             let _ = line.say.send(message.clone());
         }
+    }
+
+    /// Whether a daemon is there that recalls what is wanted.
+    fn is_connected(&self) -> bool {
+        self.lines().values().any(|line| !line.places_only)
     }
 
     fn say_want(&self, name: &str, priority: u8) {
@@ -267,7 +277,7 @@ impl Agent {
         Ok(Answer::About {
             root: self.config.root.clone(),
             fail_folder: self.config.fail_folder.clone(),
-            connected: !self.lines().is_empty(),
+            connected: self.is_connected(),
             entries,
         })
     }
@@ -276,7 +286,7 @@ impl Agent {
         if names.len() > self.config.limits.files {
             return Ok(too_much(self.config.limits.files));
         }
-        let is_up = !self.lines().is_empty();
+        let is_up = self.is_connected();
         let mirror = self.mirror();
         let files = names.iter().map(|name| self.status(&mirror, name, is_up));
         Ok(Answer::Files {
@@ -285,7 +295,7 @@ impl Agent {
     }
 
     fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Answer, MirrorError> {
-        let is_up = !self.lines().is_empty();
+        let is_up = self.is_connected();
         let mirror = self.mirror();
         let names = mirror.list(prefix, after, limit.min(MOST_LISTED))?;
         let files = names.iter().map(|name| self.status(&mirror, name, is_up));
@@ -642,7 +652,7 @@ impl Agent {
         }
         drop(mirror);
         // what is evicted while no daemon is there could not be had again for now: that waits, unless room is short
-        let can_wait = self.lines().is_empty();
+        let can_wait = !self.is_connected();
         for name in to_evict(&free, bytes, &self.config.evict, now, can_wait) {
             self.evict(&[name], false)?;
         }
