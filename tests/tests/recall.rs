@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 
 use hydra_tests::desk::{Desk, SharedGrid};
+use hydra_tests::door::wait_for;
 use hydra_tests::pacs::{Dcmqrscp, FakePacs, Fault, OURS, Orthanc, THEIRS, free_port, load};
 use hydra_tests::{Ended, files_under};
 use hydra_xtask::dicom::{INVENTED, Patient, ct_slice, ct_study};
@@ -272,6 +274,28 @@ fn what_a_pacs_breaks_off_is_asked_for_again_and_then_told() {
     assert_eq!(of_state(&lines(&ended), "placed").len(), 3, "{ended:?}");
     assert_eq!(files_under(&desk.path("se")).len(), 3);
     let _ = ended.says("asking again").exits(0);
+}
+
+#[test]
+fn a_key_that_another_run_uses_stays_when_the_run_that_registered_it_fails() {
+    let _whole = GRID.whole();
+    let other = study(1)[0].clone();
+    let stalling = FakePacs::start(&study(1026), &other, Fault::StallAt(0));
+    let good = FakePacs::start(&study(1026), &other, Fault::None);
+    let desk = desk(&dimse("c-get", stalling.port));
+    configure(&desk, "good.toml", &dimse("c-get", good.port));
+    fs::create_dir(desk.path("other")).unwrap();
+    let what = series_name(1026, 11);
+    let first = ["now", "-c", "recall.toml", "--attempts", "1", &what, "se"];
+    let mut first = desk.start("dicom-recall", &first);
+    // it has the key when it asks for the instances
+    wait_for("the first to ask", || stalling.gets.load(Ordering::Acquire) > 0);
+    let second = ["now", "-c", "good.toml", "--json", &what, "other"];
+    let second = desk.run_words("dicom-recall", &second).exits(0);
+    assert_eq!(first.wait().unwrap().code(), Some(74));
+    assert!(files_under(&desk.path("se")).is_empty());
+    let file = lines(&second)[0]["file"].as_str().unwrap().to_owned();
+    let _ = desk.run_words("eds-decrypt", &[&file, "opened.dcm"]).exits(0);
 }
 
 #[test]
@@ -551,4 +575,27 @@ fn what_is_no_query_and_who_does_not_go_by_one_is_refused() {
     }
     let _ = desk.run("dicom-recall register -c recall.toml").exits(2);
     assert!(!desk.path("recall.db").exists());
+}
+
+#[test]
+fn no_key_is_made_for_a_name_that_is_taken() {
+    let _whole = GRID.whole();
+    let fake = FakePacs::start(&study(1112), &study(1)[0], Fault::None);
+    let desk = registering(&dimse("c-get", fake.port));
+    let register = |more: &[&str]| {
+        let what = study_name(1112);
+        let words = [&["register", "-c", "recall.toml", "--json"], more, &[what.as_str()]].concat();
+        desk.run_words("dicom-recall", &words)
+    };
+    let ended = register(&[]).exits(0);
+    let names: Vec<String> = of_state(&lines(&ended), "new")
+        .iter()
+        .map(|one| one["name"].as_str().unwrap().to_owned())
+        .collect();
+    let ended = register(&["--key-per", "instance"]).exits(73);
+    assert_eq!(of_state(&lines(&ended), "taken").len(), 3, "{ended:?}");
+    for name in &names {
+        let _ = desk.run_words("eds-key-status", &[name]).exits(77);
+    }
+    assert_eq!(names.len(), 3);
 }

@@ -10,14 +10,15 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::LazyLock;
 
+use dicom_recall::ask::Answer;
 use hydra_core::keystore::wire::{Answers, ItemResult, ReadAnswer};
 use hydra_tests::desk::{Desk, SharedGrid};
 use hydra_tests::door::wait_for;
 use hydra_tests::hospital::{Place, known};
-use hydra_tests::pacs::{OURS, Orthanc, THEIRS};
+use hydra_tests::pacs::{FakePacs, Fault, OURS, Orthanc, THEIRS};
 use hydra_tests::run;
 use hydra_tests::site::{Fabric, Staging, Xrootd};
-use hydra_xtask::dicom::{INVENTED, ct_slice};
+use hydra_xtask::dicom::{INVENTED, ct_slice, ct_study};
 use serde_json::Value;
 use testgrid::GridOptions;
 
@@ -244,4 +245,48 @@ fn peer_a_recall_goes_the_whole_way_and_the_storage_element_learns_nothing() {
         .collect();
     assert_eq!(there, Vec::<&str>::new());
     drop(hospital);
+}
+
+#[test]
+fn a_registry_that_was_put_back_from_its_backup_tells_the_agent_all_that_is_new() {
+    let _whole = GRID.whole();
+    let studies = [88_001, 88_002, 88_003].map(|study| ct_study(&INVENTED, study));
+    let fake = FakePacs::start(&studies.concat(), &series()[0], Fault::None);
+    let place = Place::start("");
+    let desk = GRID.desk("alice");
+    desk.write("secret", [7; 32]);
+    let text = format!(
+        "[pacs]\nmethod = \"c-get\"\nae_title = \"{OURS}\"\naet = \"{THEIRS}\"\nhost = \"127.0.0.1\"\nport = {}\n\
+         [deid]\nsecret_file = \"secret\"\n[registry]\ndatabase = \"recall.db\"\n\
+         [place]\nconnect = \"unix:{}\"\n",
+        fake.port,
+        place.path("line").display()
+    );
+    desk.write("recall.toml", text);
+    // the names of a study that is registered now
+    let register = |study: &str| -> Vec<String> {
+        let command = format!("dicom-recall register --json -c recall.toml 2.25.{study}");
+        let ended = desk.run(&command).exits(0);
+        let lines = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .map(|one: Value| one["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let told = |names: &[String]| {
+        let hospital = Hospital::start(&desk);
+        names.iter().for_each(|name| known(&place, name));
+        hospital
+    };
+    drop(told(&register("88001")));
+    // a command that ends well leaves all of it in the one file
+    let _ = desk.run("dicom-recall ls -c recall.toml").exits(0);
+    let backup = desk.read("recall.db");
+    drop(told(&register("88002")));
+    for more in ["-wal", "-shm"] {
+        let _ = fs::remove_file(desk.path(&format!("recall.db{more}")));
+    }
+    desk.write("recall.db", backup);
+    let names = register("88003");
+    let _hospital = told(&names);
+    assert_eq!(place.stage(&names[0], 60), Answer::Done);
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::names::{self, KeyPer, Template};
 use crate::queue::Rules;
-use crate::receive::{ReceiveConfig, ReceiveTable};
+use crate::receive::{ReceiveConfig, ReceiveTable, Then};
 use crate::transport::{LineConfig, LineTable};
 
 /// The file as it stands there.
@@ -311,6 +311,10 @@ impl Config {
         }
         let line = file.place.as_ref().map(line_table).unwrap_or_default();
         let place = file.place.and_then(|table| place(&mut faults, table, folder));
+        // names that keys may have are longer than those that an agent takes
+        if let (Some(Place::Agent(_)), Some(Err(error))) = (&place, names.as_ref().map(Template::check_for_agent)) {
+            faults.push(format!("`seal.name`: {error}"));
+        }
         if file.evict != Evict::default() && !matches!(place, Some(Place::Folder(_)) | None) {
             faults.push("`evict` is for `place.folder`: an agent has settings of its own".to_owned());
         }
@@ -318,6 +322,12 @@ impl Config {
         let receive = file
             .receive
             .and_then(|table| table.check(&mut faults, folder, pacs.as_ref(), (line, place.as_ref())));
+        let is_only_copy = |receive: &ReceiveConfig| receive.then == Then::Seal && !receive.pacs_has_them;
+        if file.evict != Evict::default() && receive.as_ref().is_some_and(is_only_copy) {
+            let text = "`evict`: what comes in by `receive.then = \"seal\"` may be nowhere else, and could not be \
+                        recalled: say `receive.pacs_has_them = true` where something else gives it to the PACS";
+            faults.push(text.to_owned());
+        }
         if file.queue.workers == Some(0) {
             faults.push("`queue.workers`: at least 1".to_owned());
         }
@@ -660,6 +670,22 @@ mod tests {
         assert!(config.pacs.dimse.is_none() && config.pacs.tls.is_none());
         assert!(faults("").contains("`[pacs]` is missing"));
         assert!(faults("[pacs").contains("TOML"), "{}", faults("[pacs"));
+    }
+
+    #[test]
+    fn what_may_be_the_only_copy_is_not_evicted() {
+        let with = |then: &str, more: &str| {
+            let text = format!(
+                "[pacs]\nmethod = \"wado-rs\"\ndicomweb = \"https://pacs/dicom-web\"\n[deid]\nsecret_file = \"s\"\n\
+                 [place]\nfolder = \"se\"\n[evict]\nafter_s = 5\n\
+                 [receive]\nthen = \"{then}\"\nstow = \"127.0.0.1:1\"\n{more}\n"
+            );
+            Config::parse(&text, Path::new("/etc/hydra")).map_err(|faults| faults.join("\n"))
+        };
+        let fault = with("seal", "").unwrap_err();
+        assert!(fault.contains("receive.pacs_has_them"), "{fault}");
+        assert!(with("seal", "pacs_has_them = true").is_ok());
+        assert!(with("nearline", "").is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@
     reason = "a doc comment on a flattened group would become the help of the whole command"
 )]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -169,6 +170,9 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
         threads.push(daemon.thread("worker", Daemon::work).map_err(start)?);
     }
     threads.push(daemon.thread("keeper", Daemon::keep).map_err(start)?);
+    if let To::Folder(_) = &daemon.to {
+        threads.push(daemon.thread("evictor", Daemon::keep_room).map_err(start)?);
+    }
     if daemon.config.catalog.is_some() {
         threads.push(daemon.thread("herald", Daemon::tell_catalog).map_err(start)?);
     }
@@ -350,7 +354,7 @@ impl Daemon {
 
     // --- the keeper
 
-    /// Looks after leases, old requests and the folder until the daemon ends.
+    /// Looks after leases and old requests until the daemon ends.
     fn keep(&self) {
         let lease = Duration::from_millis(self.config.rules.lease_ms.unsigned_abs() / 3);
         if let Some(Place::Folder(root)) = &self.config.place {
@@ -367,22 +371,24 @@ impl Daemon {
                 }
             });
         }
-        let (mut next, mut next_evicting) = (Instant::now(), Instant::now());
+        self.again_and_again(lease.min(ROUND), Self::round);
+    }
+
+    /// Takes files away by the rules until the daemon ends: a folder that answers slowly must not cost the leases.
+    fn keep_room(&self) {
+        self.again_and_again(EVICTING, Self::evict);
+    }
+
+    fn again_and_again(&self, every: Duration, work: fn(&Self) -> Result<(), DatabaseError>) {
+        let mut next = Instant::now();
         while !self.is_over() {
-            let now = Instant::now();
-            let mut done = Ok(());
-            if now >= next {
-                next = now + lease.min(ROUND);
-                done = self.round();
+            if Instant::now() >= next {
+                next = Instant::now() + every;
+                if let Err(error) = work(self) {
+                    tracing::error!(reason = %chain(&error), "the database cannot be used");
+                }
             }
-            if now >= next_evicting {
-                next_evicting = now + EVICTING;
-                done = done.and_then(|()| self.evict());
-            }
-            if let Err(error) = done {
-                tracing::error!(reason = %chain(&error), "the database cannot be used");
-            }
-            std::thread::sleep(Duration::from_millis(50).min(lease));
+            std::thread::sleep(Duration::from_millis(50).min(every));
         }
     }
 
@@ -455,10 +461,19 @@ impl Daemon {
     }
 
     fn job(&self, job: &Job) {
-        if let Err(error) = self.try_job(job) {
-            tracing::error!(reason = %chain(&error), "the database cannot be used");
-            self.settle(job.requests.iter().map(|one| (one.name.clone(), Outcome::Untried)));
-        }
+        // a fault of ours in one series must not end the worker, with the series leased for as long as the daemon lives
+        let outcome = match catch_unwind(AssertUnwindSafe(|| self.try_job(job))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                tracing::error!(reason = %chain(&error), "the database cannot be used");
+                Outcome::Untried
+            }
+            Err(_) => {
+                tracing::error!("a series could not be worked on: a fault of this program");
+                Outcome::Again(Reason::Other)
+            }
+        };
+        self.settle(job.requests.iter().map(|one| (one.name.clone(), outcome)));
     }
 
     fn settle(&self, outcomes: impl IntoIterator<Item = (String, Outcome)>) {

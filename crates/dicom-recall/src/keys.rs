@@ -1,5 +1,5 @@
-//! The keys of one run: each is fetched once, and registered where there is none yet and that is wished for. A key that
-//! was registered for one run alone and sealed nothing is taken back.
+//! The keys of one run: each is fetched once, and registered where there is none yet and that is wished for. One that was
+//! registered stays, whatever becomes of the run: somebody else may have sealed under it already.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,12 +29,11 @@ pub struct HeldKey {
     pub key_id: KeyId,
     /// Which registration it is.
     pub registration_id: RegistrationId,
-    is_new: bool,
     is_used: AtomicBool,
 }
 
 impl HeldKey {
-    /// Something is sealed under it for good: it must never go.
+    /// Something is sealed under it for good.
     pub fn mark_used(&self) {
         self.is_used.store(true, Ordering::Release);
     }
@@ -42,46 +41,30 @@ impl HeldKey {
 
 type Slot = Arc<Mutex<Option<Arc<HeldKey>>>>;
 
-/// What is done where there is no key of a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    /// One is registered, and taken back if it sealed nothing.
-    Register,
-    /// One is registered for good.
-    RegisterForGood,
-    /// Nothing: it is an error.
-    Refuse,
-}
-
 /// The keys of one run.
 pub struct Keys {
     session: Arc<Session>,
     voice: Voice,
-    missing: Missing,
+    may_register: bool,
     held: Mutex<HashMap<String, Slot>>,
 }
 
 impl Keys {
     /// None yet; those that are missing are registered.
-    pub fn new(session: Arc<Session>, voice: Voice) -> Self {
-        Self::with(session, voice, Missing::Register)
-    }
-
-    /// None yet; those that are missing are registered for good.
     pub fn lasting(session: Arc<Session>, voice: Voice) -> Self {
-        Self::with(session, voice, Missing::RegisterForGood)
+        Self::with(session, voice, true)
     }
 
     /// None yet; those that are missing stay so.
     pub fn registered(session: Arc<Session>, voice: Voice) -> Self {
-        Self::with(session, voice, Missing::Refuse)
+        Self::with(session, voice, false)
     }
 
-    fn with(session: Arc<Session>, voice: Voice, missing: Missing) -> Self {
+    fn with(session: Arc<Session>, voice: Voice, may_register: bool) -> Self {
         Self {
             session,
             voice,
-            missing,
+            may_register,
             held: Mutex::new(HashMap::new()),
         }
     }
@@ -107,12 +90,12 @@ impl Keys {
     fn fetch_or_register(&self, name: &str) -> Result<HeldKey, Failure> {
         let key_id = new_key_id(name).map_err(|error| bad_key_id(name, error))?;
         let fetched = match self.session.fetch(std::slice::from_ref(&key_id), Purpose::Seal) {
-            Err(FetchError::NotFound { .. } | FetchError::Removed { .. }) if self.missing != Missing::Refuse => {
+            Err(FetchError::NotFound { .. } | FetchError::Removed { .. }) if self.may_register => {
                 return self.register(&key_id);
             }
             other => other.map_err(failure::fetch)?,
         };
-        self.held(fetched, false)
+        self.held(fetched)
     }
 
     /// Has a key of this name, and answers whether there was none before. One that is there must be ours to use.
@@ -188,66 +171,34 @@ impl Keys {
 
     fn register(&self, key_id: &KeyId) -> Result<HeldKey, Failure> {
         let session = &self.session;
-        let registered = session.wait(session.hydra.register(key_id, RegisterOptions::default()));
-        // somebody else, for example another run for the same study, may have been first
-        let ours = match registered {
-            Ok(registered) => Some(registered.registration_id),
-            Err(RegisterError::Exists { unfinished: false, .. }) => None,
+        match session.wait(session.hydra.register(key_id, RegisterOptions::default())) {
+            // somebody else, for example another run for the same study, may have been first
+            Ok(_) | Err(RegisterError::Exists { unfinished: false, .. }) => {}
             Err(error) => return Err(failure::register(error)),
-        };
+        }
         let fetched = session.fetch(std::slice::from_ref(key_id), Purpose::Seal);
-        let key = fetched.map_err(failure::fetch).and_then(|fetched| {
-            let is_new = ours == Some(fetched.constants.registration_id);
-            self.held(fetched, is_new)
-        });
-        key.inspect_err(|_| {
-            if let Some(registration_id) = ours.filter(|_| self.missing == Missing::Register) {
-                self.take_back(key_id, registration_id);
-            }
-        })
+        self.held(fetched.map_err(failure::fetch)?)
     }
 
-    fn held(&self, fetched: FetchedKey, is_new: bool) -> Result<HeldKey, Failure> {
+    fn held(&self, fetched: FetchedKey) -> Result<HeldKey, Failure> {
         let key_id = fetched.key_id.clone();
         let registration_id = fetched.constants.registration_id;
         Ok(HeldKey {
             sealing: sealing_key_of(fetched, self.voice)?,
             key_id,
             registration_id,
-            is_new,
             is_used: AtomicBool::new(false),
         })
     }
 
-    /// How many keys something is sealed under, after taking back those that were registered in vain.
-    pub fn finish(self) -> usize {
-        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut used = 0;
-        for slot in held.into_values() {
+    /// How many keys something is sealed under.
+    pub fn used(&self) -> usize {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_used = |slot: &&Slot| {
             let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(key) = &*slot else { continue };
-            if key.is_used.load(Ordering::Acquire) {
-                used += 1;
-            } else if key.is_new && self.missing == Missing::Register {
-                self.take_back(&key.key_id, key.registration_id);
-            }
-        }
-        used
-    }
-
-    fn take_back(&self, key_id: &KeyId, registration_id: RegistrationId) {
-        let removed = self
-            .session
-            .wait(self.session.hydra.unregister(key_id, Some(registration_id)));
-        if let Err(error) = removed {
-            self.voice.warning(&format!(
-                "key `{key_id}` is left, though nothing is sealed under it: {error}"
-            ));
-            let quoted = failure::quoted(key_id.as_str());
-            self.voice.note(&format!(
-                "  try: eds-key-unregister --registration {registration_id} {quoted}"
-            ));
-        }
+            slot.as_ref().is_some_and(|key| key.is_used.load(Ordering::Acquire))
+        };
+        held.values().filter(is_used).count()
     }
 }
 

@@ -24,6 +24,9 @@ pub const MOST_ENTRIES: usize = 1000;
 pub const PING_S: u64 = 10;
 /// After so long without a frame, in seconds, the line counts as cut.
 pub const SILENCE_S: u64 = 45;
+/// After so long, in seconds, the daemon ends a line over which nothing is on its way, and after twice that any line: the
+/// next one shows anew who is at its ends.
+pub const LINE_S: u64 = 3600;
 
 const MESSAGE: u8 = 0;
 const PIECE: u8 = 1;
@@ -267,6 +270,9 @@ pub enum LineError {
     /// Nothing came for too long.
     #[error("nothing was heard for {SILENCE_S} s")]
     Silent,
+    /// The other end is to show anew who it is.
+    #[error("it is too old")]
+    Old,
     /// A frame that is none.
     #[error("a frame of {0} bytes was announced, {LONGEST_FRAME} are allowed")]
     TooLong(u32),

@@ -73,6 +73,16 @@ type Heard = (u64, FromPlace);
 /// When the agent said last of a name that it is in its place: whatever it wanted before that it has.
 type Settled = Arc<Mutex<HashMap<String, u64>>>;
 
+/// What the agent says to be on disk.
+#[derive(Default)]
+struct Listing {
+    /// What was known to be there before it was asked. Of that, whatever it does not name is gone; what another line
+    /// places meanwhile stays.
+    before: BTreeSet<String>,
+    /// What it has named so far.
+    said: BTreeSet<String>,
+}
+
 /// A line that is up.
 #[derive(Clone)]
 struct Up {
@@ -121,6 +131,8 @@ pub struct Link {
     told: Notify,
     up: Mutex<Option<Up>>,
     lines: Mutex<u64>,
+    /// After so long the agent is to show its certificate anew: it may have run out, or have been revoked.
+    line_for: Duration,
     spool: PathBuf,
 }
 
@@ -141,6 +153,7 @@ impl Link {
             told: Notify::new(),
             up: Mutex::new(None),
             lines: Mutex::new(0),
+            line_for: Duration::from_secs(line::LINE_S),
             spool: std::env::temp_dir(),
         }
     }
@@ -223,6 +236,10 @@ impl Link {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let (mut reader, mut writer) = tokio::io::split(stream);
+        let registry = Arc::clone(&self.registry);
+        let is_listed = self.queue.is_some();
+        let before = blocking(move || if is_listed { registry.on_disk() } else { Ok(Vec::new()) });
+        let before = before.await?.into_iter().collect();
         let hello = FromDaemon::Hello {
             version: VERSION,
             registry: self.registry.id().to_owned(),
@@ -242,6 +259,8 @@ impl Link {
             }
             _ => return Err(LineError::NoHello.into()),
         };
+        let registry = Arc::clone(&self.registry);
+        blocking(move || registry.tell_anew(upto)).await?;
         let (outgoing, frames) = mpsc::channel(OUTGOING);
         let (heard, events) = mpsc::channel(MOST_ENTRIES);
         let (unknown, settled) = (Mutex::new(Vec::new()), Settled::default());
@@ -251,13 +270,30 @@ impl Link {
         let ended = tokio::select! {
             ended = send(&mut writer, frames) => ended.map_err(LinkError::from),
             ended = self.hear(&mut reader, &up, heard, &settled) => ended.map_err(LinkError::from),
-            ended = self.heed(events, &unknown, &settled, &up) => ended.map_err(LinkError::from),
+            ended = self.heed((events, before), &unknown, &settled, &up) => ended.map_err(LinkError::from),
             ended = self.say(outgoing, upto, &unknown, &up) => ended,
             () = up.replaced.notified() => Ok(()),
+            () = self.grow_old(&up) => Ok(()),
         };
         self.lower(&up);
         tracing::warn!(line = up.number, "the line to the agent is down");
         ended
+    }
+
+    /// Waits until the line is old and nothing is on its way; at most as long again.
+    async fn grow_old(&self, up: &Up) {
+        sleep(self.line_for).await;
+        let is_idle = || transfers(&up.transfers).as_ref().is_none_or(HashMap::is_empty);
+        let idle = async {
+            while !is_idle() {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(self.line_for, idle).await;
+        tracing::info!(
+            line = up.number,
+            "the line is old: the other end is to show anew who it is"
+        );
     }
 
     fn raise(&self, outgoing: mpsc::Sender<Vec<u8>>, upto: i64) -> Up {
@@ -328,12 +364,15 @@ impl Link {
     /// Does what the agent says, as much at once as it has said.
     async fn heed(
         self: &Arc<Self>,
-        mut events: mpsc::Receiver<Heard>,
+        (mut events, before): (mpsc::Receiver<Heard>, BTreeSet<String>),
         unknown: &Mutex<Vec<String>>,
         settled: &Settled,
         up: &Up,
     ) -> Result<(), LineError> {
-        let mut on_disk = BTreeSet::new();
+        let mut listing = Listing {
+            before,
+            ..Listing::default()
+        };
         loop {
             let mut heard = Vec::new();
             if events.recv_many(&mut heard, MOST_ENTRIES).await == 0 {
@@ -350,11 +389,11 @@ impl Link {
                 .iter()
                 .any(|one| matches!(one, FromPlace::OnDisk { last: true, .. }));
             let link = Arc::clone(self);
-            let before = std::mem::take(&mut on_disk);
-            let done = tokio::task::spawn_blocking(move || link.do_all(heard, before)).await;
+            let listed = std::mem::take(&mut listing);
+            let done = tokio::task::spawn_blocking(move || link.do_all(heard, listed)).await;
             match done {
                 Ok(Ok((left, strangers))) => {
-                    on_disk = left;
+                    listing = left;
                     unknown.lock().unwrap_or_else(PoisonError::into_inner).extend(strangers);
                     up.has_listed.fetch_or(has_listed, Ordering::AcqRel);
                 }
@@ -370,12 +409,8 @@ impl Link {
         }
     }
 
-    /// Answers names of which not all were said yet, and those that nobody registered.
-    fn do_all(
-        &self,
-        heard: Vec<FromPlace>,
-        mut on_disk: BTreeSet<String>,
-    ) -> Result<(BTreeSet<String>, Vec<String>), DatabaseError> {
+    /// Answers what was listed of which not all was said yet, and names that nobody registered.
+    fn do_all(&self, heard: Vec<FromPlace>, mut listing: Listing) -> Result<(Listing, Vec<String>), DatabaseError> {
         let mut wants: Vec<Vec<String>> = vec![Vec::new(); 4];
         let (mut unwanted, mut evicted) = (Vec::new(), Vec::new());
         for message in heard {
@@ -388,15 +423,18 @@ impl Link {
                 FromPlace::Evicted { name } => evicted.push(name),
                 FromPlace::OnDisk { names, last } => {
                     // only what is registered, once: however much is said, it ends somewhere
-                    on_disk.extend(
+                    listing.said.extend(
                         self.registry
                             .find(&Which::Names(&names))?
                             .into_iter()
                             .map(|one| one.name),
                     );
                     if last {
-                        let all: Vec<String> = std::mem::take(&mut on_disk).into_iter().collect();
-                        self.registry.set_all_on_disk(&all)?;
+                        let Listing { before, said } = std::mem::take(&mut listing);
+                        let gone: Vec<String> = before.difference(&said).cloned().collect();
+                        self.registry.set_on_disk(&gone, false)?;
+                        let new: Vec<String> = said.difference(&before).cloned().collect();
+                        self.registry.set_on_disk(&new, true)?;
                     }
                 }
                 _ => {}
@@ -420,7 +458,7 @@ impl Link {
                 .filter(|(_, asked)| *asked == Asked::Unknown);
             unknown.extend(strangers.map(|(name, _)| name));
         }
-        Ok((on_disk, unknown))
+        Ok((listing, unknown))
     }
 
     /// Says what changed: entries, what became of wants, what is to be evicted.
@@ -437,6 +475,9 @@ impl Link {
             let (registry, queue) = (Arc::clone(&self.registry), self.queue.clone());
             let looked = blocking(move || {
                 let (entries, last) = registry.changes(upto, MOST_ENTRIES)?;
+                if !entries.is_empty() {
+                    registry.set_told(last)?;
+                }
                 let requests = queue.map_or(Ok(Vec::new()), |queue| queue.changes(seen, MOST_ENTRIES))?;
                 Ok((entries, last, requests, registry.evictions()?))
             });
@@ -751,6 +792,86 @@ impl Drop for Transfer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Rules;
+    use crate::registry::LocalRegistry;
+    use crate::registry::tests::{Make, on_files, sample};
+    use crate::transport::{Address, Role};
+
+    /// A daemon's end, with three files registered of which the first two are on disk; their names.
+    fn link(make: Make<'_>, line_for: Duration) -> (Arc<Link>, Vec<String>) {
+        let database = make();
+        let registry = LocalRegistry::new(Arc::clone(&database));
+        let files = [11, 12, 21].map(sample);
+        registry.add(&files).unwrap();
+        let names = files.map(|one| one.name).to_vec();
+        registry.set_on_disk(&names[..2], true).unwrap();
+        let line = LineConfig {
+            address: Address::Unix(PathBuf::new()),
+            role: Role::Connect,
+            security: None,
+            mode: 0,
+        };
+        let queue = Arc::new(Queue::new(database, Rules::default()));
+        let mut link = Link::new(line, Arc::new(registry), Some(queue), Arc::default());
+        link.line_for = line_for;
+        (Arc::new(link), names)
+    }
+
+    /// Greets as an agent does, and says what is on disk once `meanwhile` happened.
+    async fn greet(stream: &mut tokio::io::DuplexStream, on_disk: &[String], meanwhile: impl FnOnce()) {
+        let say = |message: &FromPlace| line::message(message);
+        let hello = FromPlace::Hello {
+            version: VERSION,
+            registry: None,
+            upto: 0,
+        };
+        line::write(stream, &say(&hello)).await.unwrap();
+        let heard = line::read::<FromDaemon>(stream).await.unwrap();
+        assert!(matches!(heard, Frame::Message(FromDaemon::Hello { .. })), "{heard:?}");
+        meanwhile();
+        let names = on_disk.to_vec();
+        let listed = FromPlace::OnDisk { names, last: true };
+        line::write(stream, &say(&listed)).await.unwrap();
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn what_another_line_places_meanwhile_is_not_taken_for_gone() {
+        on_files(|make| {
+            let (link, names) = link(make, Duration::from_secs(60));
+            run(async {
+                let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+                let conversing = Arc::clone(&link);
+                tokio::spawn(async move { conversing.converse(ours).await });
+                let placed = || link.registry.set_on_disk(&names[2..], true).unwrap();
+                greet(&mut theirs, &names[..1], placed).await;
+                while !link.is_up() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            });
+            let mut on_disk = link.registry.on_disk().unwrap();
+            on_disk.sort();
+            assert_eq!(on_disk, [names[0].as_str(), names[2].as_str()]);
+        });
+    }
+
+    #[test]
+    fn an_old_line_ends_though_the_other_end_goes_on() {
+        on_files(|make| {
+            let (link, names) = link(make, Duration::from_millis(20));
+            run(async {
+                let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+                let greeted = greet(&mut theirs, &names, || {});
+                let (ended, ()) = tokio::join!(link.converse(ours), greeted);
+                ended.unwrap();
+                assert!(!link.is_up());
+            });
+        });
+    }
 
     #[test]
     fn what_was_wanted_before_it_came_is_not_wanted_any_more() {

@@ -64,6 +64,9 @@ pub enum TemplateError {
     /// No key could be called so.
     #[error("names by it are no key ids")]
     KeyId(#[source] KeyIdError),
+    /// An agent takes no such names.
+    #[error("names by it may have {0} bytes, and an agent takes {LONGEST_NAME}")]
+    Long(usize),
 }
 
 /// A template of names.
@@ -95,14 +98,7 @@ impl Template {
         if !text.starts_with('/') {
             return Err(TemplateError::Root);
         }
-        // identifiers are digits and dots with digits around them, so one name stands for all
-        let longest = "9".repeat(64);
-        let ids = Ids {
-            study: longest.clone(),
-            series: longest.clone(),
-            instance: longest,
-        };
-        let name = template.name(&ids, &ids);
+        let name = template.longest();
         if name[1..].split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(TemplateError::Segment);
         }
@@ -118,6 +114,28 @@ impl Template {
             return Err(TemplateError::Series);
         }
         Ok(template)
+    }
+
+    /// Checks that an agent takes every name by it.
+    ///
+    /// # Errors
+    /// [`TemplateError::Long`]
+    pub fn check_for_agent(&self) -> Result<(), TemplateError> {
+        match self.longest().len() {
+            ..=LONGEST_NAME => Ok(()),
+            bytes => Err(TemplateError::Long(bytes)),
+        }
+    }
+
+    /// The longest name. Identifiers are digits and dots with digits around them, so that one stands for all.
+    fn longest(&self) -> String {
+        let longest = "9".repeat(64);
+        let ids = Ids {
+            study: longest.clone(),
+            series: longest.clone(),
+            instance: longest,
+        };
+        self.name(&ids, &ids)
     }
 
     /// The name of an instance.
@@ -255,6 +273,13 @@ mod tests {
         assert!(matches!(refused(&long), TemplateError::KeyId(_)));
         assert!(matches!(refused("/a\n/{series}/{instance}"), TemplateError::KeyId(_)));
         assert!(Template::parse("/{study}/{instance}", KeyPer::Instance).is_ok());
+        // a key may be called so, a file that an agent places not
+        let long = |bytes: usize| {
+            let template = format!("/{}/{{series}}/{{instance}}", "x".repeat(bytes - 131));
+            Template::parse(&template, KeyPer::Series).unwrap().check_for_agent()
+        };
+        assert_eq!(long(256), Err(TemplateError::Long(256)));
+        assert_eq!(long(255), Ok(()));
     }
 
     #[test]

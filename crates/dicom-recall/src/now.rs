@@ -64,7 +64,7 @@ pub fn now(args: &Now) -> Result<(), Failure> {
         return Err(nothing_found(&source));
     }
     let _cleaning = on_signal(sealed::remove_temporary_files).ok();
-    let keys = Keys::new(Arc::clone(&session), voice);
+    let keys = Keys::lasting(Arc::clone(&session), voice);
     let folder = Folder::new(&args.dir, args.force, false);
     let is_silent = args.manners.verbosity.quiet || args.manners.json;
     let items: Vec<Item> = found
@@ -95,7 +95,7 @@ pub fn now(args: &Now) -> Result<(), Failure> {
     drop(recall);
     let all = found.len();
     let counts = told.end();
-    let used = keys.finish();
+    let used = keys.used();
     ran?;
     voice.result(&format!(
         "placed {} of {} under {}",

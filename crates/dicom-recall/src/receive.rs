@@ -65,6 +65,8 @@ pub struct ReceiveTable {
     stow_instances: usize,
     #[serde(default = "usual_keys_s")]
     keys_s: u64,
+    #[serde(default)]
+    pacs_has_them: bool,
 }
 
 fn usual_associations() -> usize {
@@ -108,6 +110,8 @@ pub struct ReceiveConfig {
     pub dimse: Option<ReceiveDimse>,
     /// STOW-RS.
     pub web: Option<ReceiveWeb>,
+    /// Something else gives the PACS what is sealed here, so that it can be recalled.
+    pub pacs_has_them: bool,
 }
 
 /// How images are received by C-STORE.
@@ -225,6 +229,7 @@ impl ReceiveTable {
             keys_for: Duration::from_secs(self.keys_s),
             dimse,
             web,
+            pacs_has_them: self.pacs_has_them,
         })
     }
 }

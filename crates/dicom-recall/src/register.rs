@@ -275,14 +275,19 @@ impl Desk<'_> {
         Instance::named(original, class, self.profile, &self.config.names, self.config.key_per)
     }
 
-    /// Has a key for each; answers how many there were none before.
+    /// Has a key for each that can be registered; answers how many there were none before.
     fn keys(&self, keys: &Keys, instances: &[Instance]) -> Result<usize, Failure> {
-        let names: Vec<&str> = instances
+        let all: Vec<String> = instances.iter().map(|one| one.name.clone()).collect();
+        let known = self.registry.find(&Which::Names(&all)).map_err(database_failure)?;
+        let known: BTreeMap<&str, &Instance> = known.iter().map(|one| (one.name.as_str(), one)).collect();
+        // no key is made for a name that is taken
+        let is_free = |one: &&Instance| known.get(one.name.as_str()).is_none_or(|known| known.is_same(one));
+        let names: BTreeSet<&str> = instances
             .iter()
+            .filter(is_free)
             .map(|one| one.key_id.as_str())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
             .collect();
+        let names: Vec<&str> = names.into_iter().collect();
         let (next, new) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let failed: Mutex<Option<Failure>> = Mutex::new(None);
         let work = || {

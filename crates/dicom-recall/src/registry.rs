@@ -11,6 +11,8 @@ use crate::line::Entry;
 use crate::names::{Ids, KeyPer, Template, key_name};
 
 const KIND: &str = "instances";
+/// No registry has seen so many changes: who says so does not make ours run out of numbers.
+const MOST_CHANGES: i64 = 1 << 40;
 const COLUMNS: &str = "name, study, series, instance, class, new_study, new_series, new_instance, key_id, profile, \
                        size, sha256, registered_at, gone, on_disk";
 
@@ -63,6 +65,11 @@ impl Instance {
             gone: false,
             on_disk: false,
         }
+    }
+
+    /// Whether another of this name is of the same instance, under the same key.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.original == other.original && self.new == other.new && self.key_id == other.key_id
     }
 }
 
@@ -148,6 +155,19 @@ pub trait Registry: Send + Sync {
     /// [`DatabaseError`]
     fn last_change(&self) -> Result<i64, DatabaseError>;
 
+    /// The storage element is about to be told of changes up to that number.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    fn set_told(&self, upto: i64) -> Result<(), DatabaseError>;
+
+    /// The storage element knows changes up to that number. Where it was never told of so many, this registry is an
+    /// older copy that was put back, and all that is registered counts as changed behind that number.
+    ///
+    /// # Errors
+    /// [`DatabaseError`], with nothing changed.
+    fn tell_anew(&self, known: i64) -> Result<(), DatabaseError>;
+
     /// Holds sizes and digests of files against what is registered, and registers them where nothing is.
     ///
     /// # Errors
@@ -171,12 +191,6 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// [`DatabaseError`]
     fn on_disk(&self) -> Result<Vec<String>, DatabaseError>;
-
-    /// Says of these that their bytes are there, and of all others that they are not.
-    ///
-    /// # Errors
-    /// [`DatabaseError`]
-    fn set_all_on_disk(&self, names: &[String]) -> Result<(), DatabaseError>;
 
     /// Wishes that the bytes of these be taken off the storage element by whoever can.
     ///
@@ -266,8 +280,41 @@ impl Registry for LocalRegistry {
     }
 
     fn last_change(&self) -> Result<i64, DatabaseError> {
-        let query = "SELECT last FROM changes WHERE kind = ?1";
-        self.0.read(|sql| number(sql, query, &[KIND.into()]))
+        // not the counter, which may have gone on without a change
+        self.0
+            .read(|sql| number(sql, "SELECT coalesce(max(change), 0) FROM instances", &[]))
+    }
+
+    fn set_told(&self, upto: i64) -> Result<(), DatabaseError> {
+        self.0.change_lightly(|sql| set_told(sql, upto))
+    }
+
+    fn tell_anew(&self, known: i64) -> Result<(), DatabaseError> {
+        if known > MOST_CHANGES || self.0.read(told)? >= known {
+            return Ok(());
+        }
+        self.0.change(|sql| {
+            // whoever writes this is the only one who registers
+            let last = number(
+                sql,
+                "UPDATE changes SET last = last WHERE kind = ?1 RETURNING last",
+                &[KIND.into()],
+            )?;
+            if told(sql)? >= known {
+                return Ok(());
+            }
+            // beyond all old numbers, so that none of the new ones meets them
+            let ahead = Datum::from(known.max(last));
+            sql.execute(
+                "UPDATE instances SET change = change + ?1",
+                std::slice::from_ref(&ahead),
+            )?;
+            sql.execute(
+                "UPDATE changes SET last = last + ?1 WHERE kind = ?2",
+                &[ahead, KIND.into()],
+            )?;
+            set_told(sql, known)
+        })
     }
 
     fn record(&self, files: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {
@@ -298,19 +345,6 @@ impl Registry for LocalRegistry {
     fn on_disk(&self) -> Result<Vec<String>, DatabaseError> {
         self.0
             .read(|sql| texts(sql, "SELECT name FROM instances WHERE on_disk = 1", &[]))
-    }
-
-    fn set_all_on_disk(&self, names: &[String]) -> Result<(), DatabaseError> {
-        self.0.change(|sql| {
-            sql.execute("UPDATE instances SET on_disk = 0 WHERE on_disk = 1", &[])?;
-            for name in names {
-                sql.execute(
-                    "UPDATE instances SET on_disk = 1 WHERE name = ?1",
-                    &[name.as_str().into()],
-                )?;
-            }
-            Ok(())
-        })
     }
 
     fn wish_evicted(&self, names: &[String]) -> Result<(), DatabaseError> {
@@ -360,6 +394,19 @@ impl LocalRegistry {
     }
 }
 
+/// Up to which change the storage element was told; of registries that did not note it yet, what they had.
+fn told(sql: &dyn Sql) -> Result<i64, DatabaseError> {
+    let query = "SELECT last FROM changes WHERE kind IN ('told', 'instances') ORDER BY kind DESC LIMIT 1";
+    number(sql, query, &[])
+}
+
+fn set_told(sql: &dyn Sql, upto: i64) -> Result<(), DatabaseError> {
+    let note = "INSERT INTO changes VALUES ('told', ?1)
+                ON CONFLICT (kind) DO UPDATE SET last = excluded.last WHERE changes.last < excluded.last";
+    sql.execute(note, &[upto.into()])?;
+    Ok(())
+}
+
 /// What is known of a file's bytes.
 type Known = (Option<i64>, Option<String>);
 
@@ -400,8 +447,7 @@ pub(crate) fn add(sql: &dyn Sql, new: &Instance) -> Result<Added, DatabaseError>
     let name = new.name.as_str();
     if let Some(known) = first(sql, &query, &[name.into()], instance)? {
         if !known.gone {
-            let is_same = known.original == new.original && known.new == new.new && known.key_id == new.key_id;
-            return Ok(if is_same { Added::Known } else { Added::Taken });
+            return Ok(if known.is_same(new) { Added::Known } else { Added::Taken });
         }
         sql.execute("DELETE FROM instances WHERE name = ?1", &[name.into()])?;
     }
@@ -532,6 +578,7 @@ pub(crate) mod tests {
     const SUITE: &[fn(Make<'_>)] = &[
         found_by_either_name,
         changes_in_order,
+        told_anew,
         the_first_bytes,
         crate::queue::tests::leased_at_once,
         crate::queue::tests::leases_fall_back,
@@ -650,6 +697,36 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_older_copy_that_is_put_back_is_told_anew() {
+        on_files(told_anew);
+    }
+
+    fn told_anew(make: Make<'_>) {
+        let registry = LocalRegistry::new(make());
+        registry.add(&[11, 12].map(sample)).unwrap();
+        let told = |after| {
+            let (entries, upto) = registry.changes(after, 9).unwrap();
+            (entries.len(), upto)
+        };
+        // what the storage element may know, and what nobody does
+        for known in [0, 2, i64::MAX, -1] {
+            registry.tell_anew(known).unwrap();
+            assert_eq!(told(0), (2, 2), "{known}");
+        }
+        registry.set_told(2).unwrap();
+        registry.tell_anew(5).unwrap();
+        assert_eq!(told(5), (2, 7));
+        registry.tell_anew(5).unwrap();
+        assert_eq!(told(5), (2, 7), "once is enough");
+        // also where it has as many changes by now, but others
+        let more = [21, 22, 23].map(sample);
+        registry.add(&more).unwrap();
+        registry.tell_anew(6).unwrap();
+        assert_eq!(told(6).0, 5);
+        assert_eq!(told(told(6).1), (0, told(6).1));
+    }
+
+    #[test]
     fn the_first_bytes_are_recorded_and_others_are_told_from_them() {
         on_files(the_first_bytes);
     }
@@ -684,7 +761,7 @@ pub(crate) mod tests {
         registry.set_on_disk(&[sample(11).name], true).unwrap();
         assert!(registry.find(&Which::Names(&[sample(11).name])).unwrap()[0].on_disk);
         assert_eq!(registry.on_disk().unwrap(), [sample(11).name]);
-        registry.set_all_on_disk(&[]).unwrap();
+        registry.set_on_disk(&[sample(11).name], false).unwrap();
         assert!(registry.on_disk().unwrap().is_empty());
         assert!(!registry.find(&Which::Names(&[sample(11).name])).unwrap()[0].on_disk);
     }

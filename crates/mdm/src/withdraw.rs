@@ -253,6 +253,20 @@ impl Plan {
     }
 }
 
+/// Registers files no more and takes them off the disk; answers those that stay. Whatever is placed meanwhile was either
+/// there in time to be taken away, or is taken away by who placed it, to whom nobody registers it any more: that is why
+/// the registry comes first. An agent takes away what is registered no more.
+fn unplaced(registry: &dyn Registry, place: Option<&Place>, names: &[String]) -> Result<Vec<String>, Failure> {
+    registry.remove(names).map_err(database_failure)?;
+    let Some(Place::Folder(root)) = place else {
+        return Ok(Vec::new());
+    };
+    let folder = Folder::new(root, true, true);
+    evict::take_away(&folder, registry, names).map_err(database_failure)?;
+    let stays = names.iter().map(|name| folder.path(name)).filter(|path| path.exists());
+    Ok(stays.map(|path| path.display().to_string()).collect())
+}
+
 /// Whether a person says yes.
 fn is_meant() -> Result<bool, Failure> {
     let broken = |error| Failure::new(Code::Io, eds::failure::Because::new("cannot ask", error));
@@ -344,14 +358,7 @@ impl Going<'_> {
         let names: Vec<String> = names.into_iter().collect();
         let queue = Queue::new(database, config.rules);
         queue.cancel(&names, queue.now_ms()).map_err(database_failure)?;
-        if let Some(Place::Folder(root)) = &config.place {
-            let folder = Folder::new(root, true, true);
-            evict::take_away(&folder, &registry, &names).map_err(database_failure)?;
-            let stays = names.iter().map(|name| folder.path(name)).filter(|path| path.exists());
-            recalled.left.extend(stays.map(|path| path.display().to_string()));
-        }
-        // an agent takes away what is registered no more
-        registry.remove(&names).map_err(database_failure)?;
+        recalled.left = unplaced(&registry, config.place.as_ref(), &names)?;
         catalogued.forget(&names).map_err(database_failure)?;
         self.voice
             .note(&format!("{} no longer recalled", counted(names.len(), "file")));
@@ -470,7 +477,91 @@ impl Going<'_> {
 
 #[cfg(test)]
 mod tests {
+    use dicom_recall::database::DatabaseError;
+    use dicom_recall::line::Entry as LineEntry;
+    use dicom_recall::registry::{Added, Instance, Recorded, Which};
+
     use super::*;
+
+    /// A registry of a daemon that puts a file into its place just before that is registered no more.
+    struct Quick(PathBuf);
+
+    impl Registry for Quick {
+        fn id(&self) -> &str {
+            unreachable!()
+        }
+
+        fn add(&self, _: &[Instance]) -> Result<Vec<Added>, DatabaseError> {
+            unreachable!()
+        }
+
+        fn find(&self, _: &Which<'_>) -> Result<Vec<Instance>, DatabaseError> {
+            unreachable!()
+        }
+
+        fn count(&self, _: &str, _: &str) -> Result<u64, DatabaseError> {
+            unreachable!()
+        }
+
+        fn changes(&self, _: i64, _: usize) -> Result<(Vec<LineEntry>, i64), DatabaseError> {
+            unreachable!()
+        }
+
+        fn last_change(&self) -> Result<i64, DatabaseError> {
+            unreachable!()
+        }
+
+        fn set_told(&self, _: i64) -> Result<(), DatabaseError> {
+            unreachable!()
+        }
+
+        fn tell_anew(&self, _: i64) -> Result<(), DatabaseError> {
+            unreachable!()
+        }
+
+        fn record(&self, _: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {
+            unreachable!()
+        }
+
+        fn record_placed(&self, _: &[(String, u64, String)]) -> Result<Vec<Recorded>, DatabaseError> {
+            unreachable!()
+        }
+
+        fn set_on_disk(&self, _: &[String], _: bool) -> Result<(), DatabaseError> {
+            Ok(())
+        }
+
+        fn on_disk(&self) -> Result<Vec<String>, DatabaseError> {
+            unreachable!()
+        }
+
+        fn wish_evicted(&self, _: &[String]) -> Result<(), DatabaseError> {
+            unreachable!()
+        }
+
+        fn evictions(&self) -> Result<Vec<String>, DatabaseError> {
+            unreachable!()
+        }
+
+        fn forget_evictions(&self, _: &[String]) -> Result<(), DatabaseError> {
+            unreachable!()
+        }
+
+        fn remove(&self, names: &[String]) -> Result<usize, DatabaseError> {
+            std::fs::write(&self.0, "sealed").unwrap();
+            Ok(names.len())
+        }
+    }
+
+    #[test]
+    fn what_is_placed_while_it_is_withdrawn_does_not_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.eds");
+        let place = Place::Folder(folder.path().to_owned());
+        let names = ["/image.eds".to_owned()];
+        let left = unplaced(&Quick(path.clone()), Some(&place), &names).unwrap();
+        assert!(left.is_empty() && !path.exists());
+    }
 
     #[test]
     fn patients_are_quoted_and_none_is_wrong_usage() {

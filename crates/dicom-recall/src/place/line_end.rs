@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hydra_cli::{Code, Failure};
 use tokio::io::AsyncWriteExt;
@@ -16,9 +16,13 @@ use super::config::PlaceConfig;
 use super::files::Part;
 use super::{Agent, Line};
 use crate::errors::chain;
-use crate::line::{self, Entry, Frame, FromDaemon, FromPlace, LineError, MOST_ENTRIES, PING_S, Reason, SILENCE_S};
+use crate::line::{
+    self, Entry, Frame, FromDaemon, FromPlace, LINE_S, LineError, MOST_ENTRIES, PING_S, Reason, SILENCE_S,
+};
 use crate::transport::{Dialer, Door, End, Stream, TransportError};
 
+/// A line that a daemon leaves up for so long: its certificate may have run out, or have been revoked.
+const OLDEST: Duration = Duration::from_secs(3 * LINE_S);
 /// For the other end's greeting.
 const HELLO: Duration = Duration::from_secs(20);
 /// Between attempts to reach the daemon, at first and at most.
@@ -258,7 +262,11 @@ impl<'a> Session<'a> {
 
     /// Takes what comes, until nothing does.
     async fn listen(&mut self) -> LineError {
+        let began = Instant::now();
         loop {
+            if began.elapsed() > OLDEST {
+                return LineError::Old;
+            }
             let frame = match timeout(Duration::from_secs(SILENCE_S), line::read(&mut self.from)).await {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(error)) => return error,
