@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use eds::session::Session;
 use eds::voice::Voice;
 use eds::{failure, operands};
 use hydra_cli::command::{Example, usage_error};
-use hydra_cli::secret_input::{self, Source};
+use hydra_cli::secret_input::{self, SecretInputError, Source};
 use hydra_cli::signals::on_signal;
 use hydra_cli::{Code, Failure};
 use hydra_core::keystore::hydra::Purpose;
@@ -20,7 +20,7 @@ use hydra_core::sealed::{Batch, Input, InputError, NewFile, Output, OutputError,
 use serde_json::{Value as Json, json};
 
 use crate::side_by_side::in_order;
-use crate::{Finding, Options, Profile, ProfileOption, Refusal, RefusalKind, Report, Secret};
+use crate::{Finding, Options, Profile, ProfileOption, Refusal, RefusalKind, Report, Secret, apart};
 
 /// How large a secret may be.
 const MAX_SECRET_BYTES: usize = 4096;
@@ -162,8 +162,9 @@ struct NotAll {
 
 /// A refusal with the file that it is about.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot de-identify {input}")]
+#[error("cannot {what} {input}")]
 struct Refused {
+    what: &'static str,
     input: Input,
     #[source]
     source: Refusal,
@@ -204,6 +205,11 @@ fn run(work: &Work) -> Result<(), Failure> {
     if is_folder && output == Output::Stdout {
         return Err(usage_error("many objects cannot go to standard output"));
     }
+    let to = match &output {
+        Output::Stdout => Path::new("/dev/stdout"),
+        Output::File(path) => path,
+    };
+    keep_apart(input, to, is_folder, work.private_out.as_deref())?;
     if output == Output::Stdout {
         if io::stdout().is_terminal() {
             return Err(usage_error(
@@ -233,6 +239,27 @@ fn run(work: &Work) -> Result<(), Failure> {
     }
 }
 
+/// Refuses what would mix the private half, or what comes, with what goes out.
+fn keep_apart(input: &Path, output: &Path, is_folder: bool, private: Option<&Path>) -> Result<(), Failure> {
+    if is_folder && apart::is_same(input, output) {
+        return Err(usage_error("IN and OUT are the same folder"));
+    }
+    let Some(private) = private else { return Ok(()) };
+    if apart::is_same(private, input) {
+        return Err(usage_error("the private half cannot go into IN"));
+    }
+    let is_out = if is_folder {
+        apart::is_inside(private, output)
+    } else {
+        apart::is_same(private, output)
+    };
+    if is_out {
+        return Err(usage_error("the private half must not be where the objects go")
+            .advise("a folder that nobody but you can read"));
+    }
+    Ok(())
+}
+
 fn input_of(path: &Path) -> Input {
     if path.as_os_str() == "-" {
         Input::Stdin
@@ -255,7 +282,15 @@ impl ProfileArguments {
 fn secret(work: &Work, voice: Voice) -> Result<Secret, Failure> {
     if let Some(path) = &work.secret_file {
         voice.warning("a secret in a file is for tests: it is in no backup, and shared with nobody");
-        let bytes = secret_input::read_all(&Source::File(path.clone()), MAX_SECRET_BYTES)?;
+        let is_open = |found: &std::fs::Metadata| found.is_file() && found.permissions().mode() & 0o077 != 0;
+        if path.metadata().is_ok_and(|found| is_open(&found)) {
+            voice.warning(&format!("`{}` can be read by others than you", path.display()));
+        }
+        let read = secret_input::read_all(&Source::File(path.clone()), MAX_SECRET_BYTES);
+        let bytes = read.map_err(|error| match error {
+            SecretInputError::TooLong { .. } => Failure::new(Code::Config, error),
+            error => error.into(),
+        })?;
         return Secret::new(&bytes).map_err(|error| Failure::new(Code::Config, error));
     }
     let typed = work.secret_key.as_deref().unwrap_or_default();
@@ -293,7 +328,8 @@ struct Private {
 impl Private {
     fn open(path: &Path) -> Result<Self, Failure> {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        match file {
+        let claimed = file.and_then(|file| apart::claim(&file, path).map(|()| file));
+        match claimed {
             Ok(file) => Ok(Self {
                 path: path.to_owned(),
                 file,
@@ -320,7 +356,8 @@ impl Private {
 
 fn beside(what: &'static str, path: &Path, source: io::Error) -> Failure {
     let path = path.to_owned();
-    Failure::new(Code::Io, Beside { what, path, source })
+    let code = if what == "make" { Code::CannotCreate } else { Code::Io };
+    Failure::new(code, Beside { what, path, source })
 }
 
 impl Job {
@@ -346,10 +383,17 @@ impl Job {
             .map_err(|source| output_failure(write_error(output, source)))?;
         let copied = match output {
             Output::Stdout => io::copy(&mut file, &mut io::stdout().lock()).map(drop),
-            Output::File(path) => OpenOptions::new()
-                .write(true)
-                .open(path)
-                .and_then(|mut to| io::copy(&mut file, &mut to).map(drop)),
+            Output::File(path) => {
+                let to = OpenOptions::new().write(true).open(path);
+                // it may have been made only since it was looked for
+                if to
+                    .as_ref()
+                    .is_ok_and(|to| to.metadata().is_ok_and(|found| found.is_file()))
+                {
+                    return Err(output_failure(OutputError::Exists { output: output.clone() }));
+                }
+                to.and_then(|mut to| io::copy(&mut file, &mut to).map(drop))
+            }
         };
         match (copied, output) {
             (Err(error), Output::Stdout) => hydra_cli::output::forgive_broken_pipe(Err(error))?,
@@ -450,7 +494,7 @@ impl Job {
         let writer = BufWriter::with_capacity(PIECE, output);
         self.profile
             .deidentify(reader, writer)
-            .map_err(|refusal| refusal_failure(input, refusal))
+            .map_err(|refusal| refusal_failure("de-identify", input, refusal))
     }
 
     fn link(&self, report: &Report) -> Result<(), Failure> {
@@ -560,7 +604,7 @@ fn output_failure(error: OutputError) -> Failure {
     Failure::new(code, error)
 }
 
-fn refusal_failure(input: &Input, source: Refusal) -> Failure {
+fn refusal_failure(what: &'static str, input: &Input, source: Refusal) -> Failure {
     let code = match source.kind() {
         RefusalKind::Io => Code::Io,
         RefusalKind::Object => Code::Damaged,
@@ -573,6 +617,7 @@ fn refusal_failure(input: &Input, source: Refusal) -> Failure {
     let failure = Failure::new(
         code,
         Refused {
+            what,
             input: input.clone(),
             source,
         },
@@ -585,7 +630,7 @@ fn check(arguments: &Check) -> Result<(), Failure> {
     let (input, output) = (input_of(&arguments.input), input_of(&arguments.output));
     let findings = crate::check(open(&input)?, open(&output)?).map_err(|refusal| {
         // which of the two it is, both are the user's to know
-        refusal_failure(&output, refusal)
+        refusal_failure("compare", &output, refusal)
     })?;
     for finding in &findings {
         let Finding { path, keyword, what } = finding;
@@ -607,7 +652,7 @@ fn explain(arguments: &Explain) -> Result<(), Failure> {
     // no derived value is shown, so any secret does
     let secret = Secret::new(&[0; 32]).map_err(|error| Failure::new(Code::Failed, error))?;
     let lines = crate::explain(&Profile::new(options, &secret), open(&input)?)
-        .map_err(|refusal| refusal_failure(&input, refusal))?;
+        .map_err(|refusal| refusal_failure("explain", &input, refusal))?;
     for line in lines {
         let keyword = line.tag.keyword();
         voice.result(&format!(

@@ -12,7 +12,7 @@ use crate::options::{Options, ProfileOption};
 use crate::private::{self, Creators};
 use crate::read::{Budget, parse_items};
 use crate::refusal::Refusal;
-use crate::report::{Counts, Outcome, PrivateHalf};
+use crate::report::{Counts, OldValue, Original, Outcome, PrivateHalf};
 use crate::secret::Keyed;
 use crate::table::{self, Action, Beyond};
 use crate::text::{Charset, SPECIFIC_CHARACTER_SET};
@@ -619,11 +619,19 @@ fn remember(
             }
         }
         Value::Bytes(bytes) if !element.is_empty() && element.tag.1 != 0 => {
-            let text = match element.vr.kind() {
-                Kind::Text | Kind::Number => charset.decode(bytes),
-                _ => String::new(),
-            };
-            half.add(|| path_to(path, element.tag), element.tag, &text, outcome);
+            half.add(|| {
+                let (value, is_cut) = match element.vr.kind() {
+                    Kind::Text | Kind::Number => OldValue::text(&charset.decode(bytes)),
+                    _ => OldValue::bytes(bytes),
+                };
+                Original {
+                    path: path_to(path, element.tag),
+                    tag: element.tag,
+                    value,
+                    is_cut,
+                    outcome,
+                }
+            });
         }
         _ => {}
     }

@@ -15,6 +15,7 @@
 //! What is written before a [`Refusal`] must be dropped. [`Report`] has both halves: [`Report::to_json`] for everybody,
 //! [`Report::to_private_json`] for the private side alone.
 
+mod apart;
 mod check;
 #[cfg(feature = "command")]
 pub mod command;
@@ -44,6 +45,7 @@ mod syntax;
 mod table;
 mod text;
 
+pub use apart::{is_inside, is_same};
 pub use check::{Finding, check};
 pub use element::{Tag, Vr};
 pub use explain::{Line, explain};
@@ -52,6 +54,6 @@ pub use options::{Options, OptionsError, ProfileOption, UnknownOption};
 pub use profile::{PROFILE_VERSION, Profile};
 pub use read::Limits;
 pub use refusal::{Flag, Refusal, RefusalKind};
-pub use report::{Counts, Ids, Original, Outcome, PrivateHalf, Report};
+pub use report::{Counts, Ids, OldValue, Original, Outcome, PrivateHalf, Report};
 pub use secret::{Secret, SecretError};
 pub use table::EDITION;

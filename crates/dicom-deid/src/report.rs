@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use data_encoding::BASE64;
 use serde_json::{Value as Json, json};
 
 use crate::element::Tag;
@@ -106,14 +107,41 @@ impl Counts {
     }
 }
 
+/// What stood in an attribute: the first of it. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum OldValue {
+    /// Text, at most 1024 characters.
+    Text(String),
+    /// What is no text, at most 1024 bytes.
+    Bytes(Vec<u8>),
+}
+
+impl OldValue {
+    /// The first of a text, without its padding; and whether there was more.
+    pub(crate) fn text(text: &str) -> (Self, bool) {
+        let text = text.trim_matches([' ', '\0']);
+        let first: String = text.chars().take(PrivateHalf::MAX_LENGTH).collect();
+        let is_cut = first.len() < text.len();
+        (Self::Text(first), is_cut)
+    }
+
+    /// The first of what is no text; and whether there was more.
+    pub(crate) fn bytes(bytes: &[u8]) -> (Self, bool) {
+        let first = &bytes[..bytes.len().min(PrivateHalf::MAX_LENGTH)];
+        (Self::Bytes(first.to_vec()), first.len() < bytes.len())
+    }
+}
+
 /// What an attribute was before: for the private side. Never printed.
 pub struct Original {
     /// Where it was: tags and item numbers from 1, as `(0040,0275)[1]/(0008,0050)`.
     pub path: String,
     /// Its tag.
     pub tag: Tag,
-    /// Its text, at most 1024 characters; of a binary value nothing.
-    pub value: String,
+    /// What stood there.
+    pub value: OldValue,
+    /// Whether there was more of it than is kept.
+    pub is_cut: bool,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -135,34 +163,33 @@ impl fmt::Debug for PrivateHalf {
 
 impl PrivateHalf {
     const MAX_ATTRIBUTES: usize = 20_000;
-    const MAX_CHARACTERS: usize = 1024;
+    const MAX_LENGTH: usize = 1024;
 
-    pub(crate) fn add(&mut self, path: impl FnOnce() -> String, tag: Tag, value: &str, outcome: Outcome) {
+    /// Adds what `original` gives, if there is still room for it.
+    pub(crate) fn add(&mut self, original: impl FnOnce() -> Original) {
         if self.attributes.len() >= Self::MAX_ATTRIBUTES {
             self.left_out += 1;
             return;
         }
-        self.attributes.push(Original {
-            path: path(),
-            tag,
-            value: value
-                .trim_matches([' ', '\0'])
-                .chars()
-                .take(Self::MAX_CHARACTERS)
-                .collect(),
-            outcome,
-        });
+        self.attributes.push(original());
     }
 
     /// For the private side.
     pub fn to_json(&self) -> Json {
         let attributes = self.attributes.iter().map(|original| {
-            json!({
+            let mut json = json!({
                 "path": original.path,
                 "keyword": original.tag.keyword(),
-                "value": original.value,
                 "outcome": original.outcome.name(),
-            })
+            });
+            match &original.value {
+                OldValue::Text(text) => json["value"] = text.as_str().into(),
+                OldValue::Bytes(bytes) => json["base64"] = BASE64.encode(bytes).into(),
+            }
+            if original.is_cut {
+                json["cut"] = true.into();
+            }
+            json
         });
         json!({ "attributes": attributes.collect::<Vec<_>>(), "left_out": self.left_out })
     }
@@ -216,5 +243,47 @@ impl Report {
             "new": self.new.to_json(),
             "identifying": self.private.to_json(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told((value, is_cut): (OldValue, bool)) -> Json {
+        let mut half = PrivateHalf::default();
+        half.add(|| Original {
+            path: "(0010,0010)".into(),
+            tag: Tag(0x0010, 0x0010),
+            value,
+            is_cut,
+            outcome: Outcome::Removed,
+        });
+        half.to_json()["attributes"][0].clone()
+    }
+
+    #[test]
+    fn what_was_taken_out_is_there_or_marked_as_cut() {
+        let short = told(OldValue::text("Käse\0"));
+        assert_eq!(short["value"], "Käse");
+        assert_eq!((short.get("cut"), short.get("base64")), (None, None));
+        let exact = told(OldValue::text(&"ä".repeat(1024)));
+        assert_eq!(exact.get("cut"), None);
+        let long = told(OldValue::text(&"ä".repeat(1025)));
+        assert_eq!(
+            (long["value"].as_str().unwrap().len(), &long["cut"]),
+            (2048, &json!(true))
+        );
+        let bytes = told(OldValue::bytes(&[0, 255, 7]));
+        assert_eq!(
+            (&bytes["base64"], bytes.get("value"), bytes.get("cut")),
+            (&json!("AP8H"), None, None)
+        );
+        let long = told(OldValue::bytes(&[1; 1025]));
+        assert_eq!(
+            BASE64.decode(long["base64"].as_str().unwrap().as_bytes()).unwrap(),
+            [1; 1024]
+        );
+        assert_eq!(long["cut"], true);
     }
 }

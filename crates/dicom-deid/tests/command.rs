@@ -225,6 +225,45 @@ fn a_folder_gives_the_same_on_one_processor_and_on_several() {
 }
 
 #[test]
+fn the_private_half_never_mixes_with_what_goes_out_or_came_in() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.0.path().join("in")).unwrap();
+    place.write("in/a.dcm", file(EXPLICIT, ct()));
+    let before = place.read("in.dcm");
+    for (options, objects) in [
+        ("--private-out out.dcm", "in.dcm out.dcm"),
+        ("--private-out in/../out.dcm", "in.dcm out.dcm"),
+        ("--private-out in.dcm", "in.dcm out.dcm"),
+        ("--private-out out", "in out"),
+        ("--private-out out/private", "in out"),
+        ("", "in in/../in"),
+    ] {
+        let line = format!("--secret-file secret {options} {objects}").replace("  ", " ");
+        let _ = place.run(&line, 2);
+        assert!(!place.has("out.dcm") && !place.has("out"), "{line}");
+    }
+    // what is there already, and is none
+    place.write("notes", "see below");
+    for other in ["notes", "in/a.dcm"] {
+        let said = place.run(
+            &format!("--secret-file secret --private-out {other} in.dcm out.dcm"),
+            74,
+        );
+        assert!(has(&said.stderr, "no private half"), "{said:?}");
+    }
+    assert!(!place.has("out.dcm"));
+    let untouched = [place.read("in.dcm"), place.read("in/a.dcm"), place.read("notes")];
+    assert_eq!(untouched, [before.clone(), before, b"see below".to_vec()]);
+    // another file of it goes on, and nobody else can read it any more
+    place.write("private", "{}\n");
+    let _ = place.run("--secret-file secret --private-out private in.dcm out.dcm", 0);
+    let private = std::fs::metadata(place.0.path().join("private")).unwrap();
+    assert_eq!(private.permissions().mode() & 0o777, 0o600);
+    assert_eq!(String::from_utf8(place.read("private")).unwrap().lines().count(), 2);
+    assert!(!has(&place.read("out.dcm"), "Feldmann"));
+}
+
+#[test]
 fn wrong_usage_is_told_before_anything_is_done() {
     let place = Place::new();
     let _ = place.run("in.dcm out.dcm", 2);
