@@ -1,9 +1,12 @@
 //! `dicom-recall check`: tries everything that a recall needs, a line for each, and fetches no image.
 
-use dicom_net::{STORAGE_CLASSES, Uid};
+use std::path::Path;
+
+use dicom_net::{NetError, STORAGE_CLASSES, Uid};
 use eds::failure::Because;
 use eds::session::{Session, find_credential, overrides};
 use eds::voice::Voice;
+use grid_identity::Credential;
 use hydra_cli::{Code, Failure};
 use hydra_core::config::load::{self, Surroundings};
 use hydra_core::sealed::NewFile;
@@ -12,9 +15,11 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Method, Place};
 use crate::database::{Database, DatabaseError};
+use crate::door::{self, Host};
 use crate::ledger::database_failure;
 use crate::now::config_failure;
-use crate::source::{Source, SourceError};
+use crate::source::{self, Source, SourceError};
+use crate::transport::{End, LineConfig, TransportError};
 use crate::{Check, secret};
 
 /// Classes whose role is asked for: what most of every archive is.
@@ -74,6 +79,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
     stores(args, &config, &mut findings)?;
     registry(&config, &mut findings)?;
     place(&config, &mut findings)?;
+    receive(&config, &mut findings)?;
     voice.json(&json!({ "findings": findings.lines }))?;
     match findings.worst {
         None => Ok(()),
@@ -97,6 +103,17 @@ fn pacs(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
         Ok(()) => findings.good("pacs", &format!("{peer} answers"))?,
         Err(error) => return findings.bad("pacs", &error.into()),
     }
+    if config.pacs.method == Method::CMove {
+        let dimse = config.pacs.dimse.as_ref();
+        let listen = dimse.map_or("", |dimse| dimse.listen.as_str());
+        return match source.listen() {
+            Ok(()) => findings.good("method", &format!("c-move, and {listen} can be listened at")),
+            Err(SourceError::Net(NetError::Listen { source, .. })) if is_in_use(&source) => {
+                findings.good("method", &format!("c-move, and {listen} is in use: by the daemon?"))
+            }
+            Err(error) => findings.bad("method", &error.into()),
+        };
+    }
     let (Source::Dimse { pacs, .. }, Method::CGet) = (&source, config.pacs.method) else {
         return findings.good("method", config.pacs.method.name());
     };
@@ -104,7 +121,7 @@ fn pacs(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
     match pacs.offer(&classes) {
         Ok(offer) if offer.classes.is_empty() => {
             let peer = pacs.peer().clone();
-            let none = SourceError::Net(dicom_net::NetError::NoRole { peer });
+            let none = SourceError::Net(NetError::NoRole { peer });
             findings.bad("method", &none.into())
         }
         Ok(offer) => {
@@ -128,7 +145,16 @@ fn registry(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
     };
     match Database::open(source) {
         Ok(_) => findings.good("registry", &shown),
-        Err(DatabaseError::Missing { .. }) => findings.good("registry", &format!("{shown}, not made yet")),
+        Err(DatabaseError::Missing { .. }) => match source {
+            DatabaseSource::File(path) if !folder_of(path).is_dir() => {
+                let text = format!(
+                    "`{}` is not there, where the registry is to be made",
+                    folder_of(path).display()
+                );
+                findings.bad("registry", &Failure::new(Code::CannotCreate, text))
+            }
+            _ => findings.good("registry", &format!("{shown}, not made yet")),
+        },
         Err(error) => findings.bad("registry", &database_failure(error)),
     }
 }
@@ -141,8 +167,84 @@ fn place(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
             Ok(_) => findings.good("place", &format!("files can be put into {}", root.display())),
             Err(error) => findings.bad("place", &Failure::new(Code::CannotCreate, error)),
         },
-        Some(Place::Agent(line)) => findings.good("place", &format!("the agent at {}, not tried", line.address)),
+        Some(Place::Agent(line)) => match agent(line) {
+            Ok(text) => findings.good("place", &text),
+            Err(failure) => findings.bad("place", &failure),
+        },
     }
+}
+
+/// Our end of the line: what TLS needs, and the agent's end where we dial it. Nothing is said to it.
+fn agent(line: &LineConfig) -> Result<String, Failure> {
+    let address = &line.address;
+    let config = |error: TransportError| Failure::new(Code::Config, error);
+    if let Some(security) = &line.security {
+        let own = Credential::from_cert_and_key(&security.certificate, &security.key, None);
+        own.map_err(|error| config(TransportError::Credential(error)))?;
+    }
+    let passing = |error: TransportError| match error {
+        TransportError::Io { .. } | TransportError::Slow(_) => Failure::new(Code::TryLater, error),
+        error => config(error),
+    };
+    door::runtime()?.block_on(async {
+        match End::open(line).await {
+            Ok(End::Dialer(dialer)) => {
+                dialer.dial().await.map_err(passing)?;
+                Ok(format!("the agent at {address} answers"))
+            }
+            Ok(End::Door(_)) => Ok(format!("the agent can be waited for at {address}")),
+            Err(TransportError::Io { source, .. }) if is_in_use(&source) => {
+                Ok(format!("{address}, where the agent dials, is in use: by the daemon?"))
+            }
+            Err(error) => Err(config(error)),
+        }
+    })
+}
+
+/// Where images are pushed to.
+fn receive(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
+    let Some(receive) = &config.receive else { return Ok(()) };
+    if let Some(dimse) = &receive.dimse {
+        let own = dimse
+            .tls
+            .as_ref()
+            .map(|files| files.server(source::provider()))
+            .transpose();
+        match own {
+            Ok(_) => listening(findings, &dimse.listen)?,
+            Err(error) => findings.bad("receive", &Failure::new(Code::Config, error))?,
+        }
+    }
+    if let Some(web) = &receive.web {
+        match web.host.as_ref().map(Host::open).transpose() {
+            Ok(_) => listening(findings, &web.listen.to_string())?,
+            Err(failure) => findings.bad("receive", &failure)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether somebody could listen there.
+fn listening(findings: &mut Findings, address: &str) -> Result<(), Failure> {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => findings.good("receive", &format!("{address} can be listened at")),
+        Err(error) if is_in_use(&error) => {
+            findings.good("receive", &format!("{address} is in use: by `dicom-recall receive`?"))
+        }
+        Err(error) => {
+            let error = Because::new(format!("cannot listen at {address}"), error);
+            findings.bad("receive", &Failure::new(Code::Config, error))
+        }
+    }
+}
+
+fn is_in_use(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::AddrInUse
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 fn stores(args: &Check, config: &Config, findings: &mut Findings) -> Result<(), Failure> {

@@ -533,7 +533,7 @@ impl Daemon {
         let (profile, keys) = match self.hold() {
             Ok(held) => held,
             Err(failure) => {
-                tracing::warn!(reason = %failure.error, "keys cannot be had");
+                tracing::warn!(reason = %chain(&*failure.error), "keys cannot be had");
                 self.let_go();
                 self.settle(of(&wanted, Outcome::Trouble(Reason::Key)));
                 return Ok(());
@@ -598,20 +598,20 @@ impl Daemon {
         let outcome = match stopped {
             Ok(()) => Outcome::Untried,
             Err(Stop::Pacs(failure)) => {
-                tracing::warn!(reason = %failure.error, "the PACS does not give");
+                tracing::warn!(reason = %chain(&*failure.error), "the PACS does not give");
                 Outcome::Trouble(Reason::Pacs)
             }
             Err(Stop::Key(failure)) => {
-                tracing::warn!(reason = %failure.error, "keys cannot be had");
+                tracing::warn!(reason = %chain(&*failure.error), "keys cannot be had");
                 self.let_go();
                 Outcome::Trouble(Reason::Key)
             }
             Err(Stop::Place(failure)) => {
-                tracing::warn!(reason = %failure.error, "nothing can be placed");
+                tracing::warn!(reason = %chain(&*failure.error), "nothing can be placed");
                 Outcome::Trouble(Reason::Storage)
             }
             Err(Stop::Told(failure)) => {
-                tracing::error!(reason = %failure.error, "the database cannot be used");
+                tracing::error!(reason = %chain(&*failure.error), "the database cannot be used");
                 Outcome::Untried
             }
         };
@@ -650,7 +650,7 @@ impl Teller for Told<'_> {
                 }
                 Err(error) => {
                     let outcome = outcome(&error, self.has_broken.load(Ordering::Acquire));
-                    tracing::warn!(name, reason = %error, "not placed");
+                    tracing::warn!(name, reason = %chain(&error), "not placed");
                     outcomes.push((name, outcome));
                 }
             }
@@ -670,7 +670,7 @@ impl Teller for Told<'_> {
     }
 
     fn again(&self, error: &SourceError) {
-        tracing::warn!(reason = %error, "the PACS broke off, and is asked again");
+        tracing::warn!(reason = %chain(error), "the PACS broke off, and is asked again");
     }
 
     fn broke(&self, error: SourceError) {
@@ -710,7 +710,7 @@ fn outcome(error: &InstanceError, has_broken: bool) -> Outcome {
         InstanceError::Missing | InstanceError::NotSent => Outcome::Again(Reason::Missing),
         InstanceError::Strange(_) => Outcome::Again(Reason::Refused),
         InstanceError::Refused(refusal) if refusal.kind() == RefusalKind::Io => Outcome::Again(Reason::Pacs),
-        InstanceError::Refused(_) => Outcome::Failed(Reason::Refused),
+        InstanceError::Refused(refusal) => Outcome::Refused(refusal.name()),
         InstanceError::Identity | InstanceError::Changed => Outcome::Failed(Reason::Changed),
         InstanceError::Key(_, Code::TryLater | Code::Config) => Outcome::Trouble(Reason::Key),
         InstanceError::Key(..) => Outcome::Failed(Reason::Key),
@@ -731,6 +731,7 @@ fn tell(name: &str, outcome: Outcome) {
         Outcome::Placed => ("placed", None),
         Outcome::Again(reason) | Outcome::Trouble(reason) => ("waiting", Some(reason)),
         Outcome::Failed(reason) => ("failed", Some(reason)),
+        Outcome::Refused(_) => ("failed", Some(Reason::Refused)),
         Outcome::Untried => ("untried", None),
     };
     let reason = reason.map_or("", Reason::word);

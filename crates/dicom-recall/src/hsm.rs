@@ -36,12 +36,7 @@ pub const FAILED: u8 = 30;
 )]
 pub struct Hsm {
     /// get, put or remove, and what dCache adds
-    #[arg(
-        value_name = "WHAT",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "WHAT", trailing_var_arg = true, allow_hyphen_values = true)]
     pub what: Vec<OsString>,
 }
 

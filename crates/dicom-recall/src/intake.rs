@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::database::DatabaseError;
 use crate::destination::{Destination, Expected};
 use crate::engine::Item;
+use crate::errors::chain;
 use crate::keys::{HeldKey, Keys};
 use crate::line::Reason;
 use crate::names::{Ids, KeyPer, Template};
@@ -220,10 +221,7 @@ impl Intake {
             match Session::open(&self.stores) {
                 Ok(session) => *held = (Instant::now(), Arc::new(session)),
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the credential cannot be read again"
-                    );
+                    tracing::warn!(reason = %chain(&error), "the credential cannot be read again");
                 }
             }
         }
@@ -293,7 +291,7 @@ impl Visit {
                 tracing::warn!(
                     name,
                     status = status_text,
-                    error = &refused as &dyn std::error::Error,
+                    reason = %chain(&refused),
                     "not received"
                 );
                 Taken::Refused(status)
@@ -316,7 +314,7 @@ impl Visit {
             return Err(Refused::Taken);
         }
         let key = self.keys.1.key(&instance.key_id);
-        let key = key.map_err(|failure: Failure| Refused::Key(failure.error.to_string()))?;
+        let key = key.map_err(|failure: Failure| Refused::Key(chain(&*failure.error)))?;
         match &intake.rule {
             Rule::Nearline(onward) => {
                 self.send(onward, arrival, file)?;

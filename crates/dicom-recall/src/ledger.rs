@@ -6,6 +6,7 @@
     reason = "a doc comment on a flattened group would become the help of the whole command"
 )]
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -252,7 +253,7 @@ impl Ledger {
     /// # Errors
     /// Where something is not registered.
     pub fn meant(&self, what: &[String]) -> Result<Vec<Instance>, Failure> {
-        let mut meant: Vec<Instance> = Vec::new();
+        let (mut meant, mut seen) = (Vec::new(), HashSet::new());
         for text in what {
             let found = if text.starts_with('/') {
                 self.registry.find(&Which::Names(std::slice::from_ref(text)))
@@ -271,7 +272,8 @@ impl Ledger {
                 let text = format!("nothing is registered as `{text}`");
                 return Err(Failure::new(Code::NotAllowed, text).advise("dicom-recall ls"));
             }
-            meant.extend(found);
+            // each once, however often and by whatever it is meant
+            meant.extend(found.into_iter().filter(|one| seen.insert(one.name.clone())));
         }
         Ok(meant)
     }
@@ -287,6 +289,7 @@ impl Ledger {
 /// Where the registry cannot be read.
 pub fn list(args: &List) -> Result<(), Failure> {
     if let Some(socket) = &args.at.agent {
+        refuse_original(args.original)?;
         return se::ls(socket, &args.prefix, args.long, Voice::new(&args.manners));
     }
     let ledger = Ledger::open(&args.configured, &args.manners)?;
@@ -307,6 +310,16 @@ pub fn list(args: &List) -> Result<(), Failure> {
             _ => return Ok(()),
         }
     }
+}
+
+/// Whoever asks for what the agent does not know is told so.
+fn refuse_original(original: bool) -> Result<(), Failure> {
+    if original {
+        return Err(hydra_cli::command::usage_error(
+            "--original is for the hospital: an agent knows no identifiers of the PACS",
+        ));
+    }
+    Ok(())
 }
 
 fn instance_json(one: &Instance, original: bool) -> Value {
@@ -390,10 +403,10 @@ fn told(ledger: &Ledger, requests: &[Asking], all: usize, open: usize) -> Result
     for request in requests {
         ledger.voice.json(&request_json(request))?;
         if request.state != State::Placed {
-            let reason = request.reason.map_or("", Reason::text);
+            let why = why(request).map_or_else(String::new, |why| format!(": {why}"));
             ledger
                 .voice
-                .warning(&format!("`{}` is {}: {reason}", request.name, request.state.word()));
+                .warning(&format!("`{}` is {}{why}", request.name, request.state.word()));
         }
     }
     let placed = requests.iter().filter(|one| one.state == State::Placed).count();
@@ -431,6 +444,7 @@ fn worst(requests: &[Asking]) -> Code {
 /// Where something is not registered.
 pub fn stat(args: &Stat) -> Result<(), Failure> {
     if let Some(socket) = &args.at.agent {
+        refuse_original(args.original)?;
         return se::stat(socket, &args.what, Voice::new(&args.manners));
     }
     let ledger = Ledger::open(&args.configured, &args.manners)?;
@@ -506,11 +520,21 @@ fn request_json(request: &Asking) -> Value {
         "name": request.name,
         "state": request.state.word(),
         "reason": request.reason.map(Reason::word),
+        "refusal": request.refusal,
         "priority": request.priority,
         "tries": request.tries,
         "created_at": request.created_at / 1000,
         "changed_at": request.changed_at / 1000,
         "next_try_at": (request.state == State::Waiting).then_some(request.next_try_at / 1000),
+    })
+}
+
+/// Why it did not succeed, for people.
+fn why(request: &Asking) -> Option<String> {
+    let text = request.reason?.text();
+    Some(match &request.refusal {
+        Some(refusal) => format!("{text}: {refusal}"),
+        None => text.to_owned(),
     })
 }
 
@@ -525,8 +549,13 @@ fn request_line(request: &Asking) -> String {
         at(request.created_at),
         request.name
     );
-    if let Some(reason) = request.reason.filter(|_| request.state != State::Cancelled) {
-        line.push_str(&format!("  {} (tried {} times)", reason.text(), request.tries));
+    if let Some(why) = why(request).filter(|_| request.state != State::Cancelled) {
+        line.push_str(&format!("  {why}"));
+        match request.tries {
+            0 => {}
+            1 => line.push_str(" (tried once)"),
+            tries => line.push_str(&format!(" (tried {tries} times)")),
+        }
     }
     if request.state == State::Waiting {
         line.push_str(&format!(", next at {}", at(request.next_try_at)));

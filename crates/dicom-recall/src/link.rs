@@ -561,11 +561,13 @@ async fn send(writer: &mut (impl AsyncWrite + Unpin), mut frames: mpsc::Receiver
 }
 
 /// Of what was heard, what still counts: a want is over if the file came to its place after it was said, for whatever
-/// reason it was sent.
+/// reason it was sent, and what was evicted before that is there again.
 fn timely(heard: Vec<Heard>, settled: &mut HashMap<String, u64>) -> Vec<FromPlace> {
     let last = heard.last().map_or(0, |(number, _)| *number);
     let counts = |(number, message): &Heard| match message {
-        FromPlace::Want { name, .. } => settled.get(name).is_none_or(|placed| placed < number),
+        FromPlace::Want { name, .. } | FromPlace::Evicted { name } => {
+            settled.get(name).is_none_or(|placed| placed < number)
+        }
         _ => true,
     };
     let timely = heard.into_iter().filter(counts).map(|(_, message)| message).collect();
@@ -880,8 +882,15 @@ mod tests {
             priority: 1,
         };
         let mut settled = HashMap::from([("/a".to_owned(), 3), ("/b".to_owned(), 3), ("/late".to_owned(), 9)]);
-        let heard = vec![(1, want("/a")), (2, want("/c")), (4, want("/b"))];
-        assert_eq!(timely(heard, &mut settled), [want("/c"), want("/b")]);
+        let evicted = |name: &str| FromPlace::Evicted { name: name.to_owned() };
+        let heard = vec![
+            (1, want("/a")),
+            (1, evicted("/a")),
+            (2, want("/c")),
+            (4, want("/b")),
+            (4, evicted("/b")),
+        ];
+        assert_eq!(timely(heard, &mut settled), [want("/c"), want("/b"), evicted("/b")]);
         // only what may still be overtaken is remembered
         assert_eq!(settled, HashMap::from([("/late".to_owned(), 9)]));
     }

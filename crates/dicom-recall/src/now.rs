@@ -52,6 +52,15 @@ pub fn now(args: &Now) -> Result<(), Failure> {
         let text = format!("`{}` is no folder to put files into", args.dir.display());
         return Err(Failure::new(Code::CannotCreate, text));
     }
+    if args
+        .private_out
+        .as_ref()
+        .is_some_and(|path| dicom_deid::is_inside(path, &args.dir))
+    {
+        return Err(hydra_cli::command::usage_error(
+            "the private half must not be where the sealed files go",
+        ));
+    }
     let private = args.private_out.as_deref().map(private_file).transpose()?;
     let session = Arc::new(Session::open(&args.stores)?);
     let secret = secret::secret(&session, &config.secret)?;

@@ -86,6 +86,8 @@ pub struct Request {
     pub state: State,
     /// Why it did not succeed the last time.
     pub reason: Option<Reason>,
+    /// What kind of refusal it was, where it was refused: it names no patient.
+    pub refusal: Option<String>,
     /// How often it was tried.
     pub tries: u32,
     /// How many of those failed because of itself.
@@ -141,6 +143,8 @@ pub enum Outcome {
     Trouble(Reason),
     /// It failed, and would fail again.
     Failed(Reason),
+    /// De-identification refused it, and would again, by this name of a refusal.
+    Refused(&'static str),
     /// It was not tried.
     Untried,
 }
@@ -152,6 +156,8 @@ pub struct Decision {
     pub state: State,
     /// Why.
     pub reason: Option<Reason>,
+    /// What kind of refusal it was, where it was refused.
+    pub refusal: Option<&'static str>,
     /// How often it was tried.
     pub tries: u32,
     /// How many of those failed because of itself.
@@ -165,6 +171,7 @@ pub fn decide(rules: &Rules, request: &Request, outcome: Outcome, now: i64, dice
     let mut decision = Decision {
         state: State::Queued,
         reason: request.reason,
+        refusal: None,
         tries: request.tries,
         attempts: request.attempts,
         next_try_at: now,
@@ -176,7 +183,15 @@ pub fn decide(rules: &Rules, request: &Request, outcome: Outcome, now: i64, dice
         }
         Outcome::Failed(reason) => {
             (decision.state, decision.reason) = (State::Failed, Some(reason));
+            decision.tries = request.tries.saturating_add(1);
             return decision;
+        }
+        Outcome::Refused(name) => {
+            let failed = decide(rules, request, Outcome::Failed(Reason::Refused), now, dice);
+            return Decision {
+                refusal: Some(name),
+                ..failed
+            };
         }
         Outcome::Untried => return decision,
         Outcome::Again(reason) => (reason, true),
@@ -390,7 +405,10 @@ impl Queue {
         let values = [
             name.into(),
             decision.state.word().into(),
-            decision.reason.map(Reason::word).into(),
+            decision
+                .reason
+                .map(|reason| reason_text(reason, decision.refusal))
+                .into(),
             i64::from(decision.tries).into(),
             i64::from(decision.attempts).into(),
             decision.next_try_at.into(),
@@ -596,6 +614,8 @@ fn ask(sql: &dyn Sql, name: &str, priority: u8, now: i64, here: bool) -> Result<
     let Some((study, series)) = registered else {
         return Ok(Asked::Unknown);
     };
+    // whoever wants it anew comes after whoever wanted it away
+    sql.execute("DELETE FROM evictions WHERE name = ?1", &[name.into()])?;
     let query = format!("SELECT {COLUMNS} FROM requests WHERE name = ?1");
     let known = first(sql, &query, &[name.into()], request)?;
     let change = next_change(sql, KIND)?;
@@ -638,13 +658,18 @@ fn count(rows: u64) -> usize {
 fn request(row: &mut Row) -> Result<Request, DatabaseError> {
     let unread = || DatabaseError::Row { table: "requests" };
     let small = |number: i64| u32::try_from(number).map_err(|_| unread());
+    let (reason, refusal) = match row.optional_text(5)? {
+        Some(text) => reason_of(&text),
+        None => (None, None),
+    };
     Ok(Request {
         name: row.text(0)?,
         study: row.text(1)?,
         series: row.text(2)?,
         priority: u8::try_from(row.integer(3)?).map_err(|_| unread())?,
         state: State::of(&row.text(4)?).ok_or_else(unread)?,
-        reason: row.optional_text(5)?.map(|word| reason_of(&word)),
+        reason,
+        refusal,
         tries: small(row.integer(6)?)?,
         attempts: small(row.integer(7)?)?,
         next_try_at: row.integer(8)?,
@@ -654,9 +679,22 @@ fn request(row: &mut Row) -> Result<Request, DatabaseError> {
     })
 }
 
-/// The reason of a word that [`Reason::word`] gave.
-fn reason_of(word: &str) -> Reason {
-    serde_json::from_value(serde_json::Value::String(word.to_owned())).unwrap_or(Reason::Other)
+/// A reason as it stands in the database.
+fn reason_text(reason: Reason, refusal: Option<&str>) -> String {
+    match refusal {
+        Some(refusal) => format!("{}: {refusal}", reason.word()),
+        None => reason.word().to_owned(),
+    }
+}
+
+/// What [`reason_text`] wrote.
+fn reason_of(text: &str) -> (Option<Reason>, Option<String>) {
+    let (word, refusal) = match text.split_once(": ") {
+        Some((word, refusal)) => (word, Some(refusal.to_owned())),
+        None => (text, None),
+    };
+    let reason = serde_json::from_value(serde_json::Value::String(word.to_owned()));
+    (Some(reason.unwrap_or(Reason::Other)), refusal)
 }
 
 /// A daemon's mark beside the database's file, locked while it lives: whoever can lock it knows that the daemon does
@@ -776,6 +814,7 @@ pub(crate) mod tests {
             priority: 0,
             state: State::Running,
             reason: None,
+            refusal: None,
             tries: 0,
             attempts: 0,
             next_try_at: 0,

@@ -335,11 +335,13 @@ impl Registry for LocalRegistry {
     }
 
     fn set_on_disk(&self, names: &[String], on_disk: bool) -> Result<(), DatabaseError> {
-        self.each(
-            names,
-            "UPDATE instances SET on_disk = ?2 WHERE name = ?1",
-            &[on_disk.into()],
-        )
+        // what is to be evicted is as good as gone
+        let update = if on_disk {
+            "UPDATE instances SET on_disk = 1 WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM evictions WHERE name = ?1)"
+        } else {
+            "UPDATE instances SET on_disk = 0 WHERE name = ?1"
+        };
+        self.each(names, update, &[])
     }
 
     fn on_disk(&self) -> Result<Vec<String>, DatabaseError> {
@@ -348,11 +350,18 @@ impl Registry for LocalRegistry {
     }
 
     fn wish_evicted(&self, names: &[String]) -> Result<(), DatabaseError> {
-        self.each(
-            names,
-            "INSERT INTO evictions VALUES (?1) ON CONFLICT (name) DO NOTHING",
-            &[],
-        )
+        self.0.change(|sql| {
+            for name in names {
+                let name = [name.as_str().into()];
+                sql.execute("INSERT INTO evictions VALUES (?1) ON CONFLICT (name) DO NOTHING", &name)?;
+                // whoever asks for it from now on is not told that it is there
+                sql.execute(
+                    "UPDATE instances SET on_disk = 0 WHERE name = ?1 AND on_disk = 1",
+                    &name,
+                )?;
+            }
+            Ok(())
+        })
     }
 
     fn evictions(&self) -> Result<Vec<String>, DatabaseError> {
@@ -760,6 +769,11 @@ pub(crate) mod tests {
         assert!(registry.evictions().unwrap().is_empty());
         registry.set_on_disk(&[sample(11).name], true).unwrap();
         assert!(registry.find(&Which::Names(&[sample(11).name])).unwrap()[0].on_disk);
+        registry.wish_evicted(&[sample(11).name]).unwrap();
+        registry.set_on_disk(&[sample(11).name], true).unwrap();
+        assert!(registry.on_disk().unwrap().is_empty(), "what is to go is not there");
+        registry.forget_evictions(&[sample(11).name]).unwrap();
+        registry.set_on_disk(&[sample(11).name], true).unwrap();
         assert_eq!(registry.on_disk().unwrap(), [sample(11).name]);
         registry.set_on_disk(&[sample(11).name], false).unwrap();
         assert!(registry.on_disk().unwrap().is_empty());

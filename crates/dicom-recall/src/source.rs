@@ -24,6 +24,9 @@ pub enum SourceError {
     /// Over DIMSE.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// It broke off when it was asked to send to us: how some answer for a title that they do not know.
+    #[error(transparent)]
+    Move(NetError),
     /// Over HTTP.
     #[error(transparent)]
     Web(#[from] WebError),
@@ -65,6 +68,7 @@ impl SourceError {
                     | WebError::Stopped { .. }
                     | WebError::Local { .. }
             ),
+            Self::Move(_) => true,
             Self::Tls(_) | Self::Token { .. } => false,
         }
     }
@@ -100,7 +104,11 @@ impl SourceError {
             }
             Self::Net(NetError::Status {
                 operation: "C-MOVE", ..
-            }) => Some("the PACS's table of titles to send to: ours must be in it, with our address and port"),
+            })
+            | Self::Move(_) => Some(
+                "the PACS's table of titles to send to: `ae_title` must be in it, with our address and the port of \
+                 `pacs.listen`",
+            ),
             Self::Net(NetError::Listen { .. }) => Some(
                 "whoever else listens at `pacs.listen`: a daemon that runs, most likely, and what it recalls needs no \
                  other",
@@ -248,7 +256,13 @@ impl Source {
             Self::Dimse {
                 pacs,
                 moving: Some(moving),
-            } => Ok(pacs.fetch_by_move(wanted, &*moving.destination()?, sink)?),
+            } => {
+                let moved = pacs.fetch_by_move(wanted, &*moving.destination()?, sink);
+                moved.map_err(|error| match error {
+                    NetError::Aborted { .. } => SourceError::Move(error),
+                    error => error.into(),
+                })
+            }
             Self::Web(web) => Ok(web.retrieve(wanted, sink)?),
         }
     }
@@ -287,7 +301,7 @@ fn listen(dimse: &Dimse, config: &PacsConfig) -> Result<MoveDestination, SourceE
     Ok(MoveDestination::listen(&dimse.listen, options)?)
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 

@@ -126,7 +126,14 @@ impl LineTable {
                 };
                 let certificate = need("certificate", self.certificate);
                 let key = need("key", self.key);
-                let peer = need("peer", self.peer.map(PathBuf::from));
+                let peer = need("peer", self.peer.as_ref().map(PathBuf::from));
+                let is_dn = |text: &str| {
+                    let first = text.strip_prefix('/').and_then(|rest| rest.split('/').next());
+                    first.is_some_and(|first| first.contains('='))
+                };
+                if let Some(text) = self.peer.filter(|text| !is_dn(text)) {
+                    faults.push(format!("`{table}.peer`: `{text}` is no DN"));
+                }
                 Some(Security {
                     certificate: folder.join(certificate?),
                     key: folder.join(key?),
@@ -325,6 +332,15 @@ pub struct Door {
 enum Listener {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener),
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // nobody answers there any more
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 impl Door {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eds::failure::Because;
 use hydra_cli::{Code, Failure, output};
+use hydra_core::sealed::NewFile;
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{Answer, Ask, FileStatus, Progress, Refusal, RequestStatus, Wish};
@@ -72,6 +73,12 @@ async fn serve(config: PlaceConfig) -> Result<(), Failure> {
     ];
     let lines = ends_of_lines.into_iter();
     tasks.extend(lines.map(|end| tokio::spawn(line_end::keep(Arc::clone(&agent), end))));
+    if let Some(folder) = &agent.config.fail_folder
+        && let Err(error) = NewFile::under(folder)
+    {
+        let folder = folder.display();
+        tracing::warn!(%folder, reason = %chain(&error), "what failed cannot be noted for XRootD");
+    }
     tracing::info!(socket = %agent.config.socket.display(), "listening");
     output::print_line(&format!("listening on {}", agent.config.socket.display()))?;
     ends.come().await;
