@@ -6,22 +6,25 @@
 #[allow(dead_code, reason = "other tests and benches use more of it")]
 mod server;
 
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hydra_core::config::load::Surroundings;
 use hydra_core::keystore::wire::ProblemKind;
-use hydra_tests::{files_under, program, run};
+use hydra_tests::{DEADLINE, Ended, files_under, high_water_kib, program, run, start_piped};
 use mdm_catalog::wire::{
     Answer, AttributeDefinition, Attributes, Created, Kind, NewEntry, OperationBegin, OperationEnd, OperationState,
     Part, SchemaChange, Search, Type, Value,
 };
 use mdm_catalog::{CatalogClient, CatalogError, LogicalName};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use server::Server;
-use testgrid::pki::{Authority, Pki, PkiOptions};
+use testgrid::pki::{Authority, Pki, PkiOptions, serial_of};
 use testgrid::{CatalogDatabase, Grid, GridError, GridOptions};
 
 /// A value that must be found nowhere in clear.
@@ -269,6 +272,344 @@ fn a_backup_is_restored(grid: &mut Grid, folder: &Path) {
     let _ = catalogue(grid, &["audit", "verify"], &[]).exits(0);
 }
 
+// --- answers under way ------------------------------------------------------------------------------------------------
+
+/// So many files with so long a text that neither sockets nor buffers hold an answer with all of them.
+const LONG: (usize, usize) = (150, 60_000);
+
+#[test]
+fn an_answer_under_way_is_no_ones_burden_and_ends_with_the_right_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pki = Pki::create(&folder.path().join("pki"), &PkiOptions::default()).unwrap();
+    let options = GridOptions {
+        stores: 1,
+        threshold: 1,
+        pki: Some(pki.directory().to_owned()),
+        catalog: true,
+        commands: false,
+        programs: program("mdm-catalog").parent().map(Path::to_owned),
+        ..GridOptions::default()
+    };
+    let mut grid = Grid::up(&folder.path().join("grid"), &options).unwrap();
+    without_room_no_catalogue_is_made_and_no_key_is_left(&grid, folder.path());
+    csv_keeps_every_value_what_it_is(&grid);
+    write_long(&user(&grid, "alice"), "/myvo/long");
+    rights_that_go_end_an_answer(&grid);
+    a_revoked_credential_ends_an_answer(&grid, &mut pki);
+    who_does_not_read_is_let_go(&mut grid);
+}
+
+/// A directory with files of long texts, and of a patient each.
+fn write_long(client: &CatalogClient, at: &str) {
+    client
+        .create_one(&NewEntry {
+            parents: true,
+            ..NewEntry::of(path(at), Kind::Directory)
+        })
+        .unwrap();
+    let definition = |name: &str, half| AttributeDefinition {
+        name: name.into(),
+        kind: Type::String,
+        half,
+        indexed: false,
+        dicom: None,
+    };
+    let change = SchemaChange {
+        path: path(at),
+        add: vec![
+            definition("note", Part::Anonymous),
+            definition("patient_id", Part::Identifying),
+        ],
+        remove: vec![],
+    };
+    client.change_schema(&change).unwrap();
+    let entry = |number: usize| NewEntry {
+        attributes: Attributes::from([
+            ("note".into(), Value::Text("long".repeat(LONG.1 / 4))),
+            ("patient_id".into(), Value::Text(number.to_string())),
+        ]),
+        ..file(&format!("{at}/{number:03}"))
+    };
+    let entries: Vec<_> = (0..LONG.0).map(entry).collect();
+    let answers = client.create(&entries).unwrap();
+    assert!(answers.iter().all(|one| matches!(one, Answer::Done(Created::New))));
+}
+
+/// All of it.
+fn long(at: &str) -> Search {
+    Search {
+        from: at.into(),
+        columns: vec!["name".into(), "note".into()],
+        ..Search::default()
+    }
+}
+
+/// A command of the catalogue by one of the grid's users.
+fn mdm(grid: &Grid, who: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(program("mdm"));
+    command
+        .args(words)
+        .env_clear()
+        .envs(grid.variables().unwrap())
+        .env("X509_USER_PROXY", grid.pki().unwrap().working_proxy(who));
+    command
+}
+
+/// A search as any program sends it that speaks HTTPS.
+fn curl(grid: &Grid, who: &str, more: &[&str], search: &Search) -> Command {
+    let pki = grid.pki().unwrap();
+    let proxy = pki.working_proxy(who);
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-f", "-H", "Content-Type: application/json"])
+        .args(more)
+        .arg("--capath")
+        .arg(pki.certificates())
+        .arg("--cert")
+        .arg(&proxy)
+        .arg("--key")
+        .arg(&proxy)
+        .args(["-d", &serde_json::to_string(search).unwrap()])
+        .arg(format!("{}/v1/search", grid.catalog_url().unwrap()));
+    curl
+}
+
+/// Begins a command, does something when its first line has come, and then reads the rest.
+fn with_something_meanwhile(command: &mut Command, meanwhile: impl FnOnce()) -> Ended {
+    let mut child = start_piped(command);
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let (mut stdout, mut stderr) = (Vec::new(), String::new());
+    output.read_until(b'\n', &mut stdout).unwrap();
+    meanwhile();
+    output.read_to_end(&mut stdout).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    Ended {
+        code: child.wait().unwrap().code(),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr,
+        took: Duration::ZERO,
+    }
+}
+
+fn rights_that_go_end_an_answer(grid: &Grid) {
+    let pki = grid.pki().unwrap();
+    let dn = |who: &str| pki.user_dn(who).unwrap().to_owned();
+    let setacl = |words: &[&str]| {
+        let all = [&["setacl"], words, &["/myvo/long"]].concat();
+        let _ = run(&mut mdm(grid, "alice", &all)).exits(0);
+    };
+    let three = "name,anonymous,identifying";
+    let (bob, carol) = (dn("bob"), dn("carol"));
+    let give = |whom: &str| setacl(&["-R", "--part", three, "-m", &format!("{whom}:lg")]);
+    let find = |columns: &str, meanwhile: &dyn Fn()| {
+        let words = ["find", "--csv", "--columns", columns, "/myvo/long"];
+        with_something_meanwhile(&mut mdm(grid, "bob", &words), meanwhile)
+    };
+    give(&bob);
+    // What others get and lose is no matter of his.
+    let whole = find("name,note,patient_id", &|| {
+        give(&carol);
+        setacl(&["-R", "--part", three, "-d", &carol]);
+    });
+    let whole = whole.exits(0);
+    assert_eq!(whole.stdout.lines().count(), LONG.0 + 1);
+    let part_and_columns = [
+        (&["-R", "--part", "name", "-d", &bob][..], "name,note"),
+        (&["-R", "--part", "anonymous", "-d", &bob], "name,note"),
+        (&["-R", "--part", "identifying", "-d", &bob], "name,note,patient_id"),
+        // the directory's alone
+        (&["--part", "identifying", "-d", &bob], "name,note,patient_id"),
+    ];
+    for (taken, columns) in part_and_columns {
+        let cut = find(columns, &|| setacl(taken)).exits(77).says("not whole");
+        let rows = cut.stdout.lines().count();
+        assert!((1..LONG.0).contains(&rows), "{taken:?}: {rows}");
+        assert!(whole.stdout.contains(cut.stdout.lines().last().unwrap()), "{taken:?}");
+        give(&bob);
+    }
+    // CSV has no words for it: it ends without its last chunk.
+    let csv = ["-H", "Accept: text/csv"];
+    let cut = with_something_meanwhile(&mut curl(grid, "bob", &csv, &long("/myvo/long")), || {
+        setacl(&["-R", "--part", "name", "-d", &bob]);
+    });
+    assert_ne!(cut.code, Some(0));
+    assert!(cut.stdout.lines().count() < LONG.0);
+    give(&bob);
+}
+
+fn a_revoked_credential_ends_an_answer(grid: &Grid, pki: &mut Pki) {
+    let bob = user(grid, "bob");
+    let certificate = CertificateDer::from_pem_file(pki.user("bob").0).unwrap();
+    let find = ["find", "--columns", "name,note", "/myvo/long"];
+    let cut = with_something_meanwhile(&mut mdm(grid, "bob", &find), || {
+        pki.authority_mut()
+            .unwrap()
+            .revoke_serial(serial_of(&certificate).unwrap());
+        pki.write_crl().unwrap();
+        let is_refused = |error: &CatalogError| match error {
+            CatalogError::Silent { credential_refused, .. } => *credential_refused,
+            other => other.kind() == Some(ProblemKind::Credential),
+        };
+        until("a revoked credential is refused", || {
+            bob.whoami().is_err_and(|error| is_refused(&error))
+        });
+    });
+    let cut = cut.exits(78).says("no longer accepts your credential");
+    assert!(cut.stdout.lines().count() < LONG.0);
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn who_does_not_read_is_let_go(grid: &mut Grid) {
+    /// Searches that may be under way.
+    const PLACES: usize = 4;
+    grid.terminate_catalog().unwrap();
+    grid.set_catalog_settings(&format!("[limits]\nheader_ms = 2500\nin_flight = {PLACES}\n"));
+    grid.start_catalog().unwrap();
+    let pid = grid.catalog_pid().unwrap();
+    let log = grid.catalog_directory().join("catalog.db-wal");
+    let log_bytes = || std::fs::metadata(&log).unwrap().len();
+    let all = long("/myvo/long");
+    let other = user(grid, "alice");
+    write_long(&other, "/myvo/longer");
+    assert_eq!(other.search(&all).unwrap().map(Result::unwrap).count(), LONG.0);
+    let (memory, written) = (high_water_kib(pid), log_bytes());
+    // Three over HTTP/2, one over HTTP/1.1: each takes a first row, and then nothing.
+    let clients: Vec<CatalogClient> = (1..PLACES).map(|_| user(grid, "alice")).collect();
+    let mut answers: Vec<_> = clients.iter().map(|client| client.search(&all).unwrap()).collect();
+    assert!(answers.iter_mut().all(|answer| answer.next().unwrap().is_ok()));
+    let plain = with_something_meanwhile(&mut curl(grid, "alice", &["--http1.1"], &all), || {
+        assert_eq!(other.count(&all).unwrap_err().kind(), Some(ProblemKind::Busy));
+        // All else goes on, and the log of the database is taken into it: nobody reads an old state.
+        write_long(&other, "/myvo/longest");
+        assert!(log_bytes() < written + (LONG.0 * LONG.1 / 2) as u64, "{}", log_bytes());
+        until("their places are free", || match other.count(&all) {
+            Ok(count) => count == LONG.0 as u64,
+            Err(error) => {
+                assert_eq!(error.kind(), Some(ProblemKind::Busy), "{error:?}");
+                false
+            }
+        });
+    });
+    let grown = high_water_kib(pid) - memory;
+    assert!(
+        grown < PLACES as u64 * (LONG.0 * LONG.1 / 2 / 1024) as u64,
+        "{grown} KiB"
+    );
+    // Nobody takes what they have for all of it.
+    assert_ne!(plain.code, Some(0));
+    for answer in answers {
+        let rest: Vec<_> = answer.collect();
+        assert!(rest.len() < LONG.0 && rest.last().unwrap().is_err(), "{}", rest.len());
+    }
+}
+
+fn csv_keeps_every_value_what_it_is(grid: &Grid) {
+    let alice = user(grid, "alice");
+    let note = AttributeDefinition {
+        name: "note".into(),
+        kind: Type::String,
+        half: Part::Anonymous,
+        indexed: false,
+        dicom: None,
+    };
+    alice
+        .create_one(&NewEntry {
+            parents: true,
+            ..NewEntry::of(path("/myvo/csv"), Kind::Directory)
+        })
+        .unwrap();
+    let change = SchemaChange {
+        path: path("/myvo/csv"),
+        add: vec![note],
+        remove: vec![],
+    };
+    alice.change_schema(&change).unwrap();
+    // Each as it stands in the answer.
+    let values = [
+        ("=cmd|' /C calc'!A0", "=cmd|' /C calc'!A0"),
+        ("+1,-1;@x", "\"+1,-1;@x\""),
+        ("she said \"no\"", "\"she said \"\"no\"\"\""),
+        ("two\nlines", "\"two\nlines\""),
+        ("\r\n/myvo/csv/9,forged\r\n", "\"\r\n/myvo/csv/9,forged\r\n\""),
+        ("Müller 田中\u{1f9e0}", "Müller 田中\u{1f9e0}"),
+        (" blanks ", "\" blanks \""),
+        ("'; DROP TABLE entries; --", "'; DROP TABLE entries; --"),
+    ];
+    let mut expected = "name,note\r\n".to_owned();
+    let mut entries = Vec::new();
+    for (number, (value, cell)) in values.iter().enumerate() {
+        entries.push(NewEntry {
+            attributes: Attributes::from([("note".into(), Value::Text((*value).into()))]),
+            ..file(&format!("/myvo/csv/{number}"))
+        });
+        expected.push_str(&format!("/myvo/csv/{number},{cell}\r\n"));
+    }
+    entries.push(file("/myvo/csv/no, note"));
+    expected.push_str("\"/myvo/csv/no, note\",\r\n");
+    assert!(
+        alice
+            .create(&entries)
+            .unwrap()
+            .iter()
+            .all(|one| matches!(one, Answer::Done(_)))
+    );
+    let search = long("/myvo/csv");
+    let csv = ["-D", "-", "-H", "Accept: text/csv"];
+    let answered = run(&mut curl(grid, "alice", &csv, &search)).exits(0);
+    let (head, body) = answered.stdout.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.to_lowercase().contains("content-type: text/csv; charset=utf-8"),
+        "{head}"
+    );
+    assert_eq!(body, expected);
+    let words = ["find", "--csv", "--columns", "name,note", "/myvo/csv"];
+    assert_eq!(run(&mut mdm(grid, "alice", &words)).exits(0).stdout, expected);
+    // A cell that is alone and empty is no empty line.
+    let alone = Search {
+        columns: vec!["note".into()],
+        query: "note IS NULL".into(),
+        ..search
+    };
+    let answered = run(&mut curl(grid, "alice", &csv[2..], &alone)).exits(0);
+    assert_eq!(answered.stdout, "note\r\n\"\"\r\n");
+}
+
+/// `mdm-catalog init` into a folder, with its key in the key stores; `before` is said to the shell first.
+fn init(grid: &Grid, folder: &Path, before: &str, more: &[&str]) -> Ended {
+    let (certificate, key) = grid.pki().unwrap().host("catalog");
+    run(Command::new("sh")
+        .args(["-c", &format!("{before} exec \"$@\""), "init"])
+        .arg(program("mdm-catalog"))
+        .arg("init")
+        .arg(folder.join("made"))
+        .args(["--column-key", "/catalog/another-key", "--eds-config"])
+        .arg(grid.client_config())
+        .arg("--certificate")
+        .arg(&certificate)
+        .arg("--key")
+        .arg(&key)
+        .args(more)
+        .envs(grid.variables().unwrap()))
+}
+
+fn without_room_no_catalogue_is_made_and_no_key_is_left(grid: &Grid, folder: &Path) {
+    // Writing more than 4 KiB to a file fails, as on a disk that is full.
+    let no_room = "trap '' XFSZ; ulimit -f 8;";
+    let failed = init(grid, folder, no_room, &[]);
+    assert!(failed.code.is_some_and(|code| code != 0), "{failed:?}");
+    assert!(!failed.stderr.contains("is left"), "{failed:?}");
+    assert!(!folder.join("made").exists());
+    let _ = init(grid, folder, "", &[]).exits(0);
+    std::fs::remove_dir_all(folder.join("made")).unwrap();
+    let _ = init(grid, folder, "", &[]).exits(73).says("there is a key");
+}
+
 // --- over PostgreSQL --------------------------------------------------------------------------------------------------
 
 /// Configurations of a catalogue as its grid wrote it, but for something.
@@ -333,7 +674,8 @@ fn peer_postgres_a_catalogue_goes_on_with_its_database() {
     alice.create_one(&NewEntry::of(path("/myvo"), Kind::Directory)).unwrap();
     alice.create_one(&file("/myvo/x/1")).unwrap();
     let variants = Variants::of(&grid, folder.path());
-    a_catalogue_that_is_not_made_leaves_no_key(&grid, folder.path());
+    a_catalogue_that_is_not_made_leaves_no_key(&server, &grid, folder.path());
+    a_slow_client_holds_no_transaction(&server, &grid);
     a_database_that_is_away_is_waited_for(&mut server, &grid);
     what_was_answered_survives_the_databases_death(&mut server, &mut grid);
     two_catalogues_of_one_database_take_turns(&grid, &variants);
@@ -341,27 +683,38 @@ fn peer_postgres_a_catalogue_goes_on_with_its_database() {
     nobody_else_is_taken_for_the_database(&mut server, &pki, &variants);
 }
 
-fn a_catalogue_that_is_not_made_leaves_no_key(grid: &Grid, folder: &Path) {
-    let (certificate, key) = grid.pki().unwrap().host("catalog");
-    let init = |more: &[&str]| {
-        run(Command::new(program("mdm-catalog"))
-            .arg("init")
-            .arg(folder.join("made"))
-            .args(["--column-key", "/catalog/another-key", "--eds-config"])
-            .arg(grid.client_config())
-            .arg("--certificate")
-            .arg(&certificate)
-            .arg("--key")
-            .arg(&key)
-            .args(more)
-            .envs(grid.variables().unwrap()))
-    };
+fn a_catalogue_that_is_not_made_leaves_no_key(server: &Server, grid: &Grid, folder: &Path) {
     let nobody = "postgres://catalog@127.0.0.1:1/images?sslmode=disable";
-    let _ = init(&["--database", nobody]).exits(75);
+    let _ = init(grid, folder, "", &["--database", nobody]).exits(75);
     assert!(!folder.join("made").exists());
-    let _ = init(&[]).exits(0);
+    // There is a database, in which its user may make no tables: that shows when the key is there already.
+    let url = server.database("poor").replace("catalog@", "poor@");
+    let poor = "CREATE ROLE poor LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC";
+    let _ = run(server.client("psql").args(["-q", "-d", "poor", "-c", poor])).exits(0);
+    let failed = init(grid, folder, "", &["--database", &url]);
+    let failed = failed.exits(78).says("permission denied");
+    assert!(!failed.stderr.contains("is left"), "{failed:?}");
+    assert!(!folder.join("made").exists());
+    let _ = init(grid, folder, "", &[]).exits(0);
     let _ = std::fs::remove_dir_all(folder.join("made"));
-    let _ = init(&[]).exits(73).says("there is a key");
+    let _ = init(grid, folder, "", &[]).exits(73).says("there is a key");
+}
+
+/// Whoever reads an answer slowly keeps no transaction open, which would keep the database from tidying up.
+fn a_slow_client_holds_no_transaction(server: &Server, grid: &Grid) {
+    let alice = user(grid, "alice");
+    write_long(&alice, "/myvo/long");
+    let mut answer = alice.search(&long("/myvo/long")).unwrap();
+    assert!(answer.next().unwrap().is_ok());
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'images' AND xact_start IS NOT NULL";
+    until("no transaction is open", || {
+        run(server.client("psql").args(["-At", "-d", "postgres", "-c", open]))
+            .exits(0)
+            .stdout
+            .trim()
+            == "0"
+    });
+    assert_eq!(answer.map(Result::unwrap).count() + 1, LONG.0);
 }
 
 fn a_database_that_is_away_is_waited_for(server: &mut Server, grid: &Grid) {

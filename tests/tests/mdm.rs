@@ -302,6 +302,106 @@ fn replicas_are_made_listed_and_removed() {
 }
 
 #[test]
+fn a_tree_goes_whole_or_not_at_all() {
+    let _whole = GRID.whole();
+    let (alice, bob) = (desk("alice"), desk("bob"));
+    let left = || alice.run("mdm-ls -R /myvo/tree").exits(0).stdout;
+    for directory in ["a", "b"] {
+        let _ = alice
+            .run_words("mdm-mkdir", &["-p", &format!("/myvo/tree/{directory}")])
+            .exits(0);
+    }
+    for name in ["/myvo/tree/a/2", "/myvo/tree/b/3"] {
+        let _ = alice.run_words("mdcli", &["addentry", name]).exits(0);
+    }
+    // What bob makes in her directory is his, and nothing that she sees.
+    for directory in ["/myvo", "/myvo/tree", "/myvo/tree/b"] {
+        let words = ["--part", "name", "-m", &format!("{}:lrw", dn("bob")), directory];
+        let _ = alice.run_words("mdm-setacl", &words).exits(0);
+    }
+    let _ = bob.run("mdm-mkdir /myvo/tree/b/his").exits(0);
+    assert_eq!(left().lines().count(), 4, "{}", left());
+    let all = alice.run("mdm-rm -r /myvo/tree").exits(77);
+    let all = all.says("`/myvo/tree` is not allowed to you: something below it is not yours to remove");
+    assert_eq!((all.stdout.as_str(), left().lines().count()), ("", 4));
+    // nor is what she may only write in his to remove
+    let _ = bob.run("mdm-rm -r /myvo/tree/a").exits(77).says("needs `d`");
+    // A file with a replica: named, and left with all beside it.
+    alice.write("plain", PLAIN);
+    let _ = alice.run("eds-key-register /myvo/tree/a/1").exits(0);
+    let _ = alice.run("eds-encrypt /myvo/tree/a/1 plain sealed").exits(0);
+    let _ = alice.run("lcg-cr sealed lfn:/myvo/tree/a/1").exits(0);
+    let _ = alice
+        .run("mdm-rm /myvo/tree/a")
+        .exits(73)
+        .says("the directory is not empty");
+    let kept = alice.run("mdm-rm -r /myvo/tree/a /myvo/tree/b/3").exits(73);
+    let kept = kept.says("`/myvo/tree/a` is left: `/myvo/tree/a/1` in it has replicas");
+    let kept = kept.says("  try: lcg-del -a").says("error: 1 of 2 are removed");
+    assert_eq!(kept.stdout, "removed /myvo/tree/b/3\n");
+    assert_eq!(left(), "/myvo/tree/a/\n/myvo/tree/a/1\n/myvo/tree/a/2\n/myvo/tree/b/\n");
+    // By force the names go; what they led to stays, and opens.
+    let forced = alice.run("mdm-rm -rf /myvo/tree/a /myvo/tree/none").exits(0);
+    assert_eq!(forced.stdout, "removed /myvo/tree/a, 3 entries\n");
+    let replica = std::fs::read_dir(alice.path("se")).unwrap().next().unwrap().unwrap();
+    assert_eq!(std::fs::read(replica.path()).unwrap(), alice.read("sealed"));
+    let _ = alice.run("eds-decrypt sealed opened").exits(0);
+    assert_eq!(alice.read("opened"), PLAIN);
+    // An administrator takes what is left, of whomever it is.
+    let _ = bob.run("mdm-rm -r /myvo/tree").exits(77);
+    let gone = desk("admin").run("mdm-rm -r --json /myvo/tree").exits(0).json();
+    assert_eq!(gone["entries"][0]["removed"], 3);
+    let _ = bob.run("mdm-ls /myvo/tree/b/his").exits(77);
+    let _ = alice.run("mdm-rm -r /").exits(2).says("cannot be removed");
+}
+
+#[test]
+fn transcripts_hold() {
+    let _whole = GRID.whole();
+    let alice = desk("alice");
+    alice.write("plain", PLAIN);
+    let expected = include_str!("../transcripts/catalogue.txt");
+    let mut actual = String::new();
+    for block in expected.split_inclusive("\n\n") {
+        let Some(line) = block.lines().next().and_then(|line| line.strip_prefix("$ ")) else {
+            actual.push_str(block);
+            continue;
+        };
+        let ended = alice.shell(&format!(
+            "offline() {{ env -u MDM_CATALOG \"$@\"; }}; exec 2>&1; {line}"
+        ));
+        let code = match ended.code {
+            Some(0) => String::new(),
+            code => format!("? {}\n", code.unwrap()),
+        };
+        let end = if block.ends_with("\n\n") { "\n" } else { "" };
+        let said = ended.stdout.replace(&alice.path("").display().to_string(), "~/");
+        actual.push_str(&format!("$ {line}\n{code}{said}{end}"));
+    }
+    assert!(actual == expected, "the transcripts are now:\n{actual}");
+}
+
+#[test]
+fn every_command_explains_itself_and_refuses_what_it_does_not_know() {
+    let alice = GRID.desk("alice");
+    for name in mdm::names() {
+        let wrong = if name.starts_with("mdm-") { 2 } else { 1 };
+        let explained = alice.run_words(name, &["--help"]).exits(0);
+        assert!(explained.stderr.is_empty(), "{name}: {explained:?}");
+        let _ = explained.prints(&format!("Usage: {name}"));
+        let refused = alice.run_words(name, &["--no-such-option"]).exits(wrong);
+        assert!(
+            !refused.stderr.is_empty() && refused.stdout.is_empty(),
+            "{name}: {refused:?}"
+        );
+        // mdm-ls alone has something to do without being told what
+        if name != "mdm-ls" {
+            let _ = alice.run_words(name, &[]).exits(wrong);
+        }
+    }
+}
+
+#[test]
 fn a_turl_is_the_doors_url() {
     let _whole = GRID.whole();
     let alice = desk("alice");

@@ -8,6 +8,7 @@ mod column_key;
 pub mod columns;
 mod commands;
 pub mod config;
+pub mod csv;
 pub mod database;
 pub mod engine;
 pub mod image;

@@ -1,5 +1,6 @@
-//! A search's answer as it goes over the wire: lines of JSON, or CSV, some files at a time. A client that does not read is
-//! let go after a while; nothing is held open for it in the database.
+//! A search's answer as it goes over the wire: lines of JSON, or CSV, some files at a time, each time read when the client
+//! has taken those before. A client that does not read is let go after a while; nothing is held open for it in the
+//! database.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,17 +12,17 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hydra_core::keystore::wire::{Problem, ProblemKind};
+use hydra_core::permissions::Caller;
 use hydra_service::{Peer, ProblemAnswer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{Chunk, Progress};
+use crate::csv;
+use crate::engine::{Chunk, Engine, Progress};
 use crate::rest::{Api, parsed, read_body};
 use crate::wire::{Line, Search, Value};
 
-/// Parts of an answer that wait for the client.
-const WAITING: usize = 2;
-/// How long a client may read nothing.
-const STALL: Duration = Duration::from_secs(60);
+/// Bytes that are handed to the connection at once: a slow client is seen to take them.
+const PIECE: usize = 64 << 10;
 
 /// How the answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,22 +49,32 @@ pub(crate) async fn search(
     let progress = api
         .run(&peer, move |engine, caller| engine.begin_search(caller, &begun))
         .await?;
+    let answer = Answer {
+        caller: api.caller(&peer),
+        patience: Duration::from_millis(api.limits.header_ms.saturating_mul(2)),
+        api,
+        peer,
+        search,
+        form,
+    };
     // What is wrong with the search is told as a problem of its own, before there is an answer.
-    let first = some(&api, &peer, &search, progress).await?;
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let first = answer.some(progress).await?;
+    let (asks, asked) = mpsc::channel(1);
     tokio::spawn(async move {
         let _permit = permit;
-        send(&api, &peer, &search, form, first, &sender).await;
+        answer.give(first, asked).await;
     });
-    let parts = stream::unfold(receiver, |mut receiver| async move {
-        let part: Option<Result<Bytes, std::io::Error>> = receiver.recv().await;
-        part.map(|part| (part, receiver))
-    });
+    let reader = Reader {
+        asks,
+        rest: Bytes::new(),
+        is_last: false,
+    };
     let kind = HeaderValue::from_static(match form {
         Form::Lines => "application/x-ndjson",
         Form::Csv => "text/csv; charset=utf-8",
     });
-    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(parts)).into_response())
+    let body = Body::from_stream(stream::try_unfold(reader, Reader::piece));
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
 }
 
 fn form(headers: &HeaderMap) -> Form {
@@ -75,68 +86,128 @@ fn form(headers: &HeaderMap) -> Form {
     }
 }
 
-/// The next files, by what the caller may see now: the credential is checked again too.
-async fn some(api: &Api, peer: &Peer, search: &Arc<Search>, progress: Progress) -> Result<Chunk, ProblemAnswer> {
-    if peer.recheck(SystemTime::now()).is_err() {
-        return Err(ProblemAnswer::of(ProblemKind::Credential));
-    }
-    let search = Arc::clone(search);
-    api.run(peer, move |engine, caller| engine.search(caller, &search, &progress))
-        .await
+/// Some of an answer's text.
+enum Part {
+    More(Vec<u8>),
+    Last(Vec<u8>),
+    /// It broke off, which its form has no words for.
+    Cut,
 }
 
-type Sender = mpsc::Sender<Result<Bytes, std::io::Error>>;
+/// The end of an answer that the connection takes from.
+struct Reader {
+    asks: mpsc::Sender<oneshot::Sender<Part>>,
+    rest: Bytes,
+    is_last: bool,
+}
 
-async fn send(api: &Api, peer: &Peer, search: &Arc<Search>, form: Form, first: Chunk, sender: &Sender) {
-    let mut text = written_columns(form, &first, search.count);
-    let mut chunk = first;
-    loop {
-        for row in &chunk.rows {
-            write_row(form, row, &mut text);
+impl Reader {
+    /// The next piece. Whoever answers may have given up waiting to be asked: that cuts the answer, and never ends it as if
+    /// it were whole.
+    async fn piece(mut self) -> std::io::Result<Option<(Bytes, Self)>> {
+        while self.rest.is_empty() {
+            if self.is_last {
+                return Ok(None);
+            }
+            let (ask, part) = oneshot::channel();
+            let _ = self.asks.send(ask).await;
+            match part.await {
+                Ok(Part::More(text)) => self.rest = text.into(),
+                Ok(Part::Last(text)) => (self.rest, self.is_last) = (text.into(), true),
+                Ok(Part::Cut) | Err(_) => return Err(std::io::Error::other("the answer broke off")),
+            }
         }
-        let Some(next) = chunk.next.take() else { break };
-        if !sent(sender, std::mem::take(&mut text)).await {
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        Ok(Some((piece, self)))
+    }
+}
+
+/// An answer under way.
+struct Answer {
+    api: Api,
+    peer: Arc<Peer>,
+    /// As who the search began.
+    caller: Caller,
+    search: Arc<Search>,
+    form: Form,
+    /// How long the client may read nothing.
+    patience: Duration,
+}
+
+impl Answer {
+    /// The next files, by what the caller may see now: the credential is checked again too.
+    async fn some(&self, progress: Progress) -> Result<Chunk, ProblemAnswer> {
+        if self.peer.recheck(SystemTime::now()).is_err() {
+            return Err(ProblemAnswer::of(ProblemKind::Credential));
+        }
+        let now = self.api.caller(&self.peer);
+        if self.caller.fqans.iter().any(|fqan| !now.fqans.contains(fqan)) {
+            let detail = "groups or roles of yours have ended meanwhile, so that the answer is not whole";
+            return Err(Problem::new(ProblemKind::Credential).detail(detail).into());
+        }
+        let search = Arc::clone(&self.search);
+        let find = move |engine: &Engine, caller: &Caller| engine.search(caller, &search, &progress);
+        self.api.run(&self.peer, find).await
+    }
+
+    /// Gives a part whenever one is asked for, until the last, or until nobody asks.
+    async fn give(&self, first: Chunk, mut asked: mpsc::Receiver<oneshot::Sender<Part>>) {
+        let mut text = written_columns(self.form, &first, self.search.count);
+        let mut next = Next::There(first);
+        while let Ok(Some(ask)) = tokio::time::timeout(self.patience, asked.recv()).await {
+            let chunk = match next {
+                Next::There(chunk) => Ok(chunk),
+                Next::After(progress) => self.some(progress).await,
+            };
+            let part = match chunk {
+                Ok(mut chunk) => match self.write(&mut chunk, &mut text) {
+                    Some(progress) => {
+                        next = Next::After(progress);
+                        let _ = ask.send(Part::More(std::mem::take(&mut text)));
+                        continue;
+                    }
+                    None => Part::Last(text),
+                },
+                Err(ProblemAnswer(problem)) => self.broken_off(problem),
+            };
+            let _ = ask.send(part);
             return;
         }
-        chunk = match some(api, peer, search, next).await {
-            Ok(chunk) => chunk,
-            Err(ProblemAnswer(problem)) => {
-                broken_off(form, problem, sender).await;
-                return;
-            }
-        };
     }
-    if form == Form::Lines {
-        let end = Line::End {
-            cursor: chunk.cursor,
-            rows: chunk.counted,
-        };
-        write_line(&end, &mut text);
-    } else if search.count {
-        text.extend_from_slice(format!("{}\r\n", chunk.counted).as_bytes());
-    }
-    sent(sender, text).await;
-}
 
-/// An answer in CSV that broke off ends without its last chunk, so that no client takes it for whole.
-async fn broken_off(form: Form, problem: Problem, sender: &Sender) {
-    if form == Form::Lines {
+    /// Writes the files of a part; answers how it goes on, or writes the end where it does not.
+    fn write(&self, chunk: &mut Chunk, text: &mut Vec<u8>) -> Option<Progress> {
+        for row in &chunk.rows {
+            write_row(self.form, row, text);
+        }
+        let next = chunk.next.take();
+        if next.is_none() && self.form == Form::Lines {
+            let end = Line::End {
+                cursor: chunk.cursor.take(),
+                rows: chunk.counted,
+            };
+            write_line(&end, text);
+        } else if next.is_none() && self.search.count {
+            text.extend_from_slice(format!("{}\r\n", chunk.counted).as_bytes());
+        }
+        next
+    }
+
+    /// An answer in CSV that broke off ends without its last chunk, so that no client takes it for whole.
+    fn broken_off(&self, problem: Problem) -> Part {
+        if self.form == Form::Csv {
+            return Part::Cut;
+        }
         let mut text = Vec::new();
         write_line(&Line::Problem(problem), &mut text);
-        sent(sender, text).await;
-    } else {
-        let cut = std::io::Error::other("the search broke off");
-        let _ = tokio::time::timeout(STALL, sender.send(Err(cut))).await;
+        Part::Last(text)
     }
 }
 
-/// Whether the client still reads.
-async fn sent(sender: &Sender, text: Vec<u8>) -> bool {
-    if text.is_empty() {
-        return !sender.is_closed();
-    }
-    let sent = tokio::time::timeout(STALL, sender.send(Ok(text.into()))).await;
-    matches!(sent, Ok(Ok(())))
+/// How an answer goes on.
+enum Next {
+    There(Chunk),
+    After(Progress),
 }
 
 fn written_columns(form: Form, chunk: &Chunk, count: bool) -> Vec<u8> {
@@ -181,18 +252,8 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// RFC 4180: cells with commas, quotes or line ends stand in quotes.
 fn write_record<'a>(cells: impl Iterator<Item = &'a str>, text: &mut Vec<u8>) {
-    for (place, cell) in cells.enumerate() {
-        if place > 0 {
-            text.push(b',');
-        }
-        if cell.contains([',', '"', '\r', '\n']) {
-            text.extend_from_slice(format!("\"{}\"", cell.replace('"', "\"\"")).as_bytes());
-        } else {
-            text.extend_from_slice(cell.as_bytes());
-        }
-    }
+    text.extend_from_slice(csv::record(cells).as_bytes());
     text.extend_from_slice(b"\r\n");
 }
 

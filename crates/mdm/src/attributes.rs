@@ -72,15 +72,6 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// A field of CSV (RFC 4180).
-pub fn csv_field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) || text.starts_with(' ') || text.ends_with(' ') {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,12 +98,5 @@ mod tests {
         }
         assert_eq!(assignment("a=b=c"), Ok(("a", "b=c")));
         assert!(assignment("=b").is_err() && assignment("ab").is_err());
-    }
-
-    #[test]
-    fn csv_is_quoted_where_it_must() {
-        assert_eq!(csv_field("a b"), "a b");
-        assert_eq!(csv_field("a,\"b\""), "\"a,\"\"b\"\"\"");
-        assert_eq!(csv_field("a\nb"), "\"a\nb\"");
     }
 }

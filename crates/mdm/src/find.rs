@@ -11,12 +11,12 @@ use eds::voice::Voice;
 use hydra_cli::command::Example;
 use hydra_cli::output::{print_line, print_one_more};
 use hydra_cli::{Failure, printable};
-use mdm_catalog::CatalogError;
 use mdm_catalog::client::Rows;
 use mdm_catalog::wire::{MAX_ITEMS, Search, Value};
+use mdm_catalog::{CatalogError, csv};
 use serde_json::{Map, json};
 
-use crate::attributes::{csv_field, shown};
+use crate::attributes::shown;
 use crate::connection::{Catalog, logical_name};
 
 /// Find files by their attributes
@@ -81,7 +81,7 @@ impl Form {
         match self {
             Self::Names | Self::Json => None,
             Self::Table => Some(columns.join("\t")),
-            Self::Csv => Some(csv(columns.iter().map(String::as_str))),
+            Self::Csv => Some(csv_line(columns.iter().map(String::as_str))),
         }
     }
 
@@ -94,7 +94,7 @@ impl Form {
             }
             Self::Csv => {
                 let fields: Vec<String> = row.iter().map(shown).collect();
-                csv(fields.iter().map(String::as_str))
+                csv_line(fields.iter().map(String::as_str))
             }
             Self::Json => {
                 let fields = columns.iter().cloned().zip(row.into_iter().map(|value| json!(value)));
@@ -104,9 +104,9 @@ impl Form {
     }
 }
 
-fn csv<'f>(fields: impl Iterator<Item = &'f str>) -> String {
+fn csv_line<'f>(fields: impl Iterator<Item = &'f str>) -> String {
     // RFC 4180 ends lines with CR LF; the printer adds the LF
-    fields.map(csv_field).collect::<Vec<_>>().join(",") + "\r"
+    csv::record(fields) + "\r"
 }
 
 /// `mdm-find`.

@@ -791,6 +791,19 @@ impl Grid {
         })
     }
 
+    /// Gives the catalogue other settings from its next start on, as [`GridOptions::catalog_settings`].
+    pub fn set_catalog_settings(&mut self, settings: &str) {
+        if let Some(catalog) = &mut self.state.catalog {
+            settings.clone_into(&mut catalog.settings);
+        }
+    }
+
+    /// The number of its process, where it runs.
+    pub fn catalog_pid(&self) -> Option<u32> {
+        let process = self.catalog_process().ok()?;
+        u32::try_from(process.pid).ok()
+    }
+
     fn catalog_process(&self) -> Result<Process, GridError> {
         let catalog = self.state.catalog.as_ref();
         let process = catalog

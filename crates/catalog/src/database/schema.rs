@@ -7,7 +7,11 @@ use super::{DatabaseError, Dialect, Product, Sql, row};
 use crate::wire::Type;
 
 /// Each brings the tables from its index to the next number.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.1.sql"), include_str!("schema.2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema.1.sql"),
+    include_str!("schema.2.sql"),
+    include_str!("schema.3.sql"),
+];
 
 /// The schema that this version writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -86,7 +86,7 @@ impl Work<'_> {
                 return Err(conflict("the permissions were changed meanwhile"));
             }
             check_replacement(self.caller, false, &old, &change.record)?;
-            self.set_record(entry.id, change.part, &change.record)?;
+            self.set_record(&entry, change.part, &change.record)?;
         }
         if change.recursive && entry.kind == Kind::Directory {
             self.change_below(&entry, change, &mut done)?;
@@ -94,10 +94,11 @@ impl Work<'_> {
         Ok(done)
     }
 
-    fn set_record(&self, entry: i64, part: Part, record: &PermissionRecord) -> Result<(), DatabaseError> {
+    fn set_record(&self, entry: &Stored, part: Part, record: &PermissionRecord) -> Result<(), DatabaseError> {
         let id = records::intern(self.sql, record)?;
+        records::note_change(self.sql, column(part), record_of(entry, part), id)?;
         let text = format!("UPDATE entries SET {} = ?2 WHERE id = ?1", column(part));
-        self.sql.execute(&text, &[entry.into(), id.into()])?;
+        self.sql.execute(&text, &[entry.id.into(), id.into()])?;
         Ok(())
     }
 
@@ -140,6 +141,7 @@ impl Work<'_> {
                 continue;
             }
             let id = records::intern(self.sql, &new)?;
+            records::note_change(self.sql, column, record, id)?;
             let text = format!(
                 "UPDATE entries SET {column} = ?5 WHERE path >= ?1 AND path < ?2 AND {column} = ?3 \
                  AND name_record = ?4 AND coalesce(operation, 0) = ?6"

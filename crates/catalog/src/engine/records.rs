@@ -10,7 +10,7 @@ use hydra_core::frame::Frame;
 use hydra_core::ids::ChangeId;
 use hydra_core::permissions::{Caller, Permission, PermissionRecord, granted};
 
-use crate::database::{DatabaseError, Datum, Row, Sql, row};
+use crate::database::{DatabaseError, Datum, Row, Sql, row, rows};
 
 /// Committed records by their numbers; they never change, and numbers are never used again.
 #[derive(Default)]
@@ -90,6 +90,26 @@ pub(super) fn intern(sql: &dyn Sql, record: &PermissionRecord) -> Result<i64, Da
         &data,
     )?;
     made.ok_or(DatabaseError::Content { table: "records" })?.integer(0)
+}
+
+/// Says that somewhere one record took the place of another: `part` is the column of `entries`.
+pub(super) fn note_change(sql: &dyn Sql, part: &str, before: i64, after: i64) -> Result<(), DatabaseError> {
+    let text = "INSERT INTO changed_records(part, before, after) VALUES (?1, ?2, ?3)";
+    sql.execute(text, &[part.into(), before.into(), after.into()]).map(drop)
+}
+
+/// The number of the last change.
+pub(super) fn last_change(sql: &dyn Sql) -> Result<i64, DatabaseError> {
+    let found = row(sql, "SELECT coalesce(max(number), 0) FROM changed_records", &[])?;
+    found.map_or(Ok(0), |row| row.integer(0))
+}
+
+/// The changes behind that one: part, record before, record after.
+pub(super) fn changes_since(sql: &dyn Sql, number: i64) -> Result<Vec<(String, i64, i64)>, DatabaseError> {
+    let text = "SELECT part, before, after FROM changed_records WHERE number > ?1";
+    let found = rows(sql, text, &[number.into()])?;
+    let read = |mut row: Row| Ok((row.text(0)?, row.integer(1)?, row.integer(2)?));
+    found.into_iter().map(read).collect()
 }
 
 fn read(text: &str) -> Result<PermissionRecord, DatabaseError> {

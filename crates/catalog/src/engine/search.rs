@@ -1,19 +1,20 @@
 //! Searches: resolved against what exists for the caller, run some files at a time, each time by the permissions of that
-//! moment, so that nothing is held open for a slow client and nobody is shown what was taken from them meanwhile.
+//! moment, so that nothing is held open for a slow client and nobody is shown what was taken from them meanwhile. An
+//! answer from whose reader something was taken breaks off, as what it would go on with is not all of it.
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use hydra_core::keystore::store::rfc3339;
-use hydra_core::keystore::wire::Problem;
+use hydra_core::keystore::wire::{Problem, ProblemKind};
 use hydra_core::permissions::{Caller, Permission};
 
-use super::refusal::invalid;
+use super::refusal::{invalid, not_allowed};
 use super::schemas::KnownSchema;
-use super::{Engine, Refusal, Work, audit, now, values};
+use super::{Engine, Refusal, Work, audit, now, records, rows, values};
 use crate::LogicalName;
 use crate::columns::{ColumnKeys, Identifying};
-use crate::database::{DatabaseError, Datum, Row};
+use crate::database::{DatabaseError, Datum, Row, row};
 use crate::query::resolve::{Column, Known, Resolved, SchemaAttributes};
 use crate::query::sql::{self, Scope, Tokens};
 use crate::query::{self, Attributes, Field, Position, ResolveError};
@@ -24,7 +25,7 @@ const CHUNK: u64 = 500;
 /// The most columns of an answer.
 const MAX_COLUMNS: usize = 200;
 /// Bytes of values after which a chunk ends.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// How far a search is.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Progress {
     after: Option<Position>,
     /// How many files this answer may still have.
     left: u64,
+    /// The last change of permissions that was seen; none before the first files.
+    seen_change: Option<i64>,
     /// How many it has.
     pub rows: u64,
 }
@@ -66,6 +69,7 @@ impl Engine {
         Ok(Progress {
             after: after.transpose()?,
             left: search.page.map_or(u64::MAX, |page| page.max(1) as u64),
+            seen_change: None,
             rows: 0,
         })
     }
@@ -75,7 +79,12 @@ impl Engine {
     /// # Errors
     /// Why the search cannot be answered, or not any more.
     pub fn search(&self, caller: &Caller, search: &Search, progress: &Progress) -> Result<Chunk, Problem> {
-        let chunk = self.read(caller, |work| work.search(search, progress))?;
+        let found = self.read(caller, |work| work.search(search, progress));
+        let chunk = found.map_err(|problem| match problem.kind {
+            // It was there, and the search a search, when the answer began.
+            ProblemKind::NotFound | ProblemKind::Invalid if progress.seen_change.is_some() => taken_away().told(),
+            _ => problem,
+        })?;
         if chunk.shows_identifying && progress.rows == 0 {
             self.note_search(caller, search)?;
         }
@@ -96,6 +105,11 @@ impl Engine {
         });
         written.map(drop).map_err(|error| Refusal::Database(error).told())
     }
+}
+
+/// Why an answer breaks off that was allowed when it began.
+fn taken_away() -> Refusal {
+    not_allowed("something that was searched was taken from you meanwhile, so that the answer is not whole")
 }
 
 /// What a cursor belongs to.
@@ -138,6 +152,11 @@ impl Work<'_> {
         let asks_identifying = |column: &Known| matches!(column.column, Column::Identifying { .. });
         let shows_identifying = columns.iter().any(asks_identifying)
             || query::resolve(&query, &self::attributes(schema.as_deref(), false)).is_err();
+        if let Some(seen) = progress.seen_change
+            && self.has_lost(seen, &from, shows_identifying)?
+        {
+            return Err(taken_away());
+        }
         let known = &self.engine.known;
         let names = known.granting(self.sql, self.caller, Permission::List)?;
         let readable = known.granting(self.sql, self.caller, Permission::Use)?;
@@ -184,6 +203,7 @@ impl Work<'_> {
                 chunk.next = Some(Progress {
                     after: Some(after),
                     left,
+                    seen_change: Some(records::last_change(self.sql)?),
                     rows: chunk.counted,
                 });
             }
@@ -191,6 +211,28 @@ impl Work<'_> {
             None => {}
         }
         Ok(chunk)
+    }
+
+    /// Whether changes of permissions have taken from the caller what a search reads of some file below `from`.
+    fn has_lost(&self, seen: i64, from: &LogicalName, identifying: bool) -> Result<bool, DatabaseError> {
+        for (part, before, after) in records::changes_since(self.sql, seen)? {
+            let (column, needed) = match part.as_str() {
+                "name_record" => ("name_record", Permission::List),
+                "anonymous_record" => ("anonymous_record", Permission::Use),
+                "identifying_record" if identifying => ("identifying_record", Permission::Use),
+                _ => continue,
+            };
+            if !self.granted(before)?.contains(needed) || self.granted(after)?.contains(needed) {
+                continue;
+            }
+            let (first, last) = rows::below(from);
+            let text =
+                format!("SELECT 1 FROM entries WHERE path >= ?1 AND path < ?2 AND kind = 1 AND {column} = ?3 LIMIT 1");
+            if row(self.sql, &text, &[first.into(), last.into(), after.into()])?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one resolved search")]

@@ -239,6 +239,7 @@ pub(crate) fn all(make: &dyn Fn() -> Database) {
     permissions_are_decided_and_changed(make());
     schemas_branch(make());
     what_is_taken_away_is_not_shown_any_more(make());
+    what_identifies_is_taken_away_under_way(make());
     the_log_says_who_and_never_what(make());
     what_is_hidden_is_as_what_is_not_there(make());
     what_was_left_behind_an_administrator_takes_back(make());
@@ -1063,14 +1064,75 @@ fn what_is_taken_away_is_not_shown_any_more(database: Database) {
     let progress = engine.begin_search(&who, &everything).unwrap();
     let first = engine.search(&who, &everything, &progress).unwrap();
     assert!((1..700).contains(&first.rows.len()));
-    // One half of what is left is taken away, then all.
-    grant(&engine, "/myvo/s/0600", Part::Anonymous, "bob", "");
     let next = first.next.unwrap();
-    let second = engine.search(&who, &everything, &next).unwrap();
-    assert_eq!(first.rows.len() + second.rows.len(), 699);
+    let rest = |search: &Search| engine.search(&who, search, &next).map(|chunk| chunk.rows.len());
+    assert_eq!(rest(&everything).unwrap() + first.rows.len(), 700);
+    // What others are given and lose, and what the search does not cover, is no matter of this answer.
+    done(create(
+        &engine,
+        "alice",
+        NewEntry {
+            parents: true,
+            ..file("/myvo/t/1")
+        },
+    ));
+    for (at, who, letters) in [
+        ("/myvo/s", "stranger", "g"),
+        ("/myvo/s", "stranger", ""),
+        ("/myvo/t", "bob", ""),
+    ] {
+        grant(&engine, at, Part::Anonymous, who, letters);
+    }
+    let below_s = Search {
+        from: "/myvo/s".into(),
+        ..everything.clone()
+    };
+    assert_eq!(rest(&below_s).unwrap() + first.rows.len(), 700);
+    // Nor is what was given back meanwhile, and the half that it does not read.
+    grant(&engine, "/myvo/s/0601", Part::Anonymous, "bob", "");
+    grant(&engine, "/myvo/s/0601", Part::Anonymous, "bob", "g");
+    grant(&engine, "/myvo/s/0602", Part::Identifying, "bob", "g");
+    grant(&engine, "/myvo/s/0602", Part::Identifying, "bob", "");
+    assert_eq!(rest(&below_s).unwrap() + first.rows.len(), 700);
+    // One half of one that is left, and of one that was shown: the rest would not be all of it.
+    for gone in ["/myvo/s/0600", "/myvo/s/0001"] {
+        grant(&engine, gone, Part::Anonymous, "bob", "");
+        assert_eq!(rest(&below_s).unwrap_err().kind, ProblemKind::NotAllowed);
+        grant(&engine, gone, Part::Anonymous, "bob", "g");
+    }
+    assert_eq!(rest(&below_s).unwrap() + first.rows.len(), 700);
+    grant(&engine, "/myvo/s/0600", Part::Name, "bob", "");
+    assert_eq!(rest(&below_s).unwrap_err().kind, ProblemKind::NotAllowed);
+    // A new search finds what is left; the directory itself is the last to go.
+    assert_eq!(names(&engine, "bob", "name LIKE '/myvo/s/%'").len(), 699);
     grant(&engine, "/myvo", Part::Name, "bob", "");
-    let kind = engine.search(&who, &everything, &next).unwrap_err().kind;
-    assert_eq!(kind, ProblemKind::NotFound);
+    assert_eq!(rest(&everything).unwrap_err().kind, ProblemKind::NotAllowed);
+    let anew = engine.search(&who, &everything, &progress).unwrap_err();
+    assert_eq!(anew.kind, ProblemKind::NotFound);
+}
+
+/// An answer by the identifying half ends where that goes: of a file, or of the directory that was searched.
+fn what_identifies_is_taken_away_under_way(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    let many = (0..600).map(|number| image(&format!("/myvo/s/{number:04}"), "MR", number, "A^B"));
+    for answer in engine.create(&caller("alice"), &many.collect::<Vec<_>>()).unwrap() {
+        done(answer);
+    }
+    grant(&engine, "/myvo", Part::Identifying, "bob", "g");
+    let who = caller("bob");
+    for search in [search("", &["name", "patient_id"]), search("patient_name = 'A^B'", &[])] {
+        let progress = engine.begin_search(&who, &search).unwrap();
+        let next = engine.search(&who, &search, &progress).unwrap().next.unwrap();
+        for at in ["/myvo/s/0599", "/myvo"] {
+            grant(&engine, at, Part::Identifying, "bob", "");
+            let problem = engine.search(&who, &search, &next).unwrap_err();
+            assert_eq!(problem.kind, ProblemKind::NotAllowed);
+            assert!(problem.detail.unwrap().contains("not whole"));
+            grant(&engine, at, Part::Identifying, "bob", "g");
+        }
+        assert_eq!(engine.search(&who, &search, &next).unwrap().rows.len(), 100);
+    }
 }
 
 fn the_log_says_who_and_never_what(database: Database) {

@@ -90,6 +90,7 @@ pub struct Settings {
     config: Config,
     password: Option<Zeroizing<String>>,
     authorities: Option<PathBuf>,
+    patience: Duration,
 }
 
 impl Settings {
@@ -120,6 +121,7 @@ impl Settings {
             config,
             password: None,
             authorities: None,
+            patience: PATIENCE,
         })
     }
 
@@ -450,7 +452,7 @@ impl Core {
 
     /// A connection, an idle one if there is one.
     fn take(&self) -> Result<Connection, DatabaseError> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + self.settings.patience;
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             while let Some(connection) = pool.idle.pop() {
@@ -519,7 +521,7 @@ impl Core {
                  SET plan_cache_mode = force_custom_plan; SET jit = off; SET synchronous_commit = on; \
                  SET standard_conforming_strings = on; SET timezone = 'UTC'",
                 STATEMENT.as_millis(),
-                PATIENCE.as_millis(),
+                self.settings.patience.as_millis(),
                 ANSWER.as_millis(),
             );
             client.batch_execute(&session).await.map_err(failed)?;

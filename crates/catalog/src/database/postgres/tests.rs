@@ -1,8 +1,11 @@
 //! PostgreSQL as a process: what the trait promises, a server that is stopped and started, and the searches.
 
+use hydra_core::keystore::wire::ProblemKind;
+
 use super::super::{Database, attempt, row, rows};
 use super::server::Server;
 use super::*;
+use crate::engine::Refusal;
 use crate::query;
 
 const QUICK: &[&str] = &["fsync=off"];
@@ -193,6 +196,35 @@ fn peer_postgres_writers_take_turns_and_a_restarted_server_is_found_again() {
     });
     done.unwrap();
     assert_eq!((tries, database.read(count).unwrap()), (2, expected + 3));
+}
+
+#[test]
+fn peer_postgres_who_waited_too_long_for_another_writer_comes_again() {
+    let server = Server::start(QUICK);
+    let url = server.database("busy");
+    let first = Database::new(Postgres::create(settings(&url)).unwrap());
+    let second = Database::new(
+        Postgres::open(Settings {
+            patience: Duration::from_millis(50),
+            ..settings(&url)
+        })
+        .unwrap(),
+    );
+    let write = |database: &Database| database.write(|sql| schema::set_meta(sql, "a", "1"));
+    let refused: Result<_, DatabaseError> = first.write(|sql| {
+        schema::set_meta(sql, "b", "1")?;
+        Ok(write(&second).unwrap_err())
+    });
+    let refused = refused.unwrap();
+    let DatabaseError::Postgres(error) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(error.state.as_deref(), Some("55P03"));
+    // As a client is told it: 503, and when to come again.
+    let problem = Refusal::Database(refused).told();
+    assert_eq!((problem.kind, problem.status), (ProblemKind::Busy, 503));
+    assert!(problem.retry_after_seconds.is_some());
+    write(&second).unwrap();
 }
 
 #[test]
