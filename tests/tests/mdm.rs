@@ -324,8 +324,8 @@ fn a_tree_goes_whole_or_not_at_all() {
     let all = alice.run("mdm-rm -r /myvo/tree").exits(77);
     let all = all.says("`/myvo/tree` is not allowed to you: something below it is not yours to remove");
     assert_eq!((all.stdout.as_str(), left().lines().count()), ("", 4));
-    // nor is what she may only write in his to remove
-    let _ = bob.run("mdm-rm -r /myvo/tree/a").exits(77).says("needs `d`");
+    // nor is hers his, where he may only make names
+    let _ = bob.run("mdm-rm -r /myvo/tree/b").exits(77).says("needs `d`");
     // A file with a replica: named, and left with all beside it.
     alice.write("plain", PLAIN);
     let _ = alice.run("eds-key-register /myvo/tree/a/1").exits(0);
@@ -368,7 +368,7 @@ fn transcripts_hold() {
             continue;
         };
         let ended = alice.shell(&format!(
-            "offline() {{ env -u MDM_CATALOG \"$@\"; }}; exec 2>&1; {line}"
+            "offline() {{ env -u MDM_CATALOG -u EDS_CONFIG \"$@\"; }}; exec 2>&1; {line}"
         ));
         let code = match ended.code {
             Some(0) => String::new(),

@@ -145,7 +145,7 @@ impl From<CatalogError> for Failure {
         };
         let advice = match &error {
             CatalogError::NoCatalog { .. } => {
-                Some("--catalog URL, MDM_CATALOG, or `catalog = \"https://…\"` in ~/.config/eds/config.toml")
+                Some("MDM_CATALOG=https://…, or `catalog = \"https://…\"` in ~/.config/eds/config.toml")
             }
             CatalogError::Refused { problem, .. }
                 if matches!(problem.kind, ProblemKind::NotFound | ProblemKind::NotAllowed) =>
@@ -179,6 +179,7 @@ fn describe(about: &str, problem: &Problem) -> String {
         ProblemKind::NotFound => "is not there, or not shown to you",
         ProblemKind::NotAllowed => "is not allowed to you",
         ProblemKind::Invalid => "is refused",
+        ProblemKind::Conflict if problem.detail.is_some() => "is left as it is",
         ProblemKind::Conflict => "is there and differs, or was changed meanwhile",
         ProblemKind::Credential => "is refused: the catalogue no longer accepts your credential",
         ProblemKind::TooLarge => "is refused as too large",
@@ -967,7 +968,7 @@ mod tests {
             failed(ProblemKind::Conflict, Some("its version is 3")),
             (
                 Code::CannotCreate,
-                "error: `/myvo/x` is there and differs, or was changed meanwhile: its version is 3".into()
+                "error: `/myvo/x` is left as it is: its version is 3".into()
             )
         );
         assert_eq!(failed(ProblemKind::Busy, None).0, Code::TryLater);
@@ -986,6 +987,6 @@ mod tests {
             lines[0].contains("MDM_CATALOG") && lines[0].contains("LFC_HOST"),
             "{lines:?}"
         );
-        assert!(lines[1].contains("--catalog URL"), "{lines:?}");
+        assert!(lines[1].contains("MDM_CATALOG=https://"), "{lines:?}");
     }
 }

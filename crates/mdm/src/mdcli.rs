@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use hydra_cli::command::VERSION;
 use hydra_cli::output::{print, print_line, print_one_more, tell};
 use hydra_cli::{Code, Failure, manual, printable};
-use hydra_core::keystore::wire::ProblemKind;
+use hydra_core::keystore::wire::{Problem, ProblemKind};
 use mdm_catalog::wire::{
     AttributeDefinition, Attributes, Change, Created, Kind, NewEntry, Part, Removal, SchemaChange, Search, Type, Value,
 };
@@ -309,7 +309,7 @@ fn amga_name(kind: Type) -> &'static str {
 }
 
 fn exists(path: &LogicalName) -> MdError {
-    let problem = hydra_core::keystore::wire::Problem::new(ProblemKind::Conflict);
+    let problem = Problem::new(ProblemKind::Conflict).detail("it is there already");
     MdError::Catalog(15, CatalogError::refused(path.as_str(), problem))
 }
 

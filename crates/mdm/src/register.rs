@@ -120,6 +120,9 @@ pub const EXAMPLES: &[Example] = &[
 /// What was in the way. What is not at its end is listed, to be resumed or undone.
 pub fn register(args: &Register) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
+    let is_new = !args.list && args.undo.is_none() && args.resume.is_none();
+    // What is wrong with the arguments is told before anything is looked for.
+    let asked = is_new.then(|| asked(args)).transpose()?;
     let mut config = Config::read(&args.config).map_err(config_failure)?;
     let database = open_or_make(&config)?;
     let catalogued = Catalogued::new(Arc::clone(&database));
@@ -139,15 +142,8 @@ pub fn register(args: &Register) -> Result<(), Failure> {
             (id.clone(), selection, known.into)
         }
         None => {
-            let into = args
-                .into
-                .as_deref()
-                .ok_or_else(|| usage_error("--into LFN is needed"))?;
-            (
-                random_id::<16>().map_err(database_failure)?,
-                Selection::typed(args)?,
-                into.to_owned(),
-            )
+            let (selection, into) = asked.ok_or_else(nothing_named)?;
+            (random_id::<16>().map_err(database_failure)?, selection, into)
         }
     };
     let into = LogicalName::typed(&into).map_err(|error| usage_error(format!("`{into}`: {error}")))?;
@@ -164,6 +160,16 @@ pub fn register(args: &Register) -> Result<(), Failure> {
     }
     let told = desk.find(&selection)?;
     desk.register(&id, &selection, told, &into, &schema, (&catalogued, &registry))
+}
+
+/// What to register, and below which directory.
+fn asked(args: &Register) -> Result<(Selection, String), Failure> {
+    let into = args.into.clone().ok_or_else(|| usage_error("--into LFN is needed"))?;
+    Ok((Selection::typed(args)?, into))
+}
+
+fn nothing_named() -> Failure {
+    usage_error("name what to register: STUDY, --query or files")
 }
 
 /// What can be done with a registration that is not at its end.
@@ -304,7 +310,7 @@ impl Selection {
             _ => None,
         };
         if args.what.is_empty() && query.is_none() && seal.is_none() {
-            return Err(usage_error("name what to register: STUDY, --query or files"));
+            return Err(nothing_named());
         }
         let what = args.what.iter().map(|what| match Path::new(what).exists() {
             true => from_anywhere(what),
