@@ -805,7 +805,8 @@ impl Rows<'_> {
         })?;
         self.lines = Some(Lines {
             response,
-            buffer: VecDeque::new(),
+            buffer: Vec::new(),
+            begin: 0,
             searched: 0,
         });
         match self.line()? {
@@ -892,22 +893,25 @@ fn shown(search: &Search) -> String {
 /// The lines of an answer as they come.
 struct Lines {
     response: Response,
-    buffer: VecDeque<u8>,
-    /// So many bytes of the buffer have no line's end.
+    buffer: Vec<u8>,
+    /// Where the next line begins in it.
+    begin: usize,
+    /// Between there and here no line ends.
     searched: usize,
 }
 
 impl Lines {
     async fn next(&mut self, client: &CatalogClient) -> Result<Option<Vec<u8>>, CatalogError> {
         loop {
-            let found = self.buffer.range(self.searched..).position(|byte| *byte == b'\n');
-            if let Some(end) = found {
-                let end = self.searched + end;
-                let line = self.buffer.drain(..=end).take(end).collect();
-                self.searched = 0;
+            let rest = self.buffer.get(self.searched..).unwrap_or_default();
+            if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
+                let end = self.searched + length;
+                let line = self.buffer.get(self.begin..end).unwrap_or_default().to_vec();
+                (self.begin, self.searched) = (end + 1, end + 1);
                 return Ok(Some(line));
             }
-            self.searched = self.buffer.len();
+            self.buffer.drain(..self.begin);
+            (self.begin, self.searched) = (0, self.buffer.len());
             if self.searched > MAX_LINE_BYTES {
                 return Err(client.wrong("answered a search with a line that does not end"));
             }
@@ -915,7 +919,7 @@ impl Lines {
             let chunk = tokio::time::timeout(deadline, self.response.chunk()).await;
             let chunk = chunk.map_err(|_| client.late(deadline))?;
             match chunk.map_err(|error| client.silent(&error))? {
-                Some(chunk) => self.buffer.extend(chunk.iter()),
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None => return Ok(None),
             }
         }
