@@ -203,11 +203,33 @@ fn permissions_of_all_four_are_changed_and_shown_together() {
     assert_eq!(taken.stdout, format!("changed {name}: name, anonymous\n"));
     let _ = bob.run_words("mdm-show", &[name]).exits(77);
     let _ = bob.run("eds-decrypt --force sealed opened").exits(77);
+    // a group without its slash is nobody
+    for command in ["mdm-setacl", "eds-setacl"] {
+        let _ = alice
+            .run_words(command, &["-m", "myvo/researchers:lrg", name])
+            .exits(2)
+            .says("--modify /myvo/researchers:lrg");
+    }
     // the identifying half gives nothing by the way, and takes
     let named = ["--part", "identifying", "-m", &format!("{bob_dn}:g"), name];
     let _ = alice.run_words("mdm-setacl", &named).exits(0).prints(": identifying\n");
     let taken = alice.run_words("mdm-setacl", &["-d", &bob_dn, name]).exits(0);
     assert_eq!(taken.stdout, format!("changed {name}: identifying\n"));
+    // and goes to another owner only if it is said, with the name as the last
+    let owner = ["--owner", &bob_dn, name];
+    let _ = alice
+        .run_words("mdm-setacl", &owner)
+        .exits(2)
+        .says("has to be said; nothing was changed");
+    let all = ["--part", "name,anonymous,identifying"];
+    let given = alice.run_words("mdm-setacl", &[&all, &owner[..]].concat()).exits(0);
+    assert_eq!(given.stdout, format!("changed {name}: name, anonymous, identifying\n"));
+    let _ = bob
+        .run_words(
+            "mdm-setacl",
+            &["--part", "identifying", "-m", &format!("{bob_dn}:g"), name],
+        )
+        .exits(0);
 }
 
 #[test]

@@ -120,6 +120,13 @@ fn peer_orthanc_a_query_registers_what_a_pacs_finds_by_either_protocol_as_from_f
     assert_eq!(told, table(&by_web, "/myvo/by-web"));
     assert_eq!(told, table(&by_file, "/myvo/by-file"));
 
+    // what C-FIND left out comes from the file
+    let folder = files(&by_dimse, &INVENTED, 88_200);
+    let _ = register(&by_dimse, "/myvo/by-dimse", &[folder.to_str().unwrap()])
+        .exits(0)
+        .prints("registered 0 images under 0 new keys, 3 already registered\n");
+    assert_eq!(count(&by_dimse, "/myvo/by-dimse", "transfer_syntax IS NULL"), 0);
+
     // again, by a query that no list of processes shows
     for desk in [(&by_dimse, "/myvo/by-dimse"), (&by_web, "/myvo/by-web")] {
         let words = format!("mdm-register --into {} --query -", desk.1);
@@ -432,7 +439,8 @@ fn what_changed_before_it_is_resumed_is_registered_as_it_is_now() {
     let resumed = alice.run_words("mdm-register", &["--resume", &id]).exits(1);
     let _ = resumed
         .prints("registered 1 image under 1 new key, 0 already registered\n")
-        .says("image 2 of 2 was not registered")
+        .says("image 2 of 2 was not registered: `")
+        .says("in/88510/2.dcm`: ")
         .says("1 of 2 images not registered");
     assert!(open(&alice).is_empty());
     let found = alice
@@ -505,6 +513,121 @@ fn a_patient_is_withdrawn_with_all_of_it_or_nothing_yet() {
     for key in found.stdout.lines().skip(1) {
         let _ = alice.run_words("eds-key-status", &[key]).exits(0);
     }
+}
+
+/// What the catalogue says of a file.
+fn shown(desk: &Desk, path: &str) -> serde_json::Value {
+    desk.run_words("mdm-show", &["--json", path]).exits(0).json()["entries"][0].clone()
+}
+
+#[test]
+fn a_withdrawal_believes_nobody_who_may_only_write_names() {
+    let _whole = GRID.whole();
+    let alice = hospital(38, "/myvo/believed", &dimse(NO_PACS));
+    let folder = files(&alice, &INVENTED, 88_900);
+    let _ = register(&alice, "/myvo/believed", &[folder.to_str().unwrap()]).exits(0);
+    let (path, place) = sealed(&alice, "/myvo/believed", &alice.path("in/88900/0.dcm"), "0.eds");
+    let key = shown(&alice, &path)["key_id"].as_str().unwrap().to_owned();
+    // what is in an archive keeps its copy
+    let _ = alice
+        .run_words("lcg-del", &["-a", &format!("lfn:{path}")])
+        .exits(1)
+        .says("keeps its replicas");
+    assert!(place.exists());
+    // sealed anew under a key of which the catalogue knows nothing, with NEW left out at first
+    let file = place.to_str().unwrap();
+    let _ = alice
+        .run_words("eds-key-rotate", &[&key, file, file])
+        .exits(2)
+        .says("is a file");
+    let _ = alice
+        .run_words("eds-key-rotate", &[&key, "/myvo/turned-38", file])
+        .exits(0);
+
+    // somebody writes other keys and files into a name: a thesis with its key, and notes
+    alice.write("plain", "a thesis");
+    let _ = alice.run("eds-encrypt /myvo/thesis-38 plain thesis.eds").exits(0);
+    alice.write("notes", "notes");
+    let found = alice.run("mdm-find /myvo/believed").exits(0);
+    let alone = found
+        .stdout
+        .lines()
+        .find(|other| shown(&alice, other)["key_id"] != *key);
+    let other = alone.unwrap().to_owned();
+    let own = shown(&alice, &other)["key_id"].as_str().unwrap().to_owned();
+    let url = |name: &str| format!("file://{}", alice.path(name).display());
+    let (thesis, notes) = (url("thesis.eds"), url("notes"));
+    let set = [
+        "--key-id",
+        "/myvo/thesis-38",
+        "--add-replica",
+        &thesis,
+        "--add-replica",
+        &notes,
+    ];
+    let _ = alice
+        .run_words("mdm-set", &[&[other.as_str()], &set[..]].concat())
+        .exits(0);
+
+    let withdraw = |more: &[&str]| {
+        let words = ["--yes", "--from", "/myvo/believed", INVENTED.id];
+        alice.run_words("mdm-withdraw", &[&words, more].concat())
+    };
+    let _ = withdraw(&[])
+        .exits(1)
+        .says("key `/myvo/thesis-38` is left: nothing but the catalogue says")
+        .says("thesis.eds` is left: it is sealed under `/myvo/thesis-38`, and is another image")
+        .says("notes` is left: it is no file that is sealed")
+        .says(&format!("name `{other}` is left"))
+        .prints("removed 2 keys, 2 names; left: 1 key, 1 name, 0 copies that nothing opens, 2 files");
+    assert!(!place.exists());
+    for gone in [&key, "/myvo/turned-38"] {
+        let _ = alice.run_words("eds-key-status", &[gone]).prints("removed");
+    }
+    // the hospital's registry knows the key that it had
+    let _ = withdraw(&["--config", "recall.toml"])
+        .exits(1)
+        .prints("removed 1 key, 1 name; left: 1 key, 0 names");
+    let _ = alice.run_words("eds-key-status", &[&own]).prints("removed");
+    assert_eq!(count(&alice, "/myvo/believed", ""), 0);
+    let _ = alice.run("eds-decrypt thesis.eds opened").exits(0);
+    assert_eq!(alice.read("notes"), b"notes");
+}
+
+#[test]
+fn what_is_there_is_got_again_unless_it_is_the_image_and_nothing_goes_through_links() {
+    let _whole = GRID.whole();
+    let alice = hospital(39, "/myvo/there", &dimse(NO_PACS));
+    let file = alice.write("0.dcm", ct_slice(&INVENTED, [88_950, 88_951, 88_952, 9]));
+    let (path, _) = sealed(&alice, "/myvo/there", &file, "0.eds");
+    let guid = shown(&alice, &path)["guid"].as_str().unwrap().to_owned();
+    let guid = format!("guid:{}", guid.trim_start_matches("guid:"));
+    let get = |more: &[&str]| alice.run_words("mdm-get", &[more, &[&path, "got"]].concat());
+    let _ = alice
+        .run_words("mdm-get", &[&guid, "got"])
+        .exits(0)
+        .prints("got 1 image\n");
+    let _ = alice.run_words("mdm-ls", &[&guid]).exits(0).prints(&path);
+    let _ = alice.run_words("mdm-find", &[&path]).exits(2).says("is a file");
+    let _ = get(&[]).exits(0).prints("got 0 images, 1 already there\n");
+    let got = alice
+        .path("got")
+        .join(path.rsplit('/').next().unwrap().to_owned() + ".dcm");
+    let whole = fs::read(&got).unwrap();
+    fs::write(&got, &whole[..whole.len() - 1]).unwrap();
+    let _ = get(&[]).exits(73).says("differs or may differ");
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&got, bytes).unwrap();
+    let _ = get(&["--force"]).exits(0).prints("got 1 image\n");
+    assert!(fs::read(&got).unwrap() == whole);
+    let mine = alice.write("mine", "mine");
+    fs::remove_file(&got).unwrap();
+    std::os::unix::fs::symlink(&mine, &got).unwrap();
+    for more in [&[][..], &["--force"]] {
+        let _ = get(more).exits(73).says("is no regular file");
+    }
+    assert_eq!(alice.read("mine"), b"mine");
 }
 
 #[test]
@@ -607,7 +730,7 @@ fn whoever_is_down_is_named_and_nothing_is_left_behind() {
     let _ = alice
         .run_words("mdm-register", &["--resume", &id])
         .exits(1)
-        .says("differs");
+        .says("is taken by something else");
     assert!(open(&alice).is_empty());
 
     // the PACS

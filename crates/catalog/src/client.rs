@@ -191,6 +191,7 @@ fn describe(about: &str, problem: &Problem) -> String {
         _ => "is refused",
     };
     match &problem.detail {
+        // what stands in the way, or was meanwhile, the catalogue says itself
         Some(detail) => format!("`{about}` {what}: {detail}"),
         None => format!("`{about}` {what}"),
     }

@@ -49,7 +49,7 @@ impl Meant {
 }
 
 /// Runs `verb` for all of them, several at a time; answers in their order.
-pub async fn for_each<T>(all: &[Meant], at_once: usize, verb: impl AsyncFn(&Meant) -> T) -> Vec<T> {
+pub async fn for_each<A, T>(all: &[A], at_once: usize, verb: impl AsyncFn(&A) -> T) -> Vec<T> {
     let verb = &verb;
     let futures: Vec<_> = all.iter().map(|one| async move { verb(one).await }).collect();
     stream::iter(futures)
@@ -333,11 +333,28 @@ pub fn chmod(args: &Chmod) -> Result<(), Failure> {
     change_all(&Session::open(&args.stores)?, voice, &all, edit, args.over.as_deref())
 }
 
+/// Reads a line that gives somebody something. `myvo/researchers`, without the slash in front, would be a principal that
+/// nobody ever is.
+///
+/// # Errors
+/// Wrong usage of `option`.
+pub fn line_that_gives(option: &str, text: &str) -> Result<AclEntry, Failure> {
+    let wrong = |error| Failure::new(Code::Usage, Because::new(format!("option {option}"), error));
+    let entry: AclEntry = text.parse().map_err(wrong)?;
+    let principal = &entry.principal;
+    // other words are allowed: what is no DN, and has slashes all the same, was meant for a group
+    if principal.contains('/') && !principal.starts_with('/') {
+        let why = format!("option {option}: `{principal}` is neither a DN nor a group of a VO, which begin with `/`");
+        let advice = format!("{option} {}", quoted(&format!("/{text}")));
+        return Err(Failure::new(Code::Usage, why).advise(advice));
+    }
+    Ok(entry)
+}
+
 fn acl_edit(args: &SetAcl) -> Result<Option<AclEdit>, Failure> {
     let wrong =
         |option: &str, error: AclTextError| Failure::new(Code::Usage, Because::new(format!("option {option}"), error));
-    let entry =
-        |option: &'static str| move |text: &String| text.parse::<AclEntry>().map_err(|error| wrong(option, error));
+    let entry = |option: &'static str| move |text: &String| line_that_gives(option, text);
     let edit = if let Some(file) = &args.modify_file {
         let set = read_list(&read_text(file)?, str::parse).map_err(|error| in_file(file, error))?;
         AclEdit::change(set, Vec::new()).map_err(|error| in_file(file, error))?

@@ -72,6 +72,11 @@ pub fn rotate(args: &args::Rotate) -> Result<(), Failure> {
     if old_ids.contains(&new_id) {
         return Err(hydra_cli::command::usage_error("OLD and NEW are the same key id"));
     }
+    // with NEW left out the first file would be taken for it
+    if Path::new(&args.new).is_file() {
+        let text = format!("NEW, `{}`, is a file", args.new);
+        return Err(hydra_cli::command::usage_error(text).advise("eds-key-rotate OLD NEW FILE…"));
+    }
     check_folder(args.out_dir.as_deref())?;
     let session = Session::open(&args.stores)?;
     let old = session.fetch(&old_ids, Purpose::Seal).map_err(failure::fetch)?;

@@ -16,7 +16,7 @@ use mdm_catalog::{CatalogClient, LogicalName};
 use serde_json::json;
 
 use crate::attributes::shown;
-use crate::connection::{Catalog, done, entry_names, logical_name, worst};
+use crate::connection::{Catalog, done, entry_names, worst};
 use crate::identify;
 
 /// List directories of the catalogue
@@ -80,13 +80,19 @@ pub const SHOW_EXAMPLES: &[Example] = &[Example {
 /// What could not be listed; the rest is.
 pub fn ls(args: &Ls) -> Result<(), Failure> {
     let voice = Voice::new(&args.manners);
-    let names: Vec<LogicalName> = args
-        .names
-        .iter()
-        .map(|typed| logical_name(typed))
-        .collect::<Result<_, _>>()?;
+    let typed = entry_names(&args.names)?;
     let client = args.catalog.open()?;
     let mut failures = Vec::new();
+    let mut names = Vec::new();
+    for name in &typed {
+        match LogicalName::new(name) {
+            Ok(name) => names.push(name),
+            Err(_) => match client.show_one(name) {
+                Ok(entry) => names.push(entry.path),
+                Err(error) => failures.push(error.into()),
+            },
+        }
+    }
     for (number, name) in names.iter().enumerate() {
         let titled = names.len() > 1 && !args.recursive && !voice.json;
         // the root is no entry: what lies in it is
@@ -112,7 +118,7 @@ pub fn ls(args: &Ls) -> Result<(), Failure> {
             Err(failure) => failures.push(failure),
         }
     }
-    worst(failures, names.len(), "are listed")
+    worst(failures, typed.len(), "are listed")
 }
 
 /// Lists one; whether somebody still reads.

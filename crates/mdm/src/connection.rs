@@ -29,6 +29,17 @@ impl Catalog {
     pub fn open(&self) -> Result<CatalogClient, Failure> {
         Ok(CatalogClient::open(self.url.as_deref())?)
     }
+
+    /// The same, where the configuration of another program names one too: before that of the user, after what was typed
+    /// and the environment.
+    ///
+    /// # Errors
+    /// As [`Catalog::open`].
+    pub fn open_beside(&self, configured: Option<&str>) -> Result<CatalogClient, Failure> {
+        let is_set = std::env::var_os("MDM_CATALOG").is_some_and(|url| !url.is_empty());
+        let url = self.url.as_deref().or(configured.filter(|_| !is_set));
+        Ok(CatalogClient::open(url)?)
+    }
 }
 
 /// Reads a logical file name as users type it.

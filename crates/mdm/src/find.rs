@@ -10,10 +10,11 @@ use eds::args::Manners;
 use eds::voice::Voice;
 use hydra_cli::command::Example;
 use hydra_cli::output::{print_line, print_one_more};
-use hydra_cli::{Failure, printable};
+use hydra_cli::{Code, Failure, printable};
+use hydra_core::keystore::wire::ProblemKind;
 use mdm_catalog::client::Rows;
-use mdm_catalog::wire::{MAX_ITEMS, Search, Value};
-use mdm_catalog::{CatalogError, csv};
+use mdm_catalog::wire::{Kind, MAX_ITEMS, Search, Value};
+use mdm_catalog::{CatalogClient, CatalogError, csv};
 use serde_json::{Map, json};
 
 use crate::attributes::shown;
@@ -126,7 +127,9 @@ pub fn find(args: &Find) -> Result<(), Failure> {
     };
     let client = args.catalog.open()?;
     if args.count {
-        let count = client.count(&search)?;
+        let count = client
+            .count(&search)
+            .map_err(|error| no_directory(&client, &search.from, error))?;
         return if voice.json {
             voice.json(&json!({ "count": count }))
         } else {
@@ -139,8 +142,21 @@ pub fn find(args: &Find) -> Result<(), Failure> {
         (_, _, true) => Form::Names,
         _ => Form::Table,
     };
-    let rows = client.search(&search)?;
+    let rows = client
+        .search(&search)
+        .map_err(|error| no_directory(&client, &search.from, error))?;
     print_rows(rows, form, args.limit.unwrap_or(u64::MAX))
+}
+
+/// What is not there as a directory may be a file that is shown.
+fn no_directory(client: &CatalogClient, from: &str, error: CatalogError) -> Failure {
+    let is_file = error.kind() == Some(ProblemKind::NotFound)
+        && client.show_one(from).is_ok_and(|entry| entry.kind == Kind::File);
+    if !is_file {
+        return error.into();
+    }
+    let text = format!("`{from}` is a file, and directories are searched");
+    Failure::new(Code::Usage, text).advise(format!("mdm-show {}", eds::failure::quoted(from)))
 }
 
 fn print_rows(mut rows: Rows<'_>, form: Form, limit: u64) -> Result<(), Failure> {

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,7 @@ use hydra_cli::command::{Example, usage_error};
 use hydra_cli::output::counted;
 use hydra_cli::progress::Progress;
 use hydra_cli::{Code, Failure};
+use hydra_core::sealed::sizes::plaintext_size;
 use hydra_core::sealed::{Input, Output, RangeReader};
 use mdm_catalog::LogicalName;
 use mdm_catalog::client::{CatalogClient, CatalogError};
@@ -34,7 +35,7 @@ use serde_json::json;
 use storage_url::{Scheme, StorageUrl};
 use zeroize::Zeroizing;
 
-use crate::connection::Catalog;
+use crate::connection::{Catalog, entry_names};
 
 /// How much of a plaintext is read at once.
 const PIECE: usize = 4 << 20;
@@ -43,7 +44,8 @@ const OUR_TITLE: &str = "HYDRA";
 
 /// Get images by their names in the catalogue, or by a query, and open them
 ///
-/// FOLDER may be `-`, standard output, for one image. What is in FOLDER already and is right is not got again.
+/// FOLDER may be `-`, standard output, for one image. What is in FOLDER already, with the length and the identifier that the
+/// catalogue says, is not got again.
 #[derive(Debug, Parser)]
 #[command(name = "mdm-get")]
 pub struct Get {
@@ -65,7 +67,7 @@ pub struct Get {
     /// How many are got at once
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: u8,
-    /// Replace files that are there and differ
+    /// Get everything, and replace files that are there
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
@@ -149,7 +151,7 @@ pub fn get(args: &Get) -> Result<(), Failure> {
 }
 
 /// What is named, and where it goes.
-fn meant(args: &Get) -> Result<(Vec<LogicalName>, Place), Failure> {
+fn meant(args: &Get) -> Result<(Vec<String>, Place), Failure> {
     let mut operands = args.operands.clone();
     let place = match &args.to {
         Some(to) => Place::Pacs(pacs(to, &args.ae_title)?),
@@ -162,9 +164,7 @@ fn meant(args: &Get) -> Result<(Vec<LogicalName>, Place), Failure> {
     if operands.is_empty() && args.query.is_none() {
         return Err(usage_error("name what to get: LFN, or --query QUERY --from DIR"));
     }
-    let typed = |text: &String| LogicalName::typed(text).map_err(|error| usage_error(format!("`{text}`: {error}")));
-    let names: Result<Vec<LogicalName>, Failure> = operands.iter().map(typed).collect();
-    Ok((names?, place))
+    Ok((entry_names(&operands)?, place))
 }
 
 /// Reads `dicom://AET@HOST:PORT`.
@@ -182,7 +182,7 @@ fn pacs(url: &str, title: &str) -> Result<Pacs, Failure> {
     Ok(Pacs::new(PacsOptions::new(name(title)?, name(called)?, host, port)))
 }
 
-fn jobs(catalog: &CatalogClient, args: &Get, names: &[LogicalName]) -> Result<(Vec<Job>, Vec<CatalogError>), Failure> {
+fn jobs(catalog: &CatalogClient, args: &Get, names: &[String]) -> Result<(Vec<Job>, Vec<CatalogError>), Failure> {
     let (mut jobs, mut missing) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     let mut places: BTreeMap<PathBuf, LogicalName> = BTreeMap::new();
@@ -199,8 +199,7 @@ fn jobs(catalog: &CatalogClient, args: &Get, names: &[LogicalName]) -> Result<(V
         }
         Ok(())
     };
-    let paths: Vec<String> = names.iter().map(ToString::to_string).collect();
-    for (name, answer) in names.iter().zip(catalog.show(&paths)?) {
+    for (name, answer) in names.iter().zip(catalog.show(names)?) {
         match answer {
             Answer::Done(entry) if entry.kind == Kind::Directory => {
                 for below in catalog.list_all(&entry.path, true) {
@@ -211,7 +210,7 @@ fn jobs(catalog: &CatalogClient, args: &Get, names: &[LogicalName]) -> Result<(V
                 let base = entry.path.parent().unwrap_or_else(LogicalName::root);
                 add(entry, &base, &mut jobs)?;
             }
-            Answer::Problem(problem) => missing.push(CatalogError::refused(name.as_str(), problem)),
+            Answer::Problem(problem) => missing.push(CatalogError::refused(name, problem)),
         }
     }
     if let (Some(query), Some(from)) = (&args.query, &args.from) {
@@ -281,7 +280,7 @@ fn readable(entry: &Entry) -> Vec<StorageUrl> {
 }
 
 /// The identifier that an image must have, where the catalogue says it.
-fn expected(entry: &Entry) -> Option<&str> {
+pub(crate) fn expected(entry: &Entry) -> Option<&str> {
     match entry.attributes.get("instance_uid") {
         Some(Value::Text(uid)) => Some(uid),
         _ => None,
@@ -423,17 +422,15 @@ impl Work<'_> {
         let output = match &self.place {
             Place::Folder(folder) => {
                 let path = folder.join(&job.relative);
-                if path.exists() {
-                    if is_right(&path, expected(&job.entry)) {
+                make_folders(folder, &job.relative)?;
+                if let Some(bytes) = there(&path)?
+                    && !self.args.force
+                {
+                    if is_right(&path, expected(&job.entry)) && plaintext_bytes(&job.entry, remote) == Some(bytes) {
                         return Ok(Got::Before);
                     }
-                    if !self.args.force {
-                        let text = format!("`{}` is there, and is another image", path.display());
-                        return Err(Failure::new(Code::CannotCreate, text).advise("--force, or another folder"));
-                    }
-                }
-                if let Some(above) = path.parent() {
-                    std::fs::create_dir_all(above).map_err(|error| cannot_make(above, error))?;
+                    let text = format!("`{}` is there, and differs or may differ", path.display());
+                    return Err(Failure::new(Code::CannotCreate, text).advise("--force, or another folder"));
                 }
                 Some(Output::File(path))
             }
@@ -504,6 +501,50 @@ impl Work<'_> {
     }
 }
 
+/// Makes the folders between FOLDER and a file. The catalogue names them, and a link at such a name leads elsewhere.
+fn make_folders(folder: &Path, relative: &Path) -> Result<(), Failure> {
+    let mut path = folder.to_owned();
+    for part in relative.parent().into_iter().flat_map(Path::components) {
+        path.push(part);
+        match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => return Err(in_the_way(&path, "is no folder")),
+            Err(error) if error.kind() == ErrorKind::NotFound => match std::fs::create_dir(&path) {
+                // another worker was first
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && is_folder(&path) => {}
+                made => made.map_err(|error| cannot_make(&path, error))?,
+            },
+            Err(error) => return Err(cannot_make(&path, error)),
+        }
+    }
+    Ok(())
+}
+
+fn is_folder(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// How long the file at a path is, where there is one. A link or a device is in the way: it would be written through.
+fn there(path: &Path) -> Result<Option<u64>, Failure> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
+        Ok(_) => Err(in_the_way(path, "is no regular file")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(cannot_make(path, error)),
+    }
+}
+
+fn in_the_way(path: &Path, what: &str) -> Failure {
+    Failure::new(Code::CannotCreate, format!("`{}` {what}", path.display())).advise("another folder")
+}
+
+/// How long an image is once it is opened: as the catalogue or a storage element says of its sealed file.
+fn plaintext_bytes(entry: &Entry, remote: &Remote) -> Option<u64> {
+    let stat = |url: StorageUrl| remote.session.wait(remote.storage.stat(&url)).ok()?.bytes;
+    let sealed = entry.size.or_else(|| readable(entry).into_iter().find_map(stat))?;
+    plaintext_size(sealed).ok()
+}
+
 fn another() -> Failure {
     Failure::new(
         Code::Damaged,
@@ -523,7 +564,8 @@ fn is_right(path: &Path, uid: Option<&str>) -> bool {
     }
 }
 
-fn check(plain: &[u8], uid: Option<&str>) -> Result<(), Failure> {
+/// Whether an opened file is the image of that identifier; any image, where none is known.
+pub(crate) fn check(plain: &[u8], uid: Option<&str>) -> Result<(), Failure> {
     let (meta, _) = FileMeta::read(plain).map_err(|error| Failure::new(Code::Damaged, error))?;
     if uid.is_some_and(|uid| meta.instance.as_str() != uid) {
         return Err(another());
@@ -532,7 +574,7 @@ fn check(plain: &[u8], uid: Option<&str>) -> Result<(), Failure> {
 }
 
 /// Gets a sealed file and opens it without putting it anywhere.
-fn open_in_memory(
+pub(crate) fn open_in_memory(
     remote: &Remote,
     url: &StorageUrl,
     key_id: Option<&str>,
@@ -578,6 +620,27 @@ mod tests {
         assert_eq!(at("/myvo/3.dcm", "/"), "myvo/3.dcm");
         // identifiers have dots, and end in no ending
         assert_eq!(at("/myvo/2.25.17", "/myvo"), "2.25.17.dcm");
+    }
+
+    #[test]
+    fn nothing_is_written_through_links_and_into_what_is_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, elsewhere) = (folder.path().join("out"), folder.path().join("elsewhere"));
+        std::fs::create_dir_all(out.join("1")).unwrap();
+        std::fs::write(&elsewhere, "mine").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, out.join("1/link.dcm")).unwrap();
+        std::os::unix::fs::symlink(folder.path(), out.join("2")).unwrap();
+        std::fs::write(out.join("1/3.dcm"), "abc").unwrap();
+        assert_eq!(there(&out.join("1/3.dcm")).unwrap(), Some(3));
+        assert_eq!(there(&out.join("1/4.dcm")).unwrap(), None);
+        assert_eq!(there(&out.join("1/link.dcm")).unwrap_err().code, Code::CannotCreate);
+        let made = |relative: &str| make_folders(&out, Path::new(relative));
+        assert!(made("1/9/3.dcm").is_ok() && made("3.dcm").is_ok());
+        assert!(out.join("1/9").is_dir());
+        for taken in ["2/3.dcm", "2/5/3.dcm", "1/3.dcm/4.dcm"] {
+            assert_eq!(made(taken).unwrap_err().code, Code::CannotCreate, "{taken}");
+        }
+        assert!(!folder.path().join("5").exists());
     }
 
     #[test]

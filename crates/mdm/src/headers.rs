@@ -32,6 +32,8 @@ const AT_ONCE: usize = 64;
 pub struct Told {
     /// What the PACS calls it; none for a file whose header does not read.
     pub ids: Option<Ids>,
+    /// The file that it is of.
+    pub file: Option<PathBuf>,
     /// Its SOP class.
     pub class: Option<String>,
     /// Its halves, or why it is not registered, in words that name nobody.
@@ -74,6 +76,7 @@ fn of_series(
         known.extend(retrieved(source, profile, study, series, some)?);
     }
     let told = |one: &Found| Told {
+        file: None,
         ids: Some(Ids {
             study: study.to_string(),
             series: series.to_string(),
@@ -190,11 +193,13 @@ pub fn of_file(path: &Path, profile: &Profile) -> Told {
     };
     match read() {
         Ok((ids, class, halves)) => Told {
+            file: Some(path.to_owned()),
             ids: Some(ids),
             class,
             halves: Ok(halves),
         },
         Err(why) => Told {
+            file: Some(path.to_owned()),
             ids: None,
             class: None,
             halves: Err(why),

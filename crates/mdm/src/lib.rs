@@ -14,6 +14,7 @@ pub mod browse;
 pub mod change;
 pub mod connection;
 mod copies;
+mod evidence;
 pub mod find;
 pub mod get;
 pub mod halves;

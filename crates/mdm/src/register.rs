@@ -32,8 +32,9 @@ use eds::session::{Session, overrides, timestamp};
 use eds::storage::{Remote, args::Patience, failed, storage_url};
 use eds::voice::Voice;
 use hydra_cli::command::{Example, usage_error};
-use hydra_cli::output::counted;
+use hydra_cli::output::{counted, warn};
 use hydra_cli::progress::Progress;
+use hydra_cli::signals::{OnSignal, on_signal};
 use hydra_cli::{Code, Failure, secret_input};
 use hydra_core::ids::RegistrationId;
 use hydra_core::key_id::KeyId;
@@ -402,7 +403,7 @@ struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     fn open(args: &'a Register, config: Config, voice: Voice) -> Result<Self, Failure> {
-        let catalog = CatalogClient::open(args.catalog.url.as_deref().or(config.catalog.as_deref()))?;
+        let catalog = args.catalog.open_beside(config.catalog.as_deref())?;
         let session = Arc::new(Session::open(&args.stores)?);
         let secret = secret::secret(&session, &config.secret)?;
         let profile = Profile::new(config.deid.clone(), &secret);
@@ -483,7 +484,7 @@ impl<'a> Desk<'a> {
         schema: &BTreeSet<String>,
         (catalogued, registry): (&Catalogued, &LocalRegistry),
     ) -> Result<(), Failure> {
-        let all = told.len();
+        let which: Vec<String> = told.iter().map(|one| which(one, &self.profile)).collect();
         let (mut planned, mut numbers, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (number, one) in (1..).zip(told) {
             let one = one.halves.and_then(|halves| {
@@ -517,6 +518,7 @@ impl<'a> Desk<'a> {
                 take_back: &|| Ok(()),
             };
             let what = format!("images into {into}");
+            let _told = tell_on_signal(id);
             let registered = steps.register(id, &what, &planned);
             drop(bars);
             summary = registered.map_err(|failure| advised(failure, catalogued, id))?;
@@ -527,7 +529,7 @@ impl<'a> Desk<'a> {
                     .map(|(number, why)| (numbers[*number], why.clone())),
             );
         }
-        self.tell(&summary, &planned, failed, all)
+        self.tell(&summary, &planned, failed, &which)
     }
 
     fn entry(
@@ -586,9 +588,10 @@ impl<'a> Desk<'a> {
         summary: &Summary,
         planned: &[Planned],
         mut failed: Vec<(usize, String)>,
-        all: usize,
+        which: &[String],
     ) -> Result<(), Failure> {
         let voice = self.voice;
+        let all = which.len();
         failed.sort();
         let bad: BTreeSet<usize> = summary.failed.iter().map(|(number, _)| *number).collect();
         for (number, one) in planned.iter().enumerate() {
@@ -600,8 +603,9 @@ impl<'a> Desk<'a> {
             }
         }
         for (number, why) in &failed {
-            voice.warning(&format!("image {number} of {all} was not registered: {why}"));
-            voice.json(&json!({ "state": "failed", "number": number, "error": why }))?;
+            let which = &which[number - 1];
+            voice.warning(&format!("image {number} of {all} was not registered: {which}: {why}"));
+            voice.json(&json!({ "state": "failed", "number": number, "image": which, "error": why }))?;
         }
         voice.result(&format!(
             "registered {} under {}, {} already registered",
@@ -735,6 +739,7 @@ impl<'a> Desk<'a> {
             progress: &|_, _, _| {},
             take_back: &|| self.take_away(&sealing),
         };
+        let _told = tell_on_signal(id);
         let made = (|| {
             let begun = steps.begin_one(id, &planned)?;
             let done = self.put(&planned.instance.key_id, &name, &planned.instance.new, &file, &url)?;
@@ -771,7 +776,7 @@ impl<'a> Desk<'a> {
         if !is_ours {
             let remote = self.remote()?;
             let free = remote.session.wait(remote.storage.look(url, false));
-            free.map_err(failed)?;
+            free.map_err(not_there)?;
         }
         Ok(())
     }
@@ -807,7 +812,7 @@ impl<'a> Desk<'a> {
             let before = match held(&remote, url, key_id).await.map_err(failed)? {
                 Held::Nothing => Before::Absent,
                 Held::Ours => Before::There,
-                Held::Another => return Err(failed(StorageError::Exists { url: url.to_string() })),
+                Held::Another => return Err(not_there(StorageError::Exists { url: url.to_string() })),
             };
             let options = PutOptions {
                 overwrite: before == Before::There,
@@ -832,6 +837,36 @@ enum Held {
     /// Sealed under the key.
     Ours,
     Another,
+}
+
+/// Why a file cannot be put somewhere; nothing is ever replaced but what this registration put there.
+fn not_there(error: StorageError) -> Failure {
+    match error {
+        StorageError::Exists { .. } => Failure::new(Code::CannotCreate, error).advise("another URL"),
+        other => failed(other),
+    }
+}
+
+/// What one is called where it is told: by its file, or by its new identifiers. The original ones name a patient.
+fn which(told: &Told, profile: &Profile) -> String {
+    match (&told.file, &told.ids) {
+        (Some(file), _) => format!("`{}`", file.display()),
+        (None, Some(ids)) => {
+            let [study, series, instance] = [&ids.study, &ids.series, &ids.instance].map(|uid| profile.uid(uid));
+            format!("{study}/{series}/{instance}, as it is called de-identified")
+        }
+        (None, None) => "it has no identifiers".to_owned(),
+    }
+}
+
+/// While this is held, whoever ends the command is told that a registration is open.
+fn tell_on_signal(id: &str) -> Option<OnSignal> {
+    let id = id.to_owned();
+    let tell = move || {
+        warn(&format!("registration {id} is not at its end"));
+        hydra_cli::output::tell(&format!("  try: mdm-register --resume {id}, or --undo {id}"));
+    };
+    on_signal(tell).ok()
 }
 
 async fn held(remote: &Remote, url: &StorageUrl, key_id: &str) -> Result<Held, StorageError> {

@@ -14,8 +14,8 @@ use hydra_cli::{Code, Failure};
 use hydra_core::keystore::wire::ProblemKind;
 use mdm_catalog::client::{CatalogClient, CatalogError};
 use mdm_catalog::wire::{
-    Answer, Created, Entry, FoundEntry, Kind, Lookup, MAX_ITEMS, NewEntry, OperationBegin, OperationEnd,
-    OperationState, Removal,
+    Answer, Attributes, Change, Created, Entry, FoundEntry, Kind, Lookup, MAX_ITEMS, NewEntry, OperationBegin,
+    OperationEnd, OperationState, Removal,
 };
 
 /// Keys that are registered side by side.
@@ -43,6 +43,11 @@ pub trait Names {
     /// # Errors
     /// [`CatalogError`]
     fn show(&self, paths: &[String]) -> Result<Vec<Answer<Entry>>, CatalogError>;
+    /// Gives an entry attributes that it has not.
+    ///
+    /// # Errors
+    /// [`CatalogError`]
+    fn fill(&self, path: &str, attributes: Attributes) -> Result<(), CatalogError>;
     /// Removes entries.
     ///
     /// # Errors
@@ -70,6 +75,15 @@ impl Names for CatalogClient {
 
     fn show(&self, paths: &[String]) -> Result<Vec<Answer<Entry>>, CatalogError> {
         Self::show(self, paths)
+    }
+
+    fn fill(&self, path: &str, attributes: Attributes) -> Result<(), CatalogError> {
+        let change = Change {
+            path: path.to_owned(),
+            attributes,
+            ..Change::default()
+        };
+        self.change_one(&change).map(drop)
     }
 
     fn remove(&self, removals: &[Removal]) -> Result<Vec<Answer<u64>>, CatalogError> {
@@ -246,6 +260,7 @@ impl Steps<'_> {
                     answers[number - some[0]] = answer;
                 }
             }
+            self.complete(planned, some, &mut answers)?;
             for (number, answer) in some.iter().zip(answers) {
                 match answer {
                     Answer::Done(Created::Known) if !is_own(*number) => known.push(*number),
@@ -265,6 +280,43 @@ impl Steps<'_> {
             (self.progress)("entries", some[0] + some.len(), planned.len());
         }
         Ok(known)
+    }
+
+    /// What is there already and only lacks attributes, as a PACS that was asked for headers tells less than a file,
+    /// gets them, where the caller may write them, and is known.
+    fn complete(&self, planned: &[Planned], some: &[usize], answers: &mut [Answer<Created>]) -> Result<(), Failure> {
+        let is_conflict = |place: &usize| match &answers[*place] {
+            Answer::Problem(problem) => problem.kind == ProblemKind::Conflict,
+            Answer::Done(_) => false,
+        };
+        let places: Vec<usize> = (0..some.len()).filter(is_conflict).collect();
+        let paths: Vec<String> = places
+            .iter()
+            .map(|place| planned[some[*place]].entry.path.to_string())
+            .collect();
+        if paths.is_empty() {
+            return Ok(());
+        }
+        for (place, answer) in places.into_iter().zip(self.names.show(&paths)?) {
+            let Answer::Done(there) = answer else { continue };
+            let mut entry = planned[some[place]].entry.clone();
+            let (has, missing): (Attributes, Attributes) = std::mem::take(&mut entry.attributes)
+                .into_iter()
+                .partition(|(name, _)| there.attributes.contains_key(name));
+            entry.attributes = has;
+            if missing.is_empty() {
+                continue;
+            }
+            let path = entry.path.to_string();
+            let Some(answer @ Answer::Done(_)) = self.names.create(&[entry])?.pop() else {
+                continue;
+            };
+            match self.names.fill(&path, missing) {
+                Ok(()) | Err(CatalogError::Refused { .. }) => answers[place] = answer,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn create(&self, planned: &[Planned], some: &[usize]) -> Result<Vec<Answer<Created>>, Failure> {

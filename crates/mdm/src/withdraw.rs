@@ -1,6 +1,6 @@
 //! `mdm-withdraw`: whoever withdraws consent has their images go: first the keys, with which all copies of the bytes are
 //! noise, then the copies that are known, and last names and attributes, so that whatever ends it in between can be found
-//! and done again (`docs/src/commands/mdm-images.md`).
+//! and done again (`docs/src/commands/mdm-images.md`). What may go is judged in [`crate::evidence`].
 
 #![allow(
     missing_docs,
@@ -15,15 +15,18 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use dicom_recall::catalogued::Catalogued;
-use dicom_recall::config::{Config, Place};
+use dicom_recall::config::{Config, Place, SecretSource};
 use dicom_recall::destination::Folder;
 use dicom_recall::evict;
 use dicom_recall::ledger::{database_failure, open_or_make};
+use dicom_recall::names::Ids;
 use dicom_recall::now::config_failure;
 use dicom_recall::queue::Queue;
-use dicom_recall::registry::{LocalRegistry, Registry};
+use dicom_recall::registry::{Instance, LocalRegistry, Registry, Which};
 use eds::args::{Manners, Stores};
-use eds::failure::{self, severity};
+use eds::failure::{self, quoted as word, severity};
+use eds::operands::meant_key_ids;
+use eds::permissions::for_each;
 use eds::session::{overrides, timestamp};
 use eds::storage::{Remote, args::Patience, failed};
 use eds::voice::Voice;
@@ -32,21 +35,27 @@ use hydra_cli::output::counted;
 use hydra_cli::{Code, Failure, secret_input};
 use hydra_core::key_id::KeyId;
 use hydra_core::keystore::hydra::{RemoveError, Verdict};
+use hydra_core::keystore::wire::ProblemKind;
 use mdm_catalog::LogicalName;
 use mdm_catalog::client::{CatalogClient, CatalogError};
-use mdm_catalog::wire::{Answer, Entry, Lookup, MAX_ITEMS, Removal};
+use mdm_catalog::wire::{Answer, Attributes, Entry, Lookup, MAX_ITEMS, Removal, Value};
 use serde_json::json;
 use storage_url::{StorageError, StorageUrl};
 
 use crate::connection::Catalog;
-use crate::copies::{Told, is_copy};
-use crate::get::found;
+use crate::copies::{Found, look};
+use crate::evidence::{self, Image, Judgement, Open, Proof, Untold};
+use crate::get::{check, expected, found, open_in_memory};
 use crate::register::at_door;
 
 /// The longest identifier of a patient that is read.
 const LONGEST_ID: usize = 4096;
 /// So many of those that a key opens too are named.
 const NAMED: usize = 10;
+/// So many copies are looked at side by side.
+const LOOKS_AT_ONCE: usize = 8;
+/// So many copies under a key that nothing else confirms are opened, until one of them is the image.
+const OPENED: usize = 3;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Withdraw a patient: their images' keys, copies, names and attributes
@@ -89,10 +98,12 @@ pub const EXAMPLES: &[Example] = &[Example {
 /// What is to go.
 struct Plan {
     entries: Vec<Entry>,
-    keys: BTreeSet<String>,
+    /// With what is left.
+    judgement: Judgement,
     /// Keys that files are sealed under too which are not meant, and those.
     shared: BTreeMap<String, Vec<LogicalName>>,
-    replicas: BTreeSet<String>,
+    /// Files of the storage element that recall takes away itself.
+    at_doors: BTreeSet<String>,
 }
 
 /// `mdm-withdraw`.
@@ -116,22 +127,29 @@ pub fn withdraw(args: &Withdraw) -> Result<(), Failure> {
         .transpose()
         .map_err(config_failure)?;
     let configured = config.as_ref().and_then(|config| config.catalog.as_deref());
-    let catalog = CatalogClient::open(args.catalog.url.as_deref().or(configured))?;
-    let plan = plan(&catalog, &patient, &from)?;
-    if plan.entries.is_empty() {
+    let catalog = args.catalog.open_beside(configured)?;
+    let entries = entries(&catalog, &patient, &from)?;
+    if entries.is_empty() {
         let from = args.from.join(", ");
         let text = format!("there is nothing of this patient in {from}, or it is not shown to you");
         return Err(Failure::new(Code::NotAllowed, text).advise("eds-whoami"));
     }
+    let remote = Remote::open(&overrides(&args.stores), args.patience.idle())?;
+    let plan = plan(&catalog, &remote, config.as_ref(), entries, voice)?;
     plan.tell(voice, args.dry_run)?;
     plan.refuse_shared(voice)?;
     if args.dry_run {
         return Ok(());
     }
+    if plan.entries.is_empty() && plan.judgement.keys.is_empty() {
+        return Err(Failure::new(
+            Code::Failed,
+            "nothing was removed: it would not be known of what",
+        ));
+    }
     if !args.yes && !is_meant()? {
         return Err(Failure::new(Code::Failed, "nothing was removed"));
     }
-    let remote = Remote::open(&overrides(&args.stores), args.patience.idle())?;
     let going = Going {
         voice,
         catalog: &catalog,
@@ -139,10 +157,11 @@ pub fn withdraw(args: &Withdraw) -> Result<(), Failure> {
         plan: &plan,
     };
     going.keys()?;
-    let recalled = config.as_ref().map(|config| going.recall(config)).transpose()?;
-    let recalled = recalled.unwrap_or_default();
-    let mut left = recalled.left;
-    left.extend(going.replicas(&recalled.at_doors));
+    let mut left = match &config {
+        Some(config) => going.recall(config)?,
+        None => Vec::new(),
+    };
+    left.extend(going.replicas());
     going.names()?;
     going.prove(&patient, &from, &left)
 }
@@ -169,40 +188,71 @@ fn quoted(text: &str) -> String {
 
 /// The names of a patient's images in these directories, each once. A refusal names the directory: the query has the
 /// patient's number in it.
-fn of_patient(catalog: &CatalogClient, patient: &str, from: &[LogicalName]) -> Result<Vec<String>, CatalogError> {
+fn of_patient(catalog: &CatalogClient, patient: &str, from: &[LogicalName]) -> Result<Vec<String>, Failure> {
     let query = format!("patient_id = {}", quoted(patient));
     let mut names = BTreeSet::new();
     for from in from {
         names.extend(found(catalog, &query, from).map_err(|error| match error {
-            CatalogError::Refused { problem, .. } => CatalogError::refused(from.as_str(), *problem),
-            other => other,
+            // an attribute that is not shown is refused as one that there is not
+            CatalogError::Refused { problem, .. } if problem.kind == ProblemKind::Invalid => {
+                let text = format!("`{from}` has no `patient_id`, or you may not read the identifying half there");
+                Failure::new(Code::NotAllowed, text)
+                    .advise(format!("mdm-getacl {}", word(from.as_str())))
+                    .advise("eds-whoami")
+            }
+            CatalogError::Refused { problem, .. } => CatalogError::refused(from.as_str(), *problem).into(),
+            other => other.into(),
         })?);
     }
     Ok(names.into_iter().collect())
 }
 
-fn plan(catalog: &CatalogClient, patient: &str, from: &[LogicalName]) -> Result<Plan, Failure> {
+fn entries(catalog: &CatalogClient, patient: &str, from: &[LogicalName]) -> Result<Vec<Entry>, Failure> {
     let names = of_patient(catalog, patient, from)?;
-    let mut plan = Plan {
-        entries: Vec::new(),
-        keys: BTreeSet::new(),
-        shared: BTreeMap::new(),
-        replicas: BTreeSet::new(),
-    };
+    let mut entries = Vec::new();
     for some in names.chunks(MAX_ITEMS) {
         for (name, answer) in some.iter().zip(catalog.show(some)?) {
             match answer {
-                Answer::Done(entry) => plan.entries.push(entry),
+                Answer::Done(entry) => entries.push(entry),
                 Answer::Problem(problem) => return Err(CatalogError::refused(name, problem).into()),
             }
         }
     }
-    let own: BTreeSet<&str> = plan.entries.iter().map(|entry| entry.path.as_str()).collect();
-    for entry in &plan.entries {
-        plan.keys.extend(entry.key_id.clone());
-        plan.replicas.extend(entry.replicas.iter().cloned());
+    Ok(entries)
+}
+
+fn plan(
+    catalog: &CatalogClient,
+    remote: &Remote,
+    config: Option<&Config>,
+    entries: Vec<Entry>,
+    voice: Voice,
+) -> Result<Plan, Failure> {
+    let own: BTreeSet<String> = entries.iter().map(|entry| entry.path.to_string()).collect();
+    let registered = config.map_or_else(
+        || Ok(entries.iter().map(|_| Vec::new()).collect()),
+        |config| registered(config, &entries),
+    )?;
+    let mut at_doors = BTreeSet::new();
+    for (config, instance) in config
+        .iter()
+        .flat_map(|config| registered.iter().flatten().map(move |one| (config, one)))
+    {
+        at_doors.extend(config.doors.iter().map(|door| at_door(door, &instance.name)));
     }
-    for key_id in &plan.keys {
+    let images = look_at(remote, config, entries, registered, &at_doors);
+    let never = never(config)?;
+    let mut proofs = BTreeMap::new();
+    for one in evidence::open(&images, &never) {
+        let proof = match never.contains(one.key_id) {
+            true => Proof::Unknown("it is the one that new identifiers are made with".to_owned()),
+            false => proof(remote, &one, voice)?,
+        };
+        proofs.insert(one.key_id.to_owned(), proof);
+    }
+    let mut judgement = evidence::judge(&images, &proofs).map_err(untold)?;
+    let mut shared = BTreeMap::new();
+    for key_id in &judgement.keys {
         // wherever they are: a key opens what lies beside this directory, too
         let under = catalog.lookup(&Lookup {
             key_id: Some(key_id.clone()),
@@ -211,31 +261,229 @@ fn plan(catalog: &CatalogClient, patient: &str, from: &[LogicalName]) -> Result<
         let others = under.into_iter().filter(|entry| !own.contains(entry.path.as_str()));
         let others: Vec<LogicalName> = others.map(|entry| entry.path).collect();
         if !others.is_empty() {
-            plan.shared.insert(key_id.clone(), others);
+            shared.insert(key_id.clone(), others);
         }
     }
-    Ok(plan)
+    let names = std::mem::take(&mut judgement.names);
+    let (numbered, names) = (images.into_iter().enumerate(), BTreeSet::from_iter(names));
+    let entries: Vec<Entry> = numbered
+        .filter(|(number, _)| names.contains(number))
+        .map(|(_, image)| image.entry)
+        .collect();
+    // those that are said to be there of what goes
+    let said: BTreeSet<&String> = entries.iter().flat_map(|entry| &entry.replicas).collect();
+    at_doors.retain(|url| said.contains(url));
+    Ok(Plan {
+        entries,
+        judgement,
+        shared,
+        at_doors,
+    })
+}
+
+/// What recall's registry has of each entry, by the name that it was catalogued under and by the PACS's identifiers.
+fn registered(config: &Config, entries: &[Entry]) -> Result<Vec<Vec<Instance>>, Failure> {
+    let database = open_or_make(config)?;
+    let catalogued = Catalogued::new(Arc::clone(&database));
+    let registry = LocalRegistry::new(database);
+    let of = |entry: &Entry| {
+        let name = catalogued.name_at(entry.path.as_str())?;
+        let mut instances = registry.find(&Which::Names(&Vec::from_iter(name)))?;
+        if let Some(ids) = original(&entry.attributes) {
+            let which = Which::Original {
+                study: &ids.study,
+                series: Some(&ids.series),
+                instance: Some(&ids.instance),
+            };
+            instances.extend(registry.find(&which)?);
+        }
+        Ok(instances)
+    };
+    entries
+        .iter()
+        .map(of)
+        .collect::<Result<_, _>>()
+        .map_err(database_failure)
+}
+
+fn original(attributes: &Attributes) -> Option<Ids> {
+    let text = |name: &str| match attributes.get(name) {
+        Some(Value::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    Some(Ids {
+        study: text("original_study_uid")?,
+        series: text("original_series_uid")?,
+        instance: text("original_instance_uid")?,
+    })
+}
+
+/// Looks at all copies, but those that recall takes away itself, whatever they are.
+fn look_at(
+    remote: &Remote,
+    config: Option<&Config>,
+    entries: Vec<Entry>,
+    registered: Vec<Vec<Instance>>,
+    at_doors: &BTreeSet<String>,
+) -> Vec<Image> {
+    let folder = config.and_then(|config| match &config.place {
+        Some(Place::Folder(root)) => Some(Folder::new(root, true, true)),
+        _ => None,
+    });
+    let mut urls: Vec<(usize, String)> = Vec::new();
+    let mut images = Vec::new();
+    for (number, (entry, registered)) in entries.into_iter().zip(registered).enumerate() {
+        // the hospital's own images stay where they are
+        let is_looked_at = |url: &&String| !url.starts_with("dicom:") && !at_doors.contains(*url);
+        urls.extend(
+            entry
+                .replicas
+                .iter()
+                .filter(is_looked_at)
+                .map(|url| (number, url.clone())),
+        );
+        let in_folder = folder
+            .iter()
+            .flat_map(|folder| registered.iter().map(|one| folder.path(&one.name)));
+        urls.extend(in_folder.map(|path| (number, format!("file://{}", path.display()))));
+        images.push(Image {
+            entry,
+            registered: registered.into_iter().map(|one| one.key_id).collect(),
+            found: Vec::new(),
+        });
+    }
+    let one = async |(_, url): &(usize, String)| match StorageUrl::parse(url) {
+        Ok(url) => look(&remote.storage, &url).await,
+        Err(error) => Found::Unread(error.to_string()),
+    };
+    let found = remote.session.wait(for_each(&urls, LOOKS_AT_ONCE, one));
+    for ((number, url), found) in urls.into_iter().zip(found) {
+        images[number].found.push((url, found));
+    }
+    images
+}
+
+/// Keys that no image has, whatever is said.
+fn never(config: Option<&Config>) -> Result<BTreeSet<String>, Failure> {
+    match config.map(|config| &config.secret) {
+        Some(SecretSource::Key(typed)) => {
+            let key_ids = meant_key_ids(typed).map_err(|error| Failure::new(Code::Config, error))?;
+            Ok(key_ids.iter().map(ToString::to_string).collect())
+        }
+        _ => Ok(BTreeSet::new()),
+    }
+}
+
+/// Opens copies under a key until one is the image that it is said to be.
+fn proof(remote: &Remote, open: &Open<'_>, voice: Voice) -> Result<Proof, Failure> {
+    let Ok(key_id) = KeyId::new(open.key_id) else {
+        return Ok(Proof::Unknown("it is no key id".to_owned()));
+    };
+    if is_gone(remote, &key_id)? {
+        return Ok(Proof::Gone);
+    }
+    let voice = Voice { quiet: true, ..voice };
+    let mut proof = Proof::Unknown("there is no copy under it".to_owned());
+    for (url, entry) in open.copies.iter().take(OPENED) {
+        proof = match StorageUrl::parse(url) {
+            Err(error) => Proof::Unknown(error.to_string()),
+            Ok(_) if expected(entry).is_none() => {
+                Proof::Unknown("the catalogue has no `instance_uid` of it".to_owned())
+            }
+            Ok(url) => match open_in_memory(remote, &url, Some(open.key_id), voice) {
+                Err(failure) => Proof::Unknown(failure.error.to_string()),
+                Ok(plain) if check(&plain, expected(entry)).is_ok() => Proof::Opens,
+                Ok(_) => Proof::OpensOther,
+            },
+        };
+        if proof == Proof::Opens {
+            break;
+        }
+    }
+    Ok(proof)
+}
+
+fn untold(untold: Untold) -> Failure {
+    let Untold { url, key_id, why, path } = untold;
+    let text = format!(
+        "`{url}` is sealed under key `{key_id}`, and whether it is this patient's image cannot be told ({why}); nothing \
+         was removed"
+    );
+    Failure::new(Code::Failed, text)
+        .advise(format!(
+            "mdm-set {} --remove-replica {}, where it is not",
+            word(path.as_str()),
+            word(&url)
+        ))
+        .advise(format!(
+            "eds-key-unregister {}, where it is, then the same command again",
+            word(&key_id)
+        ))
+}
+
+fn is_gone(remote: &Remote, key_id: &KeyId) -> Result<bool, Failure> {
+    let status = remote.session.wait(remote.session.hydra.status(key_id));
+    let status = status.map_err(failure::local)?;
+    // what is not shown may be there: only a tombstone says that it is gone
+    Ok(status.verdict == Verdict::Removed)
 }
 
 impl Plan {
     fn tell(&self, voice: Voice, dry_run: bool) -> Result<(), Failure> {
-        for key_id in &self.keys {
+        let judgement = &self.judgement;
+        let replicas: BTreeSet<&String> = judgement.copies.union(&self.at_doors).collect();
+        for key_id in &judgement.keys {
             voice.result(&format!("key {key_id}"))?;
         }
-        for url in &self.replicas {
-            // the hospital's own images stay where they are
-            if !url.starts_with("dicom:") {
-                voice.result(&format!("replica {url}"))?;
-            }
+        for url in &replicas {
+            voice.result(&format!("replica {url}"))?;
         }
         for entry in &self.entries {
             voice.result(&format!("name {}", entry.path))?;
         }
+        self.tell_left(voice);
         if dry_run {
             let names: Vec<&LogicalName> = self.entries.iter().map(|entry| &entry.path).collect();
-            voice.json(&json!({ "keys": self.keys, "replicas": self.replicas, "names": names }))?;
+            let left = self.left_in_json();
+            voice.json(&json!({ "keys": judgement.keys, "replicas": replicas, "names": names, "left": left }))?;
         }
         Ok(())
+    }
+
+    /// What is left whatever the answer is, and what can be done about it.
+    fn tell_left(&self, voice: Voice) {
+        let judgement = &self.judgement;
+        for (key_id, path) in &judgement.doubtful {
+            voice.warning(&format!(
+                "key `{key_id}` is left: nothing but the catalogue says that `{path}` has it"
+            ));
+            let unregister = format!("eds-key-unregister {}", word(key_id));
+            voice.note(&format!(
+                "  try: {unregister}, where it is this patient's, then the same command again"
+            ));
+        }
+        for (url, why) in &judgement.left {
+            voice.warning(&format!("`{url}` is left: {why}"));
+        }
+        for (path, why) in &judgement.kept {
+            voice.warning(&format!("name `{path}` is left: {why}"));
+        }
+        for (path, keys) in &judgement.unproven {
+            voice.warning(&format!(
+                "nothing but the catalogue says that `{path}` had key `{keys}`, which is removed"
+            ));
+        }
+    }
+
+    fn left_in_json(&self) -> serde_json::Value {
+        let judgement = &self.judgement;
+        let (keys, files) = (judgement.doubtful.keys(), judgement.left.keys());
+        json!({
+            "keys": keys.collect::<Vec<_>>(),
+            "names": judgement.kept.keys().collect::<Vec<_>>(),
+            "files": files.collect::<Vec<_>>(),
+            "unproven": judgement.unproven.keys().collect::<Vec<_>>(),
+        })
     }
 
     fn refuse_shared(&self, voice: Voice) -> Result<(), Failure> {
@@ -249,7 +497,9 @@ impl Plan {
         let text = format!("key `{key_id}` opens {count} files more; nothing was removed");
         Err(Failure::new(Code::Failed, text)
             .advise("--from DIR with their directory too, where they are this patient's")
-            .advise("eds-key-rotate where they are somebody else's, so that they have another key"))
+            .advise(
+                "eds-key-rotate and mdm-set --key-id where they are somebody else's, so that they have another key",
+            ))
     }
 }
 
@@ -286,21 +536,12 @@ struct Going<'a> {
     plan: &'a Plan,
 }
 
-/// What became of recall's own copies.
-#[derive(Default)]
-struct Recalled {
-    /// Their URLs at its doors.
-    at_doors: BTreeSet<String>,
-    /// Files that could not be taken away.
-    left: Vec<String>,
-}
-
 impl Going<'_> {
     /// The keys, before anything else: as long as one is there nothing else goes.
     fn keys(&self) -> Result<(), Failure> {
         let mut worst: Option<Code> = None;
         let mut left = 0;
-        for name in &self.plan.keys {
+        for name in &self.plan.judgement.keys {
             let key_id = KeyId::new(name).map_err(|error| {
                 Failure::new(Code::Failed, eds::failure::Because::new(format!("key `{name}`"), error))
             })?;
@@ -308,7 +549,7 @@ impl Going<'_> {
             let removed = match self.remote.session.wait(hydra.unregister(&key_id, None)) {
                 Ok(_) => Ok(()),
                 // removed before, or never there: the stores say which
-                Err(error @ RemoveError::NotFound { .. }) => match self.is_gone(&key_id)? {
+                Err(error @ RemoveError::NotFound { .. }) => match is_gone(self.remote, &key_id)? {
                     true => Ok(()),
                     false => Err(failure::remove(error)),
                 },
@@ -327,29 +568,21 @@ impl Going<'_> {
             Some(code) => {
                 let text = format!(
                     "{left} of {} keys are not removed everywhere; copies and names are left",
-                    self.plan.keys.len()
+                    self.plan.judgement.keys.len()
                 );
                 Err(Failure::new(code, text).advise("the same command again"))
             }
         }
     }
 
-    fn is_gone(&self, key_id: &KeyId) -> Result<bool, Failure> {
-        let status = self.remote.session.wait(self.remote.session.hydra.status(key_id));
-        let status = status.map_err(failure::local)?;
-        // what is not shown may be there: only a tombstone says that it is gone
-        Ok(status.verdict == Verdict::Removed)
-    }
-
-    /// Nothing of it is recalled any more, and what was recalled goes off the disk.
-    fn recall(&self, config: &Config) -> Result<Recalled, Failure> {
-        let mut recalled = Recalled::default();
+    /// Nothing of it is recalled any more, and what was recalled goes off the disk. Answers what could not be taken away.
+    fn recall(&self, config: &Config) -> Result<Vec<String>, Failure> {
         let database = open_or_make(config)?;
         let catalogued = Catalogued::new(Arc::clone(&database));
         let registry = LocalRegistry::new(Arc::clone(&database));
         // what has another path by now, or none, is known by its key, which opens nothing of others
         let mut names = BTreeSet::new();
-        for key_id in &self.plan.keys {
+        for key_id in &self.plan.judgement.keys {
             names.extend(catalogued.names_under(key_id).map_err(database_failure)?);
         }
         for entry in &self.plan.entries {
@@ -358,47 +591,31 @@ impl Going<'_> {
         let names: Vec<String> = names.into_iter().collect();
         let queue = Queue::new(database, config.rules);
         queue.cancel(&names, queue.now_ms()).map_err(database_failure)?;
-        recalled.left = unplaced(&registry, config.place.as_ref(), &names)?;
+        let mut left = unplaced(&registry, config.place.as_ref(), &names)?;
         catalogued.forget(&names).map_err(database_failure)?;
         self.voice
             .note(&format!("{} no longer recalled", counted(names.len(), "file")));
-        let at_doors = config
-            .doors
-            .iter()
-            .flat_map(|door| names.iter().map(|name| at_door(door, name)));
-        recalled.at_doors = at_doors.collect();
-        for path in &recalled.left {
-            self.voice.warning(&format!("`{path}` is left, unreadable"));
+        // what was not shown to be a copy is told already
+        left.retain(|path| !self.plan.judgement.left.contains_key(&format!("file://{path}")));
+        for path in &left {
+            self.voice.warning(&format!("`{path}` is left, and nothing opens it"));
         }
-        Ok(recalled)
+        Ok(left)
     }
 
-    /// The copies. What cannot be removed is noise without its key; it is named.
-    fn replicas(&self, recalled: &BTreeSet<String>) -> Vec<String> {
+    /// The copies that were looked at. One that cannot be removed is noise without its key; it is named.
+    fn replicas(&self) -> Vec<String> {
         let mut left = Vec::new();
-        let told = Told {
-            keys: self.plan.keys.iter().map(String::as_str).collect(),
-            size: None,
-            adler32: None,
-        };
-        for text in &self.plan.replicas {
-            // recall takes these away itself; the hospital's own stay
-            if text.starts_with("dicom:") || recalled.contains(text) {
-                continue;
-            }
-            let may_go = |url: StorageUrl| match url.local_path() {
-                Some(path) if !is_copy(&path, &told) => Err("it is no file that these keys sealed".to_owned()),
-                _ => Ok(url),
-            };
+        for text in &self.plan.judgement.copies {
             let removed = StorageUrl::parse(text)
                 .map_err(|error| error.to_string())
-                .and_then(may_go)
                 .and_then(|url| match self.remote.session.wait(self.remote.storage.remove(&url)) {
                     Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
                     Err(error) => Err(failed(error).error.to_string()),
                 });
             if let Err(why) = removed {
-                self.voice.warning(&format!("`{text}` is left, unreadable: {why}"));
+                self.voice
+                    .warning(&format!("`{text}` is left, and nothing opens it: {why}"));
                 left.push(text.clone());
             }
         }
@@ -415,7 +632,7 @@ impl Going<'_> {
         let answers = self.catalog.remove(&removals)?;
         for (removal, answer) in removals.iter().zip(answers) {
             if let Answer::Problem(problem) = answer
-                && problem.kind != hydra_core::keystore::wire::ProblemKind::NotFound
+                && problem.kind != ProblemKind::NotFound
             {
                 let failure: Failure = CatalogError::refused(&removal.path, problem).into();
                 return Err(failure.advise("the same command again"));
@@ -427,19 +644,25 @@ impl Going<'_> {
     /// Looks again, and says what is left and for how long.
     fn prove(&self, patient: &str, from: &[LogicalName], left: &[String]) -> Result<(), Failure> {
         let names = of_patient(self.catalog, patient, from)?;
+        let judgement = &self.plan.judgement;
         let mut keys = Vec::new();
-        for name in &self.plan.keys {
+        for name in &judgement.keys {
             let Ok(key_id) = KeyId::new(name) else { continue };
-            if !self.is_gone(&key_id)? {
+            if !is_gone(self.remote, &key_id)? {
                 keys.push(name.clone());
             }
         }
         let voice = self.voice;
+        let all = self.plan.entries.len() + judgement.kept.len();
+        let others = match judgement.left.len() {
+            0 => String::new(),
+            files => format!(", {} that may be others", counted(files, "file")),
+        };
         voice.result(&format!(
-            "removed {}, {}; left: {}, {}, {} that nothing opens",
-            counted(self.plan.keys.len() - keys.len(), "key"),
-            counted(self.plan.entries.len().saturating_sub(names.len()), "name"),
-            counted(keys.len(), "key"),
+            "removed {}, {}; left: {}, {}, {} that nothing opens{others}",
+            counted(judgement.keys.len() - keys.len(), "key"),
+            counted(all.saturating_sub(names.len()), "name"),
+            counted(keys.len() + judgement.doubtful.len(), "key"),
             counted(names.len(), "name"),
             match left.len() {
                 1 => "1 copy".to_owned(),
@@ -448,10 +671,17 @@ impl Going<'_> {
         ))?;
         let until = self.backups(voice)?;
         voice.json(&json!({
-            "removed": { "keys": self.plan.keys, "names": self.plan.entries.len() },
+            "removed": { "keys": judgement.keys, "names": self.plan.entries.len() },
             "left": { "keys": keys, "names": names, "replicas": left },
+            "doubtful": self.plan.left_in_json(),
             "catalogue_backups_until": until,
         }))?;
+        if judgement.leaves_something() {
+            let text = "what is left was not shown to be this patient's, or could not be looked at";
+            return Err(
+                Failure::new(Code::Failed, text).advise("look at what is named above, then the same command again")
+            );
+        }
         if keys.is_empty() && names.is_empty() {
             return Ok(());
         }

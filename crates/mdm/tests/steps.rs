@@ -148,6 +148,10 @@ impl Names for World {
             .ok_or_else(silent)
     }
 
+    fn fill(&self, _: &str, _: Attributes) -> Result<(), CatalogError> {
+        self.call(|_| ()).ok_or_else(silent)
+    }
+
     fn remove(&self, removals: &[Removal]) -> Result<Vec<Answer<u64>>, CatalogError> {
         self.call(|state| {
             let one = |removal: &Removal| Answer::Done(u64::from(state.entries.remove(&removal.path).is_some()));

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Parser;
 use eds::args::{Manners, Stores};
 use eds::failure::Because;
-use eds::permissions::{AT_ONCE, Meant, change_failure, change_first, for_each};
+use eds::permissions::{AT_ONCE, Meant, change_failure, change_first, for_each, line_that_gives};
 use eds::voice::Voice;
 use hydra_cli::command::{Example, usage_error};
 use hydra_cli::{Code, Failure};
@@ -35,7 +35,8 @@ const ATTEMPTS: usize = 3;
 /// A PRINCIPAL is a DN or a group or role of a VO. PERMS are letters of pdrwlxgs; of the name l sees it, r reads where
 /// replicas are, w changes, d removes; of a half g reads and s writes; of the key g opens files; p changes permissions.
 /// Without --part the change is made to the name, the anonymous half and the key, and the identifying half only loses
-/// what the change takes away: it gives nobody anything unless you name it.
+/// what the change takes away: it gives nobody anything unless you name it. --owner needs --part where you have the
+/// identifying half.
 #[derive(Debug, Parser)]
 #[command(name = "mdm-setacl")]
 pub struct SetAcl {
@@ -117,6 +118,7 @@ pub fn setacl(args: &SetAcl) -> Result<(), Failure> {
     let client = args.catalog.open()?;
     let mut failures = Vec::new();
     let mut targets = targets(&client, &names, args.recursive, &mut failures)?;
+    refuse_half_given(args, &targets)?;
     let stores = KeyStores::new(&args.stores);
     // first the keys: what is taken from somebody is out of reach then, whatever the catalogue does
     if includes(args, Piece::Key) {
@@ -136,6 +138,28 @@ pub fn setacl(args: &SetAcl) -> Result<(), Failure> {
     worst(failures, all, "have the permissions asked for")
 }
 
+/// Whoever gives a name away may not reach the identifying half any more, and the new owner never could: whether that
+/// goes, too, has to be said before.
+fn refuse_half_given(args: &SetAcl, targets: &[Target]) -> Result<(), Failure> {
+    let Some(owner) = args.owner.as_ref().filter(|_| args.parts.is_empty()) else {
+        return Ok(());
+    };
+    let stays = |target: &&Target| {
+        let identifying = target.records.identifying.as_ref();
+        identifying.is_some_and(|record| record.owner != *owner)
+    };
+    let Some(target) = targets.iter().find(stays) else {
+        return Ok(());
+    };
+    let text = format!(
+        "whether the identifying half of `{}` gets the new owner, too, has to be said; nothing was changed",
+        target.path
+    );
+    Err(Failure::new(Code::Usage, text)
+        .advise("--part name,anonymous,identifying,key, to give whose images these are away, too")
+        .advise("--part name,anonymous,key, to keep that"))
+}
+
 fn includes(args: &SetAcl, piece: Piece) -> bool {
     args.parts.is_empty() || args.parts.contains(&piece)
 }
@@ -144,9 +168,7 @@ fn edit(args: &SetAcl) -> Result<Edit, Failure> {
     let usage = |option: &str, error: Box<dyn std::error::Error + Send + Sync>| {
         Failure::new(Code::Usage, Because::new(format!("option {option}"), error))
     };
-    let line = |option: &'static str| {
-        move |text: &String| text.parse::<AclEntry>().map_err(|error| usage(option, error.into()))
-    };
+    let line = |option: &'static str| move |text: &String| line_that_gives(option, text);
     let acl = if args.exact.is_empty() {
         let set: Vec<AclEntry> = args.modify.iter().map(line("--modify")).collect::<Result<_, _>>()?;
         let principal = |text: &String| principal_to_remove(text).map_err(|error| usage("--delete", error.into()));
@@ -278,15 +300,16 @@ fn one_line(failure: &Failure) -> String {
     text
 }
 
-/// Changes what the catalogue holds, all of it in as few requests as it takes, and again what somebody else changed
-/// meanwhile.
+/// Changes what the catalogue holds, in as few requests as it takes: halves, and then names.
 fn change_records(client: &CatalogClient, args: &SetAcl, targets: &mut [Target], edit: &Edit) -> Result<(), Failure> {
-    let mut open: Vec<(usize, Piece)> = Vec::new();
+    let mut halves: Vec<(usize, Piece)> = Vec::new();
+    let mut names = Vec::new();
     for (number, target) in targets.iter_mut().enumerate() {
-        for piece in [Piece::Name, Piece::Anonymous, Piece::Identifying] {
+        for piece in [Piece::Anonymous, Piece::Identifying, Piece::Name] {
             if !includes(args, piece) {
                 continue;
             }
+            let open = if piece == Piece::Name { &mut names } else { &mut halves };
             if piece.of(&target.records).is_some() {
                 open.push((number, piece));
             } else if args.parts.contains(&piece) {
@@ -297,7 +320,24 @@ fn change_records(client: &CatalogClient, args: &SetAcl, targets: &mut [Target],
             }
         }
     }
+    // whoever gives a name away may not reach its halves any more, nor what lies below it
+    names.reverse();
+    change_open(client, args, targets, edit, halves)?;
+    change_open(client, args, targets, edit, names)
+}
+
+/// Changes these, and again what somebody else changed meanwhile.
+fn change_open(
+    client: &CatalogClient,
+    args: &SetAcl,
+    targets: &mut [Target],
+    edit: &Edit,
+    mut open: Vec<(usize, Piece)>,
+) -> Result<(), Failure> {
     for attempt in 1..=ATTEMPTS {
+        if open.is_empty() {
+            break;
+        }
         open = change_once(client, args, targets, edit, open, attempt == ATTEMPTS)?;
         if open.is_empty() {
             break;
@@ -336,7 +376,10 @@ fn change_once(
             edit.taking_only(before)
         };
         if record.says_the_same_as(before) {
-            target.outcomes.push((piece, Outcome::Unchanged));
+            // what only takes, and has nothing to take, says nothing of what was asked for
+            if gives || edit.applied_to(before).says_the_same_as(before) {
+                target.outcomes.push((piece, Outcome::Unchanged));
+            }
             continue;
         }
         record.version = before.version + 1;

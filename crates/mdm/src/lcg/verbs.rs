@@ -21,7 +21,7 @@ use super::options::Line;
 use super::place::{Wish, by_protocol, place};
 use crate::change::directory;
 use crate::connection::{entry_name, logical_name};
-use crate::copies::{Told, is_copy};
+use crate::copies::{Told, is_copy_at};
 use crate::tape;
 
 /// What an operand names.
@@ -467,10 +467,18 @@ pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
             format!("`lfn:{}` has no replica at {host}", entry.path),
         ));
     }
+    // what is in an archive can be had again only by way of the others: nothing is begun that cannot be ended
+    if line.has("all") && entry.replicas.iter().any(|url| StorageUrl::parse(url).is_err()) {
+        let text = format!(
+            "`lfn:{}` keeps its replicas: one of them is in an archive, or nothing that is removed by this",
+            entry.path
+        );
+        return Err(Failure::new(Code::Failed, text).advise(format!("mdm-show {}, then mdm-rm -f", entry.path)));
+    }
     let mut failed = None;
     let mut gone = Vec::new();
     for url in chosen {
-        if url.local_path().is_some_and(|path| !is_copy(&path, &Told::of(&entry))) {
+        if !reach.wait(is_copy_at(&reach.storage, &url, &Told::of(&entry))) {
             let text = format!("{url} is no copy of `lfn:{}`", entry.path);
             if line.has("force") {
                 warn(&format!("{text}, and is left there"));
@@ -509,13 +517,6 @@ pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
     }
     if let Some(failure) = failed {
         return Err(failure);
-    }
-    if left && line.has("all") {
-        let text = format!(
-            "`lfn:{}` keeps its name: a replica of it is in an archive, or nothing that is removed by this",
-            entry.path
-        );
-        return Err(Failure::new(Code::Failed, text).advise(format!("mdm-show {}, then mdm-rm -f", entry.path)));
     }
     if !left && !line.has("nolfc") {
         client.remove_one(&Removal {
