@@ -442,7 +442,7 @@ impl Link {
         }
         self.registry.set_on_disk(&evicted, false)?;
         let Some(queue) = &self.queue else {
-            return Ok((on_disk, Vec::new()));
+            return Ok((listing, Vec::new()));
         };
         if !unwanted.is_empty() {
             queue.unwant(&unwanted, queue.now_ms())?;
