@@ -166,6 +166,41 @@ fn peer_a_series_comes_from_orthanc_by_every_method_and_is_the_same_file() {
     a_key_for_each_instance_and_a_registered_secret(&desk, &orthanc);
 }
 
+#[test]
+fn check_tries_what_a_daemon_needs_too() {
+    let _whole = GRID.whole();
+    let desk = desk(&dimse("c-get", free_port()));
+    let pacs = String::from_utf8(desk.read("recall.toml")).unwrap();
+    let check = |settings: &str| {
+        desk.write("checked.toml", format!("{pacs}{settings}"));
+        desk.run("dicom-recall check checked.toml")
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let settings = format!(
+        "[registry]\ndatabase = \"nowhere/recall.db\"\n[place]\nconnect = \"unix:line\"\n\
+         [receive]\nthen = \"nearline\"\nlisten = \"{address}\"\ncallers = [\"CT1\"]\n"
+    );
+    let ended = check(&settings);
+    for words in [
+        "failed  registry: ",
+        "is not there",
+        "failed  place: cannot reach or open `unix:",
+        &format!("ok      receive: {address} is in use"),
+    ] {
+        assert!(ended.stdout.contains(words), "{words}: {ended:?}");
+    }
+    let _agent = std::os::unix::net::UnixListener::bind(desk.path("line")).unwrap();
+    let ended = check(&settings);
+    assert!(ended.stdout.contains("/line answers"), "{ended:?}");
+    let tls = "certificate = \"none\"\nkey = \"none\"";
+    let ended = check(&format!("[place]\nconnect = \"localhost:1\"\npeer = \"/CN=x\"\n{tls}\n"));
+    assert!(ended.stdout.contains("failed  place: cannot use our certificate"), "{ended:?}");
+    let _ = check(&format!("[place]\nconnect = \"localhost:1\"\npeer = \"x\"\n{tls}\n"))
+        .exits(78)
+        .says("`place.peer`: `x` is no DN");
+}
+
 fn checks(desk: &Desk, orthanc: &Orthanc) {
     configure(desk, "recall.toml", &dimse("c-get", orthanc.port));
     let ended = desk.run("dicom-recall check recall.toml").exits(0);
@@ -412,6 +447,10 @@ fn a_pacs_that_cannot_be_used_is_told_with_what_to_try() {
         .exits(74)
         .says("has nothing of what was asked for");
     let _ = now(&desk, "../etc", &[]).exits(2);
+    let _ = now(&desk, "2.25.1023", &["--private-out", "se/private"])
+        .exits(2)
+        .says("must not be where the sealed files go");
+    assert!(!desk.path("se/private").exists());
     let _ = desk
         .run("dicom-recall now -c recall.toml 1.2 nowhere")
         .exits(73)

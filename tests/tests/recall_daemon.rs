@@ -688,8 +688,12 @@ fn bad_instances_missing_keys_and_changed_files_fail_alone_and_are_told() {
     assert_eq!(placed.len(), 2, "{:?}", placed.keys());
     assert!(!placed.contains_key(Path::new(changed.trim_start_matches('/'))));
     let _ = ended.exits(65);
-    assert_eq!(json_lines(&recall(&desk, "requests --state failed --json")).len(), 3);
+    let failed = json_lines(&recall(&desk, "requests --state failed --json"));
+    assert_eq!(failed.len(), 3);
+    assert!(failed.iter().any(|one| one["refusal"] == "truncated"), "{failed:?}");
+    let _ = recall(&desk, "requests --state failed").prints(": truncated (tried once)");
     let log = daemon.stop();
+    assert!(log.contains("cut off at byte"), "with its cause: {log}");
     assert!(!log.contains(INVENTED.name) && !log.contains("2.25.2040101"), "{log}");
 }
 
@@ -892,17 +896,29 @@ fn an_agent_gets_what_it_wants_and_says_what_became_of_it() {
     };
     assert_eq!(of(&names[0]), (true.into(), sha256(&expected[&names[0]]).into()));
     until(|| of(&names[1]).0 == true, || daemon.log());
-    let _ = recall(&desk, &format!("evict {}", names[0]))
-        .exits(0)
-        .prints("asked the agent");
-    loop {
-        if let Frame::Message(FromDaemon::Evict { name }) = agent.next() {
-            assert_eq!(name, names[0]);
-            agent.say(&FromPlace::Evicted { name });
-            break;
+    let evict = |agent: &mut Agent| {
+        let _ = recall(&desk, &format!("evict {}", names[0]))
+            .exits(0)
+            .prints("asked the agent");
+        assert_eq!(of(&names[0]).0, false, "what is to go is not there");
+        loop {
+            if let Frame::Message(FromDaemon::Evict { name }) = agent.next() {
+                assert_eq!(name, names[0]);
+                return FromPlace::Evicted { name };
+            }
         }
-    }
-    until(|| of(&names[0]).0 == false, || daemon.log());
+    };
+    // asked for again before the agent has said that it took it away
+    let evicted = evict(&mut agent);
+    let _ = recall(&desk, &format!("request {}", names[0])).exits(0);
+    let (transfer, name, bytes, _) = agent.file();
+    assert!(name == names[0] && bytes == expected[&name]);
+    agent.say(&evicted);
+    agent.say(&FromPlace::Placed { transfer });
+    let _ = recall(&desk, &format!("request --wait 30 {name}")).exits(0);
+    assert_eq!(of(&name).0, true);
+    let evicted = evict(&mut agent);
+    agent.say(&evicted);
     // what the hospital gives up the agent is told, and what it does not want any more is not fetched
     agent.want(&names[2]);
     let (transfer, name, ..) = agent.file();
