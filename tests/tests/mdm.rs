@@ -481,6 +481,9 @@ fn commands_of_amga_run_as_they_did() {
     assert_eq!(printed, expected);
     let _ = alice.run("mdcli getattr /myvo/jobs/1 owner").exits(1).says("Error: 1 ");
     let _ = alice.run("mdcli frobnicate").exits(1).says("Error: 3 ");
+    let _ = alice.run("mdcli createdir /myvo").exits(1).says("Error: 16 ");
+    let nonsense = ["find", "/myvo", "nonsense = 1"];
+    let _ = alice.run_words("mdcli", &nonsense).exits(1).says("Error: 8 ");
     let _ = alice.run("mdcli whoami").exits(0).prints(&dn("alice"));
 }
 

@@ -194,8 +194,13 @@ fn check_tries_what_a_daemon_needs_too() {
     let ended = check(&settings);
     assert!(ended.stdout.contains("/line answers"), "{ended:?}");
     let tls = "certificate = \"none\"\nkey = \"none\"";
-    let ended = check(&format!("[place]\nconnect = \"localhost:1\"\npeer = \"/CN=x\"\n{tls}\n"));
-    assert!(ended.stdout.contains("failed  place: cannot use our certificate"), "{ended:?}");
+    let ended = check(&format!(
+        "[place]\nconnect = \"localhost:1\"\npeer = \"/CN=x\"\n{tls}\n"
+    ));
+    assert!(
+        ended.stdout.contains("failed  place: cannot use our certificate"),
+        "{ended:?}"
+    );
     let _ = check(&format!("[place]\nconnect = \"localhost:1\"\npeer = \"x\"\n{tls}\n"))
         .exits(78)
         .says("`place.peer`: `x` is no DN");

@@ -436,8 +436,8 @@ fn cases(database: &Database) -> Vec<Case> {
     vec![
         case(
             "a study of 100 images",
-            "study_uid = '1.2.77'",
-            format!("{joined} v.a{study} = '1.2.77' ORDER BY e.path LIMIT 100"),
+            "study_uid = '1.2.7'",
+            format!("{joined} v.a{study} = '1.2.7' ORDER BY e.path LIMIT 100"),
         ),
         case(
             "a common value, first 100 by name",
@@ -462,8 +462,8 @@ fn cases(database: &Database) -> Vec<Case> {
         ),
         case(
             "counting a study",
-            "study_uid = '1.2.77'",
-            format!("SELECT count(*) FROM values_1 WHERE a{study} = '1.2.77'"),
+            "study_uid = '1.2.7'",
+            format!("SELECT count(*) FROM values_1 WHERE a{study} = '1.2.7'"),
         ),
         case(
             "counting a common value",

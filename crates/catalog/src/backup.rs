@@ -232,6 +232,7 @@ mod tests {
             }],
             administrators: vec![],
             acl: 10,
+            per_owner: 0,
             backups_kept_days: None,
         };
         let database = Database::new(Sqlite::open(path).unwrap());

@@ -204,14 +204,20 @@ fn init(arguments: &Init) -> Result<(), Failure> {
     let mut made = NewFolder::make(&arguments.dir).map_err(not_made)?;
     // Before a key is registered for it.
     look_at_database(arguments)?;
-    let (key, registered) = new_column_key(arguments, &mut made)?;
-    let done = (|| {
-        let key = match (key, &registered) {
-            (Some(key), _) => key,
-            (None, Some((source, _))) => column_key::fetch(source, &own_tls(arguments))?,
-            (None, None) => return Err(Failure::new(Code::Failed, CatalogError::ColumnKey)),
+    let new_key = new_column_key(arguments, &mut made)?;
+    let done: Result<_, Failure> = (|| {
+        let fetched;
+        let key = match &new_key {
+            NewKey::File(key) => key,
+            NewKey::Stores { key_id, .. } => {
+                let eds_config = arguments.eds_config.clone();
+                let key_id = key_id.clone();
+                let source = ColumnKeySource::Stores { key_id, eds_config };
+                fetched = column_key::fetch(&source, &own_tls(arguments))?;
+                &fetched
+            }
         };
-        let keys = ColumnKeys::new(&key).map_err(|_| Failure::new(Code::Failed, CatalogError::ColumnKey))?;
+        let keys = ColumnKeys::new(key).map_err(|_| Failure::new(Code::Failed, CatalogError::ColumnKey))?;
         let database = new_database(arguments, &mut made)?;
         Engine::found(&database, &name, &keys).map_err(database_failure)?;
         let config = arguments.dir.join(CONFIG_NAME);
@@ -219,8 +225,15 @@ fn init(arguments: &Init) -> Result<(), Failure> {
         made.write(&config, text.as_bytes(), 0o640).map_err(not_made)?;
         Ok(config)
     })();
-    if let (Err(_), Some((ColumnKeySource::Stores { key_id, eds_config }, registration_id))) = (&done, registered)
-        && let Err(failure) = column_key::unregister(&key_id, registration_id, &eds_config, &own_tls(arguments))
+    if let (
+        Err(_),
+        NewKey::Stores {
+            key_id,
+            registration_id,
+        },
+    ) = (&done, new_key)
+        && let Err(failure) =
+            column_key::unregister(&key_id, registration_id, &arguments.eds_config, &own_tls(arguments))
     {
         output::tell(&format!(
             "the key `{key_id}` is left in the key stores: {}",
@@ -242,18 +255,17 @@ fn own_tls(arguments: &Init) -> Tls {
     }
 }
 
-fn database_source(arguments: &Init, url: &str) -> DatabaseSource {
-    DatabaseSource::Postgres {
-        url: url.to_owned(),
-        password_file: arguments.database_password_file.clone(),
-        authorities: arguments.database_authorities.clone(),
-    }
+/// How the PostgreSQL database is reached that the options name.
+fn given_settings(arguments: &Init, url: &str) -> Result<Settings, Failure> {
+    let password_file = arguments.database_password_file.as_deref();
+    let authorities = arguments.database_authorities.as_deref();
+    Settings::of(url, password_file, authorities).map_err(config_failure)
 }
 
 /// Whether there is a PostgreSQL database, and no catalogue in it.
 fn look_at_database(arguments: &Init) -> Result<(), Failure> {
     let Some(url) = &arguments.database else { return Ok(()) };
-    Postgres::look(postgres_settings(&database_source(arguments, url))?).map_err(database_failure)
+    Postgres::look(given_settings(arguments, url)?).map_err(database_failure)
 }
 
 /// A file in the folder, or tables in a PostgreSQL database that has none yet.
@@ -263,31 +275,37 @@ fn new_database(arguments: &Init, made: &mut NewFolder) -> Result<Database, Fail
         made.add(&path);
         return Ok(Database::new(Sqlite::create(&path).map_err(database_failure)?));
     };
-    let source = database_source(arguments, url);
-    let postgres = Postgres::create(postgres_settings(&source)?);
+    let postgres = Postgres::create(given_settings(arguments, url)?);
     Ok(Database::new(postgres.map_err(database_failure)?))
 }
 
-/// In the key stores under which registration, or in a file and at hand.
-type NewKey = (Option<Key>, Option<(ColumnKeySource, RegistrationId)>);
+/// The key of the identifying half, as it was made.
+enum NewKey {
+    /// In a file, and at hand.
+    File(Key),
+    /// In the key stores.
+    Stores {
+        key_id: KeyId,
+        registration_id: RegistrationId,
+    },
+}
 
 fn new_column_key(arguments: &Init, made: &mut NewFolder) -> Result<NewKey, Failure> {
     if let Some(text) = &arguments.column_key {
         let key_id = KeyId::new(text.as_str()).map_err(|error| Failure::new(Code::Usage, error))?;
-        let eds_config = arguments.eds_config.clone();
-        let registered = column_key::register(&key_id, &eds_config, &own_tls(arguments))?;
+        let registered = column_key::register(&key_id, &arguments.eds_config, &own_tls(arguments))?;
         let Some(registration_id) = registered else {
             return Err(Failure::new(Code::CannotCreate, CatalogError::KeyTaken(key_id)));
         };
-        return Ok((
-            None,
-            Some((ColumnKeySource::Stores { key_id, eds_config }, registration_id)),
-        ));
+        return Ok(NewKey::Stores {
+            key_id,
+            registration_id,
+        });
     }
     let key = Key::random().map_err(|_| Failure::new(Code::Failed, CatalogError::Random))?;
     let path = arguments.dir.join(KEY_NAME);
     made.write(&path, key.expose(), 0o600).map_err(not_made)?;
-    Ok((Some(key), None))
+    Ok(NewKey::File(key))
 }
 
 fn catalog_name(arguments: &Init) -> Result<String, Failure> {
@@ -403,6 +421,8 @@ fn config_text(arguments: &Init, name: &str, rules: &[(String, String)]) -> Stri
          [entries]\n\
          # Lines of an ACL.\n\
          acl = 100\n\
+         # Entries that one owner may have, files and directories; 0: any number.\n\
+         per_owner = 0\n\
          \n\
          # Liveness, readiness and metrics without TLS: /live, /ready, /metrics.\n\
          # [monitor]\n\

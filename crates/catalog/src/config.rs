@@ -106,17 +106,19 @@ pub enum ColumnKeySource {
     File(PathBuf),
 }
 
-/// What one entry may have.
+/// What one entry may have, and how many one owner.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct EntryLimits {
     /// Lines of an ACL.
     pub acl: usize,
+    /// Entries of one owner; 0: any number.
+    pub per_owner: u64,
 }
 
 impl Default for EntryLimits {
     fn default() -> Self {
-        Self { acl: 100 }
+        Self { acl: 100, per_owner: 0 }
     }
 }
 
@@ -195,6 +197,8 @@ pub struct Rules {
     pub administrators: Vec<String>,
     /// Lines of an ACL.
     pub acl: usize,
+    /// Entries of one owner; 0: any number.
+    pub per_owner: u64,
     /// For how many days something removed may come back with a backup.
     pub backups_kept_days: Option<u32>,
 }
@@ -266,6 +270,7 @@ impl Config {
                 create,
                 administrators,
                 acl: file.entries.acl,
+                per_owner: file.entries.per_owner,
                 backups_kept_days: file.backups_kept_days,
             },
             limits: file.limits,
@@ -361,6 +366,7 @@ mod tests {
             }],
             administrators: vec!["/CN=root".into()],
             acl: 100,
+            per_owner: 0,
             backups_kept_days: None,
         };
         let may = |dn: &str, path: &str| {

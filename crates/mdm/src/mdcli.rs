@@ -17,29 +17,49 @@ use mdm_catalog::{CatalogClient, CatalogError, LogicalName};
 use crate::attributes::{shown, typed};
 use crate::change::directory;
 
-/// Why a command was not done, with the number that AMGA gave it.
+/// Why a command was not done, with AMGA's number for it: those of the client in Python that came with AMGA, whose own
+/// store without a server used them.
 #[derive(Debug, thiserror::Error)]
 enum MdError {
+    #[error("1 {0}")]
+    Kind(String),
     #[error("3 Illegal command: {0}")]
     Command(String),
-    #[error("7 Invalid argument: {0}")]
-    Argument(String),
+    #[error("8 Illegal query: {0}")]
+    Query(String),
+    #[error("10 No such key: {0}")]
+    Key(String),
     #[error("{0} {1}")]
     Catalog(u8, CatalogError),
     #[error("9 Internal error: cannot write the answer")]
     Output(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl MdError {
+    /// With the number that is meant by what the catalogue said of this command.
+    fn of(self, (invalid, conflict): (u8, u8)) -> Self {
+        match self {
+            Self::Catalog(_, error) => {
+                let number = match error.kind() {
+                    Some(ProblemKind::NotFound) => 1,
+                    Some(ProblemKind::NotAllowed | ProblemKind::Credential) => 4,
+                    Some(ProblemKind::Invalid | ProblemKind::TooLarge) => invalid,
+                    Some(ProblemKind::Conflict) => conflict,
+                    _ => OTHER,
+                };
+                Self::Catalog(number, error)
+            }
+            other => other,
+        }
+    }
+}
+
+/// The number of what has none of its own.
+const OTHER: u8 = 9;
+
 impl From<CatalogError> for MdError {
     fn from(error: CatalogError) -> Self {
-        let number = match error.kind() {
-            Some(ProblemKind::NotFound) => 1,
-            Some(ProblemKind::NotAllowed | ProblemKind::Credential) => 4,
-            Some(ProblemKind::Invalid | ProblemKind::TooLarge) => 7,
-            Some(ProblemKind::Conflict) => 15,
-            _ => 9,
-        };
-        Self::Catalog(number, error)
+        Self::Catalog(OTHER, error)
     }
 }
 
@@ -96,7 +116,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     }
     let done = Order::read(&words).and_then(|order| {
         let client = CatalogClient::open(None)?;
-        order.carry_out(&client)
+        let numbers = order.numbers();
+        order.carry_out(&client).map_err(|error| error.of(numbers))
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -178,9 +199,21 @@ impl Order {
             ("rmdir", [path]) => Ok(Self::RemoveDir(name(path)?)),
             ("whoami", []) => Ok(Self::WhoAmI),
             (known, _) if USAGE.contains(&format!("\n {known} ")) => {
-                Err(MdError::Argument(format!("{known} takes other arguments: mdcli -h")))
+                Err(MdError::Command(format!("{known} takes other arguments: mdcli -h")))
             }
             (other, _) => Err(MdError::Command(other.to_owned())),
+        }
+    }
+
+    /// AMGA's numbers for what cannot be meant so, and for what stands in the way of something else.
+    fn numbers(&self) -> (u8, u8) {
+        match self {
+            Self::Find(..) | Self::SelectAttr(..) => (8, OTHER),
+            Self::RemoveAttr(..) => (10, OTHER),
+            Self::CreateDir(_) => (3, 16),
+            Self::RemoveDir(_) => (3, 11),
+            Self::AddEntry(..) | Self::AddAttr(..) => (3, 15),
+            _ => (3, OTHER),
         }
     }
 
@@ -247,12 +280,12 @@ impl Order {
 fn name(typed: &str) -> Result<LogicalName, MdError> {
     // a pattern for all entries of a directory means the directory
     let typed = typed.strip_suffix("/*").unwrap_or(typed);
-    LogicalName::typed(typed).map_err(|error| MdError::Argument(format!("{typed}: {error}")))
+    LogicalName::typed(typed).map_err(|error| MdError::Command(format!("{typed}: {error}")))
 }
 
 fn pairs(words: &[&str]) -> Result<Vec<(String, String)>, MdError> {
     if words.len() % 2 == 1 {
-        return Err(MdError::Argument("names and values come in pairs".into()));
+        return Err(MdError::Command("names and values come in pairs".into()));
     }
     let pairs = words
         .chunks_exact(2)
@@ -263,16 +296,16 @@ fn pairs(words: &[&str]) -> Result<Vec<(String, String)>, MdError> {
 fn selection(columns: &[&str], asked: &str) -> Result<Order, MdError> {
     let apart = columns.iter().map(|column| {
         let parts = column.rsplit_once(':');
-        parts.ok_or_else(|| MdError::Argument(format!("{column} is not DIR:NAME")))
+        parts.ok_or_else(|| MdError::Command(format!("{column} is not DIR:NAME")))
     });
     let apart = apart.collect::<Result<Vec<_>, _>>()?;
     let first = apart.iter().map(|(path, _)| *path).find(|path| !path.is_empty());
-    let path = name(first.ok_or_else(|| MdError::Argument("no directory is named".into()))?)?;
+    let path = name(first.ok_or_else(|| MdError::Command("no directory is named".into()))?)?;
     if apart
         .iter()
         .any(|(other, _)| !other.is_empty() && name(other).ok().as_ref() != Some(&path))
     {
-        return Err(MdError::Argument(
+        return Err(MdError::Query(
             "attributes of several directories cannot be selected together".into(),
         ));
     }
@@ -294,7 +327,7 @@ fn amga_type(text: &str) -> Result<Type, MdError> {
         "time" => Ok(Type::Time),
         // there is no type of both: it is kept as it is written
         "timestamp" => Ok(Type::String),
-        _ => Err(MdError::Argument(format!("{text} is no type"))),
+        _ => Err(MdError::Command(format!("{text} is no type"))),
     }
 }
 
@@ -310,7 +343,7 @@ fn amga_name(kind: Type) -> &'static str {
 
 fn exists(path: &LogicalName) -> MdError {
     let problem = Problem::new(ProblemKind::Conflict).detail("it is there already");
-    MdError::Catalog(15, CatalogError::refused(path.as_str(), problem))
+    CatalogError::refused(path.as_str(), problem).into()
 }
 
 fn values(client: &CatalogClient, path: &LogicalName, given: &[(String, String)]) -> Result<Attributes, MdError> {
@@ -325,12 +358,9 @@ fn values(client: &CatalogClient, path: &LogicalName, given: &[(String, String)]
             .attributes
             .iter()
             .find(|known| known.name.eq_ignore_ascii_case(attribute));
-        let kind = known.map_or(Type::String, |known| known.kind);
-        let value = typed(attribute, kind, text).map_err(|error| MdError::Argument(error.to_string()))?;
-        values.insert(
-            known.map_or_else(|| attribute.clone(), |known| known.name.clone()),
-            value,
-        );
+        let known = known.ok_or_else(|| MdError::Key(attribute.clone()))?;
+        let value = typed(attribute, known.kind, text).map_err(|error| MdError::Command(error.to_string()))?;
+        values.insert(known.name.clone(), value);
     }
     Ok(values)
 }
@@ -352,7 +382,7 @@ fn get_attributes(client: &CatalogClient, path: &LogicalName, names: &[String]) 
                     .iter()
                     .any(|known| known.name.eq_ignore_ascii_case(asked))
                 {
-                    return Err(MdError::Argument(format!("there is no attribute {asked}")));
+                    return Err(MdError::Key(asked.clone()));
                 }
                 Value::Null
             }
@@ -405,7 +435,7 @@ fn remove(client: &CatalogClient, path: &LogicalName, kind: Kind) -> Result<(), 
         } else {
             "no directory: rm"
         };
-        return Err(MdError::Argument(format!("{path} is {is}")));
+        return Err(MdError::Kind(format!("{path} is {is}")));
     }
     let removal = Removal {
         path: path.to_string(),
@@ -450,15 +480,33 @@ mod tests {
     fn what_is_wrong_has_the_number_of_amga() {
         for (line, number) in [
             ("frobnicate /x", '3'),
-            ("createdir", '7'),
-            ("createdir x", '7'),
-            ("addattr /x a", '7'),
-            ("addattr /x a blob", '7'),
-            ("selectattr /a:x /b:y 'z = 1'", '7'),
+            ("createdir", '3'),
+            ("createdir x", '3'),
+            ("addattr /x a", '3'),
+            ("addattr /x a blob", '3'),
+            ("selectattr /a:x /b:y 'z = 1'", '8'),
         ] {
             let text = read(line).unwrap_err().to_string();
             assert!(text.starts_with(number), "{line}: {text}");
         }
-        assert!(exists(&path("/x")).to_string().starts_with("15 `/x`"));
+        for (line, invalid, conflict) in [
+            ("addentry /x/y", "3 ", "15 "),
+            ("createdir /x", "3 ", "16 "),
+            ("rmdir /x", "3 ", "11 "),
+            ("find /x 'a = 1'", "8 ", "9 "),
+            ("removeattr /x a", "10 ", "9 "),
+        ] {
+            let numbers = read(line).unwrap().numbers();
+            let of = |kind| {
+                let problem = Problem::new(kind);
+                MdError::from(CatalogError::refused("/x", problem))
+                    .of(numbers)
+                    .to_string()
+            };
+            assert!(of(ProblemKind::Invalid).starts_with(invalid), "{line}");
+            assert!(of(ProblemKind::Conflict).starts_with(conflict), "{line}");
+            assert!(of(ProblemKind::NotFound).starts_with("1 `/x`"), "{line}");
+        }
+        assert!(exists(&path("/x")).of((3, 15)).to_string().starts_with("15 `/x`"));
     }
 }

@@ -1,6 +1,6 @@
 //! `mdm-withdraw`: whoever withdraws consent has their images go: first the keys, with which all copies of the bytes are
 //! noise, then the copies that are known, and last names and attributes, so that whatever ends it in between can be found
-//! and done again (`docs/src/commands/mdm-images.md`). What may go is judged in [`crate::evidence`].
+//! and done again (`docs/src/commands/mdm-images.md`). What may go is judged in `evidence`.
 
 #![allow(
     missing_docs,

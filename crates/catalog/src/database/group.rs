@@ -56,6 +56,15 @@ pub(super) enum Failed<F> {
     Own(DatabaseError),
 }
 
+impl<F: Into<DatabaseError>> From<Failed<F>> for DatabaseError {
+    fn from(failed: Failed<F>) -> Self {
+        match failed {
+            Failed::Group(fault) => fault.into(),
+            Failed::Own(error) => error,
+        }
+    }
+}
+
 /// Writers and their connection.
 pub(super) struct Writers<C: Connection> {
     turn: Mutex<Turn<C>>,

@@ -158,11 +158,20 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// A condition: the value of `column` is one of [`Datum::Integers`] at the placeholder, as in `is_one_of("e.id", 3)`.
+    /// A condition: the value of `column` is one of [`Datum::Integers`] or [`Datum::Texts`] at the placeholder, as in
+    /// `is_one_of("e.id", 3)`.
     pub fn is_one_of(self, column: &str, placeholder: usize) -> String {
         match self {
             Self::Sqlite => format!("{column} IN (SELECT value FROM json_each(?{placeholder}))"),
             Self::Postgres => format!("{column} = ANY(?{placeholder})"),
+        }
+    }
+
+    /// A column in a condition whose index is not worth a walk: SQLite takes every index for selective.
+    pub fn unwalked(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!("+{column}"),
+            Self::Postgres => column.to_owned(),
         }
     }
 
@@ -232,6 +241,8 @@ pub enum Datum {
     Blob(Vec<u8>),
     /// Bound only: many numbers, for [`Dialect::is_one_of`].
     Integers(Vec<i64>),
+    /// Bound only: many texts, likewise.
+    Texts(Vec<String>),
 }
 
 impl From<i64> for Datum {
@@ -423,12 +434,39 @@ pub fn row(sql: &dyn Sql, text: &str, data: &[Datum]) -> Result<Option<Row>, Dat
 /// # Errors
 /// [`DatabaseError`]
 pub fn insert(sql: &dyn Sql, head: &str, rows: Vec<Vec<Datum>>, tail: &str) -> Result<(), DatabaseError> {
-    /// Few sizes, so that few statements are kept prepared.
-    const SIZES: [usize; 3] = [32, 8, 1];
+    in_parts(head, rows, tail, &mut |text, data| sql.execute(text, data).map(drop))
+}
+
+/// Likewise; what the tail `RETURNING …` answers, in whatever order.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub fn insert_returning(
+    sql: &dyn Sql,
+    head: &str,
+    rows: Vec<Vec<Datum>>,
+    tail: &str,
+) -> Result<Vec<Row>, DatabaseError> {
+    let mut returned = Vec::with_capacity(rows.len());
+    in_parts(head, rows, tail, &mut |text, data| {
+        returned.extend(self::rows(sql, text, data)?);
+        Ok(())
+    })?;
+    Ok(returned)
+}
+
+/// Runs a statement with what is bound to it.
+type Run<'a> = &'a mut dyn FnMut(&str, &[Datum]) -> Result<(), DatabaseError>;
+
+fn in_parts(head: &str, rows: Vec<Vec<Datum>>, tail: &str, run: Run<'_>) -> Result<(), DatabaseError> {
+    /// Few sizes, so that few statements are kept prepared, and any number is few of them.
+    const SIZES: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
+    /// Values that are bound to one statement, at most, if it has more than one row: both databases take more.
+    const MOST: usize = 4096;
     let columns = rows.first().map_or(0, Vec::len);
     let mut rest = rows.into_iter();
     for size in SIZES {
-        while rest.len() >= size {
+        while rest.len() >= size && (size == 1 || size * columns <= MOST) {
             let data: Vec<Datum> = rest.by_ref().take(size).flatten().collect();
             let row = |row: usize| {
                 let places: Vec<String> = (1..=columns)
@@ -437,7 +475,7 @@ pub fn insert(sql: &dyn Sql, head: &str, rows: Vec<Vec<Datum>>, tail: &str) -> R
                 format!("({})", places.join(", "))
             };
             let values: Vec<String> = (0..size).map(row).collect();
-            sql.execute(&format!("{head} VALUES {}{tail}", values.join(", ")), &data)?;
+            run(&format!("{head} VALUES {}{tail}", values.join(", ")), &data)?;
         }
     }
     Ok(())

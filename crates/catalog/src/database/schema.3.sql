@@ -1,8 +1,17 @@
--- Which permission record took another's place, and of which part (the column of `entries`): a search under way sees by
--- that whether something was taken from its reader.
+-- Which permission record (as JSON) was replaced by which, when (seconds), and of which part (the column of `entries`): a
+-- search under way sees by that whether something was taken from its reader.
 CREATE TABLE changed_records(
     number {ID},
+    at BIGINT NOT NULL,
     part {TEXT} NOT NULL,
-    before BIGINT NOT NULL REFERENCES records(id),
-    after BIGINT NOT NULL REFERENCES records(id)
+    before {TEXT} NOT NULL,
+    after BIGINT NOT NULL
 );
+-- Entries by their permission records, so that it is soon known which records nobody uses any more; those that nobody
+-- used before go. They also say how many entries somebody owns.
+CREATE INDEX entries_name_record ON entries(name_record);
+CREATE INDEX entries_anonymous_record ON entries(anonymous_record);
+CREATE INDEX entries_identifying_record ON entries(identifying_record);
+DELETE FROM records WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE e.name_record = records.id)
+    AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.anonymous_record = records.id)
+    AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.identifying_record = records.id);

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, ToSql};
+use rusqlite::{Connection, OpenFlags, Statement, ToSql};
 
-use super::group::{self, Failed, Part, Writers};
+use super::group::{self, Part, Writers};
 use super::schema::CATALOG;
 use super::{Backend, DatabaseError, Datum, Dialect, Each, Product, Row, Sql};
 
@@ -72,7 +72,6 @@ impl Sqlite {
 
     fn with(product: &Product, path: &Path, connection: Connection) -> Result<Self, DatabaseError> {
         patiently(|| connection.pragma_update(None, "journal_mode", "WAL"))?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // What was deleted is overwritten, not only unlinked.
         connection.pragma_update(None, "secure_delete", true)?;
@@ -182,7 +181,7 @@ fn patiently(verb: impl Fn() -> rusqlite::Result<()>) -> rusqlite::Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
         match verb() {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < end => {
+            Err(error) if is_busy(&error) && Instant::now() < end => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             other => return other,
@@ -238,22 +237,15 @@ impl Backend for Sqlite {
     }
 
     fn write(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
-        self.writers.write(false, work).map_err(of_group)
+        Ok(self.writers.write(false, work)?)
     }
 
     fn write_lightly(&self, work: &mut dyn FnMut(&dyn Sql) -> bool) -> Result<(), DatabaseError> {
-        self.writers.write(true, work).map_err(of_group)
+        Ok(self.writers.write(true, work)?)
     }
 
     fn is_ready(&self) -> bool {
         self.write(&mut |_| false).is_ok()
-    }
-}
-
-fn of_group(failed: Failed<Fault>) -> DatabaseError {
-    match failed {
-        Failed::Group(fault) => fault.into(),
-        Failed::Own(error) => error,
     }
 }
 
@@ -384,6 +376,8 @@ impl ToSql for Datum {
                 let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
                 ToSqlOutput::Owned(Value::Text(format!("[{}]", texts.join(","))))
             }
+            // Texts only: this JSON cannot fail.
+            Self::Texts(texts) => ToSqlOutput::Owned(Value::Text(serde_json::to_string(texts).unwrap_or_default())),
         })
     }
 }
@@ -447,8 +441,10 @@ mod tests {
         // found again by whoever opens it
         drop(database);
         let database = Database::new(Sqlite::open(&path).unwrap());
-        let one_of = format!("SELECT ?2 WHERE {}", Dialect::Sqlite.is_one_of("?3", 1));
-        let data = [Datum::Integers(vec![3, 5]), Datum::Real(0.5), 5.into()];
+        let one_of = |column, place| Dialect::Sqlite.is_one_of(column, place);
+        let one_of = format!("SELECT ?2 WHERE {} AND {}", one_of("?3", 1), one_of("'b\"'", 4));
+        let texts = Datum::Texts(vec!["a".into(), "b\"".into()]);
+        let data = [Datum::Integers(vec![3, 5]), Datum::Real(0.5), 5.into(), texts];
         let found: Result<_, DatabaseError> = database.read(|sql| row(sql, &one_of, &data));
         assert_eq!(found.unwrap(), Some(Row(vec![Datum::Real(0.5)])));
         assert!(database.is_ready());

@@ -43,7 +43,7 @@ impl Work<'_> {
         let text = format!(
             "SELECT path, kind FROM entries WHERE {condition} AND path > ?{first} AND {} AND (operation IS NULL OR {}) \
              ORDER BY path LIMIT ?{}",
-            dialect.is_one_of("name_record", first + 1),
+            dialect.is_one_of(&dialect.unwalked("name_record"), first + 1),
             dialect.is_one_of("operation", first + 2),
             first + 3,
         );

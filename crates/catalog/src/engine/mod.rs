@@ -2,6 +2,7 @@
 //! databases; what a caller may is decided by `hydra_core::permissions::granted` alone (`docs/src/catalogue.md`).
 
 mod audit;
+mod fresh;
 mod lookup;
 mod names;
 mod operations;
@@ -16,7 +17,7 @@ mod thumbnails;
 pub mod values;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -39,6 +40,7 @@ use crate::wire::{
     OperationEnd, PermissionsAnswer, PermissionsChange, PermissionsChanged, Question, Removal, Schema, SchemaChange,
     SchemaQuestion,
 };
+use fresh::Waiting;
 use records::Known;
 use refusal::{not_allowed, not_found};
 use rows::Stored;
@@ -145,7 +147,8 @@ impl Engine {
     /// A database that fails.
     pub fn create(&self, caller: &Caller, items: &[NewEntry]) -> Result<Vec<Answer<Created>>, Problem> {
         let subject = |item: &NewEntry| item.path.to_string();
-        self.change_each(caller, "create", items, subject, |work, item| work.create(item))
+        let ready = |work: &Work<'_>, rest: &[NewEntry]| work.make_way(rest);
+        self.change_in_turn(caller, "create", items, subject, ready, |work, item| work.create(item))
     }
 
     /// Changes entries.
@@ -317,11 +320,26 @@ impl Engine {
         subject: impl Fn(&I) -> String,
         each: impl Fn(&Work<'_>, &I) -> Result<T, Refusal>,
     ) -> Result<Vec<Answer<T>>, Problem> {
+        self.change_in_turn(caller, operation, items, subject, |_, _| Ok(()), each)
+    }
+
+    /// Likewise, where something is made ready for each item, which sees it and those behind it; that is not taken back
+    /// with the item.
+    fn change_in_turn<I, T>(
+        &self,
+        caller: &Caller,
+        operation: &str,
+        items: &[I],
+        subject: impl Fn(&I) -> String,
+        ready: impl Fn(&Work<'_>, &[I]) -> Result<(), DatabaseError>,
+        each: impl Fn(&Work<'_>, &I) -> Result<T, Refusal>,
+    ) -> Result<Vec<Answer<T>>, Problem> {
         let written = self.database.write(|sql| {
             let work = Work::new(self, sql, caller);
             let mut log = audit::Writer::new(sql, work.now)?;
             let mut answers = Vec::with_capacity(items.len());
-            for item in items {
+            for (index, item) in items.iter().enumerate() {
+                ready(&work, &items[index..])?;
                 let done = attempt(sql, |_| each(&work, item));
                 if done.is_err() {
                     work.forget();
@@ -336,6 +354,7 @@ impl Engine {
                 }
                 answers.push(answer);
             }
+            work.write_waiting()?;
             log.finish()?;
             Ok::<_, Refusal>(answers)
         });
@@ -447,6 +466,13 @@ struct Work<'a> {
     caller: &'a Caller,
     now: u64,
     seen: RefCell<Seen>,
+    /// New entries of this request that are not written yet.
+    waiting: RefCell<Waiting>,
+    /// Names of it that were found free and have nobody yet.
+    vacant: RefCell<HashSet<String>>,
+    looked_ahead: Cell<bool>,
+    /// How many entries the caller owns with those of this request, where that was counted.
+    owned: Cell<Option<u64>>,
     /// Bytes that the answer may still have.
     room: Cell<usize>,
 }
@@ -460,6 +486,8 @@ struct Seen {
     inherited: HashMap<i64, i64>,
     directories: HashMap<String, Rc<Stored>>,
     operations: HashMap<String, i64>,
+    /// Whether an open operation is the caller's.
+    owned: HashMap<i64, bool>,
 }
 
 impl<'a> Work<'a> {
@@ -470,6 +498,10 @@ impl<'a> Work<'a> {
             caller,
             now: now(),
             seen: RefCell::default(),
+            waiting: RefCell::default(),
+            vacant: RefCell::default(),
+            looked_ahead: Cell::new(false),
+            owned: Cell::new(None),
             room: Cell::new(MOST_SHOWN_BYTES),
         }
     }
@@ -492,6 +524,7 @@ impl<'a> Work<'a> {
     /// Forgets what may have been taken back.
     fn forget(&self) {
         *self.seen.borrow_mut() = Seen::default();
+        self.owned.set(None);
     }
 
     /// A problem is the item's own; a failure is the whole request's.
@@ -616,7 +649,15 @@ impl Engine {
         match signed {
             Ok(Some(head)) => tracing::info!(%head, "audit log signed"),
             Ok(None) => {}
-            Err(error) => tracing::error!(reason = %error, "the audit log cannot be signed"),
+            // It is tried again a minute later, and the last line vouches for all before it.
+            Err(error) if error.is_away() => {
+                let cause = refusal::innermost(&error);
+                tracing::warn!(reason = %error, cause, "the audit log is signed later: its database does not answer");
+            }
+            Err(error) => {
+                let cause = refusal::innermost(&error);
+                tracing::error!(reason = %error, cause, "the audit log cannot be signed");
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use hydra_core::key_id::KeyId;
 use hydra_core::keystore::store::rfc3339;
 use hydra_core::permissions::{AclEntry, Permission, PermissionRecord};
 
+use super::fresh::Fresh;
 use super::refusal::{conflict, invalid, not_allowed, not_found};
 use super::rows::{self, Stored};
 use super::schemas::KnownSchema;
@@ -42,7 +43,7 @@ impl Work<'_> {
     pub(super) fn create(&self, new: &NewEntry) -> Result<Created, Refusal> {
         check_form(new)?;
         let operation = new.operation.as_deref().map(|id| self.open_operation(id)).transpose()?;
-        if let Some(known) = rows::find(self.sql, new.path.as_str())? {
+        if let Some(known) = self.occupant(&new.path)? {
             return self.known(new, &known);
         }
         let parent = self.parent_for(new, operation)?;
@@ -93,6 +94,7 @@ impl Work<'_> {
         let rights = self.rights(&entry)?;
         let schema = self.schema_of(&entry)?;
         let halves = self.parted(schema.as_deref(), &rights, &new.attributes)?;
+        self.count_in()?;
         let (sealed, open): (Vec<_>, Vec<_>) = new.replicas.iter().cloned().partition(|url| is_identifying(url));
         self.may_write(&rights, &halves, !sealed.is_empty())?;
         let half = Identifying {
@@ -100,12 +102,14 @@ impl Work<'_> {
             replicas: sealed,
         };
         entry.identifying = self.seal(&entry.guid, &half)?;
-        entry.id = rows::insert(self.sql, &entry)?;
-        rows::insert_replicas(self.sql, entry.id, &open)?;
-        if let Some(schema) = &schema {
-            self.insert_values(schema, entry.id, &halves.anonymous)?;
-            self.insert_tokens(schema, entry.id, &half)?;
-        }
+        let tokens = schema.as_deref().map(|schema| self.tokens(schema, &half));
+        self.keep(Fresh {
+            entry,
+            replicas: open,
+            schema,
+            values: halves.anonymous,
+            tokens: tokens.unwrap_or_default(),
+        })?;
         Ok(Created::New)
     }
 
@@ -384,7 +388,7 @@ impl Work<'_> {
         };
         let condition = format!(
             "WHERE {place} path > ?1 AND path < ?2 AND {} AND (operation IS NULL OR {}) ORDER BY path LIMIT ?5",
-            dialect.is_one_of("name_record", 3),
+            dialect.is_one_of(&dialect.unwalked("name_record"), 3),
             dialect.is_one_of("operation", 4),
         );
         let (found, mut more) = rows::select_some(self.sql, &condition, &data, limit, MOST_LISTED_BYTES)?;
@@ -460,9 +464,7 @@ impl Work<'_> {
                 return Err(invalid("no such replica"));
             }
         }
-        if rows::replicas(self.sql, entry.id)?.len() > MAX_REPLICAS {
-            return Err(invalid(format!("an entry has at most {MAX_REPLICAS} replicas")));
-        }
+        check_number(rows::replicas(self.sql, entry.id)?.len())?;
         if let Some(schema) = &schema {
             self.update_values(schema, entry.id, &halves.anonymous)?;
         }
@@ -480,9 +482,7 @@ impl Work<'_> {
                     half.replicas.push(url.clone());
                 }
             }
-            if half.replicas.len() > MAX_REPLICAS {
-                return Err(invalid(format!("an entry has at most {MAX_REPLICAS} replicas")));
-            }
+            check_number(half.replicas.len())?;
             entry.identifying = self.seal(&entry.guid, &half)?;
             if let Some(schema) = &schema {
                 self.write_tokens(schema, entry.id, &half)?;
@@ -669,15 +669,20 @@ fn check_file_fields(adler32: Option<&str>, sha256: Option<&str>, key_id: Option
     Ok(())
 }
 
+fn check_number(replicas: usize) -> Result<(), Refusal> {
+    if replicas > MAX_REPLICAS {
+        return Err(invalid(format!("an entry has at most {MAX_REPLICAS} replicas")));
+    }
+    Ok(())
+}
+
 fn check_replicas(urls: &[String]) -> Result<(), Refusal> {
     let is_url = |url: &String| {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         let is_scheme = |letter: u8| letter.is_ascii_alphanumeric() || matches!(letter, b'+' | b'-' | b'.');
         !scheme.is_empty() && scheme.bytes().all(is_scheme) && url.len() <= MAX_REPLICA_BYTES
     };
-    if urls.len() > MAX_REPLICAS {
-        return Err(invalid(format!("an entry has at most {MAX_REPLICAS} replicas")));
-    }
+    check_number(urls.len())?;
     if !urls.iter().all(|url| is_url(url) && !url.chars().any(char::is_control)) {
         return Err(invalid(format!(
             "a replica is a URL of at most {MAX_REPLICA_BYTES} bytes without control characters"
@@ -695,7 +700,7 @@ pub(super) fn check_address(text: &str) -> Result<(), Refusal> {
     checked.map(drop).map_err(|error| invalid(error.to_string()))
 }
 
-fn bare_guid(text: &str) -> String {
+pub(super) fn bare_guid(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     lower.strip_prefix("guid:").unwrap_or(&lower).to_owned()
 }

@@ -32,7 +32,7 @@ impl Work<'_> {
                 "what an operation is for has at most {MAX_WHAT_BYTES} bytes and no control characters"
             )));
         }
-        if let Some(known) = self.find_operation(&begin.id)? {
+        if let Some(known) = self.operation(&begin.id)? {
             let same = known.operation.owner == self.caller.dn && known.operation.what == begin.what;
             return if same {
                 Ok(known.operation)
@@ -48,7 +48,8 @@ impl Work<'_> {
         ];
         let text = "INSERT INTO operations(id, what, owner, began, state, entries) VALUES (?1, ?2, ?3, ?4, 'open', 0)";
         self.sql.execute(text, &data)?;
-        Ok(self.operation(&begin.id)?.operation)
+        let begun = self.operation(&begin.id)?;
+        Ok(begun.ok_or_else(no_such_operation)?.operation)
     }
 
     pub(super) fn end(&self, end: &OperationEnd) -> Result<Operation, Refusal> {
@@ -58,7 +59,7 @@ impl Work<'_> {
         if !is_id(&end.id) {
             return Err(no_such_operation());
         }
-        let known = self.find_operation(&end.id)?;
+        let known = self.operation(&end.id)?;
         // What its owner left behind, an administrator can take back, and do nothing else with it.
         let may_take_back = self.caller.administrator && end.state == OperationState::Undone;
         let known = known.filter(|known| known.operation.owner == self.caller.dn || may_take_back);
@@ -83,7 +84,7 @@ impl Work<'_> {
             "UPDATE operations SET state = ?2, entries = ?3 WHERE number = ?1",
             &data,
         )?;
-        let ended = self.find_operation(&end.id)?;
+        let ended = self.operation(&end.id)?;
         Ok(ended.ok_or_else(no_such_operation)?.operation)
     }
 
@@ -139,14 +140,8 @@ impl Work<'_> {
         Ok(number)
     }
 
-    /// An operation of the caller.
-    fn operation(&self, id: &str) -> Result<Kept, Refusal> {
-        let known = self.find_operation(id)?;
-        let own = known.filter(|known| known.operation.owner == self.caller.dn);
-        own.ok_or_else(no_such_operation)
-    }
-
-    fn find_operation(&self, id: &str) -> Result<Option<Kept>, DatabaseError> {
+    /// An operation, whosever it is.
+    fn operation(&self, id: &str) -> Result<Option<Kept>, DatabaseError> {
         let text = format!("SELECT {COLUMNS} FROM operations WHERE id = ?1");
         let found = row(self.sql, &text, &[id.into()])?;
         found.map(|row| self.read_operation(row)).transpose()
@@ -182,13 +177,17 @@ impl Work<'_> {
 
     /// Whether an open operation is the caller's, or an administrator's to see.
     pub(super) fn owns_operation(&self, number: i64) -> Result<bool, DatabaseError> {
-        let found = row(
-            self.sql,
-            "SELECT owner FROM operations WHERE number = ?1",
-            &[number.into()],
-        )?;
-        let owner = found.map(|mut row| row.text(0)).transpose()?;
-        Ok(self.caller.administrator || owner.as_deref() == Some(&self.caller.dn))
+        if self.caller.administrator {
+            return Ok(true);
+        }
+        if let Some(owned) = self.seen.borrow().owned.get(&number) {
+            return Ok(*owned);
+        }
+        let text = "SELECT owner FROM operations WHERE number = ?1";
+        let found = row(self.sql, text, &[number.into()])?;
+        let owned = found.map(|mut row| row.text(0)).transpose()?.as_deref() == Some(&self.caller.dn);
+        self.seen.borrow_mut().owned.insert(number, owned);
+        Ok(owned)
     }
 
     /// What the client calls an operation.

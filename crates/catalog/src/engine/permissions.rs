@@ -86,7 +86,8 @@ impl Work<'_> {
                 return Err(conflict("the permissions were changed meanwhile"));
             }
             check_replacement(self.caller, false, &old, &change.record)?;
-            self.set_record(&entry, change.part, &change.record)?;
+            self.set_record(&entry, change.part, &old, &change.record)?;
+            records::drop_unused(self.sql, vec![record_of(&entry, change.part)])?;
         }
         if change.recursive && entry.kind == Kind::Directory {
             self.change_below(&entry, change, &mut done)?;
@@ -94,9 +95,15 @@ impl Work<'_> {
         Ok(done)
     }
 
-    fn set_record(&self, entry: &Stored, part: Part, record: &PermissionRecord) -> Result<(), DatabaseError> {
+    fn set_record(
+        &self,
+        entry: &Stored,
+        part: Part,
+        old: &PermissionRecord,
+        record: &PermissionRecord,
+    ) -> Result<(), DatabaseError> {
         let id = records::intern(self.sql, record)?;
-        records::note_change(self.sql, column(part), record_of(entry, part), id)?;
+        records::note_change(self.sql, self.now, column(part), old, id)?;
         let text = format!("UPDATE entries SET {} = ?2 WHERE id = ?1", column(part));
         self.sql.execute(&text, &[entry.id.into(), id.into()])?;
         Ok(())
@@ -111,7 +118,9 @@ impl Work<'_> {
         done: &mut PermissionsChanged,
     ) -> Result<(), Refusal> {
         let column = column(change.part);
+        let dialect = self.sql.dialect();
         let (from, to) = rows::below(&directory.path);
+        let mut left = Vec::new();
         let text = format!(
             "SELECT {column}, name_record, operation, count(*) FROM entries WHERE path >= ?1 AND path < ?2 \
              GROUP BY {column}, name_record, operation"
@@ -141,10 +150,12 @@ impl Work<'_> {
                 continue;
             }
             let id = records::intern(self.sql, &new)?;
-            records::note_change(self.sql, column, record, id)?;
+            records::note_change(self.sql, self.now, column, &old, id)?;
             let text = format!(
-                "UPDATE entries SET {column} = ?5 WHERE path >= ?1 AND path < ?2 AND {column} = ?3 \
-                 AND name_record = ?4 AND coalesce(operation, 0) = ?6"
+                "UPDATE entries SET {column} = ?5 WHERE path >= ?1 AND path < ?2 AND {} = ?3 AND {} = ?4 \
+                 AND coalesce(operation, 0) = ?6",
+                dialect.unwalked(column),
+                dialect.unwalked("name_record"),
             );
             let data = [
                 from.as_str().into(),
@@ -155,7 +166,8 @@ impl Work<'_> {
                 operation.unwrap_or(0).into(),
             ];
             self.sql.execute(&text, &data)?;
+            left.push(record);
         }
-        Ok(())
+        Ok(records::drop_unused(self.sql, left)?)
     }
 }

@@ -1,7 +1,8 @@
 //! Permission records: each distinct one is stored once, so that a search first computes which of them let the caller do
-//! what, by the same pure function as everywhere, and its statement only names their numbers.
+//! what, by the same pure function as everywhere, and its statement only names their numbers. One that the last entry left
+//! is deleted in the same transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,7 +11,11 @@ use hydra_core::frame::Frame;
 use hydra_core::ids::ChangeId;
 use hydra_core::permissions::{Caller, Permission, PermissionRecord, granted};
 
+use super::signed;
 use crate::database::{DatabaseError, Datum, Row, Sql, row, rows};
+
+/// For how long a change of permissions is noted, in seconds: no answer takes as long.
+const NOTED_S: i64 = 86_400;
 
 /// Committed records by their numbers; they never change, and numbers are never used again.
 #[derive(Default)]
@@ -23,7 +28,12 @@ struct Committed {
     records: BTreeMap<i64, Arc<PermissionRecord>>,
     /// All up to this number are there.
     up_to: i64,
+    /// How often records had been deleted when those that are gone were left out.
+    deletions: i64,
 }
+
+/// The row of `meta` that counts how often records were deleted.
+const DELETIONS: &str = "records_deleted";
 
 impl Known {
     /// The record of that number.
@@ -46,35 +56,111 @@ impl Known {
         caller: &Caller,
         permission: Permission,
     ) -> Result<Vec<i64>, DatabaseError> {
-        self.refresh(sql)?;
-        let known = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let deletions = self.refresh(sql)?;
         let grants = |record: &PermissionRecord| granted(record, caller, false).contains(permission);
-        let granting = known.records.iter().filter(|(_, record)| grants(record));
-        Ok(granting.map(|(id, _)| *id).collect())
+        let granting = |records: &BTreeMap<i64, Arc<PermissionRecord>>| {
+            let granting = records.iter().filter(|(_, record)| grants(record));
+            granting.map(|(id, _)| *id).collect()
+        };
+        let known = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        if known.deletions <= deletions {
+            return Ok(granting(&known.records));
+        }
+        drop(known);
+        // What this transaction sees is older, and may have entries whose record is gone since.
+        Ok(granting(&behind(sql, 0)?.records))
     }
 
-    fn refresh(&self, sql: &dyn Sql) -> Result<(), DatabaseError> {
-        let up_to = self.all.read().unwrap_or_else(PoisonError::into_inner).up_to;
-        let mut fresh = Vec::new();
-        let mut each = |mut row: Row| {
-            fresh.push((row.integer(0)?, Arc::new(read(&row.text(1)?)?)));
-            Ok(ControlFlow::Continue(()))
+    /// The numbers of the records of an owner. For transactions that write, too: nothing is kept of what they see.
+    pub(super) fn owned(&self, sql: &dyn Sql, owner: &str) -> Result<Vec<i64>, DatabaseError> {
+        let of_owner = |records: &BTreeMap<i64, Arc<PermissionRecord>>| -> Vec<i64> {
+            let owned = records.iter().filter(|(_, record)| record.owner == owner);
+            owned.map(|(id, _)| *id).collect()
         };
-        let text = "SELECT id, record FROM records WHERE id > ?1 ORDER BY id";
-        sql.query(text, &[up_to.into()], &mut each)?;
-        if let Some((last, _)) = fresh.last() {
-            let mut known = self.all.write().unwrap_or_else(PoisonError::into_inner);
-            known.up_to = known.up_to.max(*last);
-            known.records.extend(fresh);
-        }
-        Ok(())
+        let known = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut owned, up_to) = (of_owner(&known.records), known.up_to);
+        drop(known);
+        owned.extend(of_owner(&behind(sql, up_to)?.records));
+        Ok(owned)
     }
+
+    /// Brings it to what a transaction sees; how often records had been deleted by then.
+    fn refresh(&self, sql: &dyn Sql) -> Result<i64, DatabaseError> {
+        let known = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let (up_to, deletions) = (known.up_to, known.deletions);
+        drop(known);
+        let fresh = behind(sql, up_to)?;
+        if fresh.records.is_empty() && fresh.deletions <= deletions {
+            return Ok(fresh.deletions);
+        }
+        let left = if fresh.deletions > deletions {
+            Some(numbers(sql)?)
+        } else {
+            None
+        };
+        let mut known = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        if fresh.deletions < known.deletions {
+            // Somebody who sees a later state was here meanwhile.
+            return Ok(fresh.deletions);
+        }
+        known.up_to = known.up_to.max(fresh.up_to);
+        known.records.extend(fresh.records);
+        if let Some(left) = left.filter(|_| fresh.deletions > known.deletions) {
+            // All that is known is of earlier states: what this one does not have is gone.
+            known.records.retain(|id, _| left.contains(id));
+            known.deletions = fresh.deletions;
+        }
+        Ok(fresh.deletions)
+    }
+}
+
+/// The records behind a number, as a transaction sees them.
+fn behind(sql: &dyn Sql, up_to: i64) -> Result<Committed, DatabaseError> {
+    let mut found = Committed::default();
+    let mut each = |mut row: Row| {
+        let (id, text) = (row.integer(0)?, row.text(1)?);
+        if id == 0 {
+            found.deletions = text.parse().map_err(|_| DatabaseError::Content { table: "meta" })?;
+        } else {
+            found.records.insert(id, Arc::new(read(&text)?));
+            found.up_to = found.up_to.max(id);
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    // One statement for both, as every search begins with it.
+    let text = "SELECT id, record FROM records WHERE id > ?1 \
+                UNION ALL SELECT CAST(0 AS BIGINT), value FROM meta WHERE name = ?2";
+    sql.query(text, &[up_to.into(), DELETIONS.into()], &mut each)?;
+    Ok(found)
+}
+
+fn numbers(sql: &dyn Sql) -> Result<BTreeSet<i64>, DatabaseError> {
+    let found = rows(sql, "SELECT id FROM records", &[])?;
+    found.into_iter().map(|row| row.integer(0)).collect()
+}
+
+/// Deletes those of these records that no entry has any more. Their numbers are never used again.
+pub(super) fn drop_unused(sql: &dyn Sql, ids: Vec<i64>) -> Result<(), DatabaseError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "DELETE FROM records WHERE {} AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.name_record = records.id) \
+         AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.anonymous_record = records.id) \
+         AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.identifying_record = records.id)",
+        sql.dialect().is_one_of("id", 1)
+    );
+    if sql.execute(&text, &[Datum::Integers(ids)])? == 0 {
+        return Ok(());
+    }
+    let count = "INSERT INTO meta(name, value) VALUES (?1, '1') ON CONFLICT (name) DO UPDATE \
+                 SET value = CAST(CAST(meta.value AS BIGINT) + 1 AS TEXT)";
+    sql.execute(count, &[DELETIONS.into()]).map(drop)
 }
 
 /// The number of a record, which is stored where it was not yet.
 pub(super) fn intern(sql: &dyn Sql, record: &PermissionRecord) -> Result<i64, DatabaseError> {
-    // Texts and numbers only: this JSON cannot fail.
-    let text = serde_json::to_string(record).map_err(|_| DatabaseError::Content { table: "records" })?;
+    let text = written(record)?;
     let digest = digest::digest(&digest::SHA256, text.as_bytes()).as_ref().to_vec();
     if let Some(found) = row(
         sql,
@@ -92,10 +178,21 @@ pub(super) fn intern(sql: &dyn Sql, record: &PermissionRecord) -> Result<i64, Da
     made.ok_or(DatabaseError::Content { table: "records" })?.integer(0)
 }
 
-/// Says that somewhere one record took the place of another: `part` is the column of `entries`.
-pub(super) fn note_change(sql: &dyn Sql, part: &str, before: i64, after: i64) -> Result<(), DatabaseError> {
-    let text = "INSERT INTO changed_records(part, before, after) VALUES (?1, ?2, ?3)";
-    sql.execute(text, &[part.into(), before.into(), after.into()]).map(drop)
+/// Says that somewhere one record took the place of another: `part` is the column of `entries`. What no search can be
+/// under way for any more goes.
+pub(super) fn note_change(
+    sql: &dyn Sql,
+    now: u64,
+    part: &str,
+    before: &PermissionRecord,
+    after: i64,
+) -> Result<(), DatabaseError> {
+    let now = signed(now);
+    sql.execute("DELETE FROM changed_records WHERE at < ?1", &[(now - NOTED_S).into()])?;
+    let text = "INSERT INTO changed_records(at, part, before, after) VALUES (?1, ?2, ?3, ?4)";
+    let before = written(before)?;
+    sql.execute(text, &[now.into(), part.into(), before.into(), after.into()])
+        .map(drop)
 }
 
 /// The number of the last change.
@@ -105,11 +202,16 @@ pub(super) fn last_change(sql: &dyn Sql) -> Result<i64, DatabaseError> {
 }
 
 /// The changes behind that one: part, record before, record after.
-pub(super) fn changes_since(sql: &dyn Sql, number: i64) -> Result<Vec<(String, i64, i64)>, DatabaseError> {
+pub(super) fn changes_since(sql: &dyn Sql, number: i64) -> Result<Vec<(String, PermissionRecord, i64)>, DatabaseError> {
     let text = "SELECT part, before, after FROM changed_records WHERE number > ?1";
     let found = rows(sql, text, &[number.into()])?;
-    let read = |mut row: Row| Ok((row.text(0)?, row.integer(1)?, row.integer(2)?));
+    let read = |mut row: Row| Ok((row.text(0)?, read(&row.text(1)?)?, row.integer(2)?));
     found.into_iter().map(read).collect()
+}
+
+fn written(record: &PermissionRecord) -> Result<String, DatabaseError> {
+    // Texts and numbers only: this JSON cannot fail.
+    serde_json::to_string(record).map_err(|_| DatabaseError::Content { table: "records" })
 }
 
 fn read(text: &str) -> Result<PermissionRecord, DatabaseError> {
@@ -144,5 +246,65 @@ fn first(record: PermissionRecord) -> PermissionRecord {
     PermissionRecord {
         change_id: ChangeId(change_id),
         ..record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+    use crate::database::sqlite::Sqlite;
+
+    #[test]
+    fn what_is_known_fits_the_state_that_is_read_also_an_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::new(Sqlite::create(&folder.path().join("catalog.db")).unwrap());
+        let caller = Caller {
+            dn: "/CN=alice".into(),
+            fqans: vec!["/myvo".into()],
+            administrator: false,
+        };
+        let make = |groups: &[&str]| -> Vec<i64> {
+            let make = |group: &&str| (*group).to_owned();
+            let records = groups.iter().map(make).map(|group| {
+                let caller = Caller {
+                    fqans: vec![group],
+                    ..caller.clone()
+                };
+                of_own(&caller)
+            });
+            let records: Vec<PermissionRecord> = records.collect();
+            let made: Result<Vec<i64>, DatabaseError> =
+                database.write(|sql| records.iter().map(|record| intern(sql, record)).collect());
+            made.unwrap()
+        };
+        let drop = |ids: &[i64]| {
+            let dropped: Result<(), DatabaseError> = database.write(|sql| drop_unused(sql, ids.to_vec()));
+            dropped.unwrap();
+        };
+        let known = Known::default();
+        let granting = |sql: &dyn Sql| known.granting(sql, &caller, Permission::List);
+        let now = || -> Vec<i64> { database.read(granting).unwrap() };
+        let first = make(&["/a", "/b", "/c"]);
+        assert_eq!(now(), first);
+        let older: Result<_, DatabaseError> = database.read(|sql| {
+            let before = granting(sql)?;
+            drop(&first[..1]);
+            let later = make(&["/d"]);
+            assert_eq!(now(), [first[1], first[2], later[0]]);
+            // The first is there for whoever still sees its entries.
+            assert_eq!(granting(sql)?, before);
+            assert_eq!(known.record(sql, first[0])?.group, "/a");
+            Ok::<_, DatabaseError>(later[0])
+        });
+        let later = older.unwrap();
+        // The last number is not given to another.
+        drop(&[later]);
+        assert_eq!(now(), first[1..]);
+        let again = make(&["/d", "/a"]);
+        assert!(again[0] > later && again[1] > again[0]);
+        assert_eq!(now(), [&first[1..], &again].concat());
+        let owned: Result<_, DatabaseError> = database.write(|sql| known.owned(sql, &caller.dn));
+        assert_eq!(owned.unwrap(), now());
     }
 }

@@ -64,7 +64,7 @@ impl Refusal {
 }
 
 /// The last cause, which says what it was.
-fn innermost(error: &dyn std::error::Error) -> Option<String> {
+pub(super) fn innermost(error: &dyn std::error::Error) -> Option<String> {
     std::iter::successors(error.source(), |error| error.source())
         .last()
         .map(ToString::to_string)

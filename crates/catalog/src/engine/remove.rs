@@ -1,10 +1,12 @@
 //! Removing entries with all that belongs to them.
 
+use std::collections::BTreeSet;
+
 use hydra_core::permissions::{Permission, Permissions};
 
 use super::refusal::{conflict, not_allowed};
 use super::rows::{self, Stored};
-use super::{Refusal, Work, names, needs};
+use super::{Refusal, Work, names, needs, records};
 use crate::database::{DatabaseError, Datum, rows as rows_of, schema};
 use crate::wire::{Kind, Removal};
 
@@ -78,7 +80,8 @@ impl Work<'_> {
             return Ok(false);
         }
         let readable = Datum::Integers(readable);
-        let of_record = self.sql.dialect().is_one_of("identifying_record", 2);
+        let dialect = self.sql.dialect();
+        let of_record = dialect.is_one_of(&dialect.unwalked("identifying_record"), 2);
         let condition = format!("WHERE {of} AND {of_record} AND identifying IS NOT NULL");
         for some in ids.chunks(SEALED_AT_ONCE) {
             let data = [Datum::Integers(some.to_vec()), readable.clone()];
@@ -120,12 +123,19 @@ impl Work<'_> {
             owned_schemas.push(row.integer(0)?);
         }
         let used = format!(
-            "SELECT DISTINCT schema FROM entries WHERE schema IS NOT NULL AND {}",
+            "SELECT DISTINCT schema, name_record, anonymous_record, identifying_record FROM entries WHERE {}",
             dialect.is_one_of("id", 1)
         );
         let of_entry = dialect.is_one_of("entry", 1);
+        let (mut schemas, mut records) = (BTreeSet::new(), BTreeSet::new());
         for row in rows_of(self.sql, &used, &data)? {
-            let table = schema::values_table(row.integer(0)?);
+            schemas.extend(row.optional_integer(0)?);
+            for column in 1..=3 {
+                records.insert(row.integer(column)?);
+            }
+        }
+        for schema in schemas {
+            let table = schema::values_table(schema);
             self.sql
                 .execute(&format!("DELETE FROM {table} WHERE {of_entry}"), &data)?;
         }
@@ -138,6 +148,6 @@ impl Work<'_> {
         for schema in owned_schemas {
             self.drop_schema(schema)?;
         }
-        Ok(())
+        records::drop_unused(self.sql, records.into_iter().collect())
     }
 }

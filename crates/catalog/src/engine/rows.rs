@@ -1,9 +1,10 @@
 //! Entries as they stand in the database, and the statements on them.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use crate::LogicalName;
-use crate::database::{DatabaseError, Datum, Row, Sql, insert as insert_rows, row, rows};
+use crate::database::{DatabaseError, Datum, Row, Sql, insert_returning, row, rows};
 use crate::wire::{Kind, Status};
 
 /// An entry's row.
@@ -121,16 +122,25 @@ pub(super) fn select_some(
     Ok((found, more))
 }
 
-/// Inserts an entry, whose number is drawn; the number.
-pub(super) fn insert(sql: &dyn Sql, entry: &Stored) -> Result<i64, DatabaseError> {
-    let text = "INSERT INTO entries(parent, path, kind, guid, schema, operation, size, adler32, sha256, key_id, status, \
-                created, modified, version, name_record, anonymous_record, identifying_record, identifying) \
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) RETURNING id";
+/// Inserts entries, whose numbers are drawn; the numbers, by path.
+pub(super) fn insert<'a>(
+    sql: &dyn Sql,
+    entries: impl Iterator<Item = &'a Stored>,
+) -> Result<HashMap<String, i64>, DatabaseError> {
+    let head = "INSERT INTO entries(parent, path, kind, guid, schema, operation, size, adler32, sha256, key_id, status, \
+                created, modified, version, name_record, anonymous_record, identifying_record, identifying)";
+    let made = insert_returning(sql, head, entries.map(data_of).collect(), " RETURNING id, path")?;
+    let read = |mut row: Row| Ok((row.text(1)?, row.integer(0)?));
+    made.into_iter().map(read).collect()
+}
+
+/// All but the number.
+fn data_of(entry: &Stored) -> Vec<Datum> {
     let kind = match entry.kind {
         Kind::Directory => 0_i64,
         Kind::File => 1,
     };
-    let data = [
+    vec![
         entry.parent.into(),
         entry.path.as_str().into(),
         kind.into(),
@@ -149,9 +159,7 @@ pub(super) fn insert(sql: &dyn Sql, entry: &Stored) -> Result<i64, DatabaseError
         entry.anonymous_record.into(),
         entry.identifying_record.into(),
         entry.identifying.clone().into(),
-    ];
-    let made = row(sql, text, &data)?;
-    made.ok_or(DatabaseError::Content { table: "entries" })?.integer(0)
+    ]
 }
 
 /// Writes what of an entry can change, but for path and permissions.
@@ -181,14 +189,6 @@ pub(super) fn replicas(sql: &dyn Sql, entry: i64) -> Result<Vec<String>, Databas
         &[entry.into()],
     )?;
     found.into_iter().map(|mut row| row.text(0)).collect()
-}
-
-/// The replicas of an entry that had none; one that is given twice is there once.
-pub(super) fn insert_replicas(sql: &dyn Sql, entry: i64, urls: &[String]) -> Result<(), DatabaseError> {
-    let rows = (1_i64..).zip(urls);
-    let rows = rows.map(|(place, url)| vec![entry.into(), place.into(), url.as_str().into()]);
-    let head = "INSERT INTO replicas(entry, place, url)";
-    insert_rows(sql, head, rows.collect(), " ON CONFLICT DO NOTHING")
 }
 
 /// Adds a replica behind the others; one that is there already stays where it is.

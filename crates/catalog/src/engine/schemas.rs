@@ -160,28 +160,6 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// Every entry under a schema has a row of values, empty or not.
-    pub(super) fn insert_values(
-        &self,
-        schema: &KnownSchema,
-        entry: i64,
-        given: &[(usize, Value)],
-    ) -> Result<(), DatabaseError> {
-        let mut columns = String::from("entry");
-        let mut places = String::from("?1");
-        let mut data: Vec<Datum> = vec![entry.into()];
-        for (known, value) in located(schema, given) {
-            data.push(values::datum(value));
-            columns.push_str(&format!(", {}", value_column(known.id)));
-            places.push_str(&format!(", ?{}", data.len()));
-            self.write_list(known, entry, value)?;
-        }
-        let table = values_table(schema.id);
-        self.sql
-            .execute(&format!("INSERT INTO {table}({columns}) VALUES ({places})"), &data)?;
-        Ok(())
-    }
-
     pub(super) fn update_values(
         &self,
         schema: &KnownSchema,
@@ -211,16 +189,8 @@ impl Work<'_> {
         let data = [known.id.into(), entry.into()];
         self.sql
             .execute("DELETE FROM lists WHERE attribute = ?1 AND entry = ?2", &data)?;
-        let Value::List(items) = value else {
-            return Ok(());
-        };
-        let texts = items.iter().filter_map(|item| match item {
-            Value::Text(text) => Some(text.as_str()),
-            _ => None,
-        });
-        let rows = texts.map(|text| vec![known.id.into(), entry.into(), text.into()]);
-        let head = "INSERT INTO lists(attribute, entry, item)";
-        insert(self.sql, head, rows.collect(), " ON CONFLICT DO NOTHING")
+        let items = values::items(known, entry, value);
+        insert(self.sql, values::INSERT_ITEMS, items, " ON CONFLICT DO NOTHING")
     }
 
     /// Writes the tokens by which an entry's identifying values are found, in place of those that were there.
@@ -232,26 +202,22 @@ impl Work<'_> {
     ) -> Result<(), DatabaseError> {
         self.sql
             .execute("DELETE FROM tokens WHERE entry = ?1", &[entry.into()])?;
-        self.insert_tokens(schema, entry, half)
+        let tokens = self.tokens(schema, half).into_iter();
+        let rows = tokens.map(|(attribute, token)| vec![attribute.into(), token.into(), entry.into()]);
+        let head = "INSERT INTO tokens(attribute, token, entry)";
+        insert(self.sql, head, rows.collect(), "")
     }
 
-    /// Likewise for an entry that had none.
-    pub(super) fn insert_tokens(
-        &self,
-        schema: &KnownSchema,
-        entry: i64,
-        half: &Identifying,
-    ) -> Result<(), DatabaseError> {
-        let mut rows = Vec::new();
+    /// The tokens of an identifying half, each with its attribute.
+    pub(super) fn tokens(&self, schema: &KnownSchema, half: &Identifying) -> Vec<(i64, Vec<u8>)> {
+        let mut tokens = Vec::new();
         for (name, value) in &half.attributes {
-            let Some(known) = schema.attribute(name).filter(|known| known.definition.indexed) else {
-                continue;
-            };
-            for token in self.engine.keys.tokens_of(&known.definition, value) {
-                rows.push(vec![known.id.into(), token.into(), entry.into()]);
+            if let Some(known) = schema.attribute(name).filter(|known| known.definition.indexed) {
+                let of_value = self.engine.keys.tokens_of(&known.definition, value);
+                tokens.extend(of_value.into_iter().map(|token| (known.id, token)));
             }
         }
-        insert(self.sql, "INSERT INTO tokens(attribute, token, entry)", rows, "")
+        tokens
     }
 
     pub(super) fn schema_at(&self, path: &LogicalName) -> Result<Schema, Refusal> {

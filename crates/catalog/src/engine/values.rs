@@ -1,5 +1,6 @@
 //! Values of attributes: whether one is of its attribute's type, and how it stands in a row.
 
+use super::KnownAttribute;
 use crate::database::{DatabaseError, Datum};
 use crate::query::value::{date, time};
 use crate::wire::{AttributeDefinition, MAX_TEXT_BYTES, Type, Value};
@@ -76,6 +77,22 @@ fn list(definition: &AttributeDefinition, items: Vec<Value>) -> Result<Vec<Value
 fn is_code(text: &str) -> bool {
     let parts = text.split_once('^');
     parts.is_some_and(|(value, scheme)| !value.is_empty() && !scheme.is_empty() && !scheme.contains('^'))
+}
+
+/// Begins the statement that writes [`items`].
+pub(super) const INSERT_ITEMS: &str = "INSERT INTO lists(attribute, entry, item)";
+
+/// The items of a list, by which it is searched, as rows of their table; of another value there are none.
+pub(super) fn items(known: &KnownAttribute, entry: i64, value: &Value) -> Vec<Vec<Datum>> {
+    let Value::List(items) = value else {
+        return Vec::new();
+    };
+    let texts = items.iter().filter_map(|item| match item {
+        Value::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    let row = |text: &str| vec![known.id.into(), entry.into(), text.into()];
+    texts.map(row).collect()
 }
 
 /// How a checked value stands in its column.

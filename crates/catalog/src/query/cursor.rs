@@ -118,7 +118,7 @@ fn encode(position: &Position) -> Vec<u8> {
                 push(&mut bytes, text.as_bytes());
             }
             // Nothing is ordered by the others.
-            Datum::Null | Datum::Blob(_) | Datum::Integers(_) => bytes.push(b'n'),
+            Datum::Null | Datum::Blob(_) | Datum::Integers(_) | Datum::Texts(_) => bytes.push(b'n'),
         }
     }
     bytes

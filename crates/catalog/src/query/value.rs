@@ -92,6 +92,6 @@ pub fn text(value: &Datum) -> String {
         Datum::Text(text) => text.clone(),
         Datum::Integer(number) => number.to_string(),
         Datum::Real(number) => number.to_string(),
-        Datum::Null | Datum::Blob(_) | Datum::Integers(_) => String::new(),
+        Datum::Null | Datum::Blob(_) | Datum::Integers(_) | Datum::Texts(_) => String::new(),
     }
 }

@@ -10,12 +10,12 @@ use hydra_service::settings::CreationRule;
 use mdm_catalog::LogicalName;
 use mdm_catalog::columns::ColumnKeys;
 use mdm_catalog::config::Rules;
-use mdm_catalog::database::Database;
+use mdm_catalog::database::{Database, DatabaseError, row};
 use mdm_catalog::engine::Engine;
 use mdm_catalog::wire::{
     Answer, AttributeDefinition, Attributes, Change, Created, Entry, Kind, ListQuestion, Lookup, NewEntry,
-    OperationBegin, OperationEnd, OperationState, Part, PermissionsChange, Question, Records, Removal, SchemaChange,
-    SchemaQuestion, Search, Type, Value,
+    OperationBegin, OperationEnd, OperationState, Part, PermissionsChange, PermissionsChanged, Question, Records,
+    Removal, SchemaChange, SchemaQuestion, Search, Type, Value,
 };
 
 /// A value that must be found nowhere in clear.
@@ -30,6 +30,10 @@ pub(crate) fn caller(dn: &str) -> Caller {
 }
 
 pub(crate) fn engine(database: Database) -> Engine {
+    engine_of(database, 0)
+}
+
+fn engine_of(database: Database, per_owner: u64) -> Engine {
     let keys = || ColumnKeys::new(&Key::from_slice(&[9; 32]).unwrap()).unwrap();
     Engine::found(&database, "test", &keys()).unwrap();
     let rules = Rules {
@@ -40,6 +44,7 @@ pub(crate) fn engine(database: Database) -> Engine {
         }],
         administrators: vec!["/CN=admin".into()],
         acl: 10,
+        per_owner,
         backups_kept_days: None,
     };
     Engine::open(database, keys(), rules).unwrap()
@@ -186,11 +191,36 @@ fn record_of(records: Records, part: Part) -> PermissionRecord {
     }
 }
 
-/// Alice gives somebody letters on a part, of everything below too.
-pub(crate) fn grant(engine: &Engine, at: &str, part: Part, who: &str, letters: &str) {
+/// What alice sees of a part's record.
+fn record_at(engine: &Engine, at: &str, part: Part) -> PermissionRecord {
     let question = Question { path: at.into() };
     let shown = done(engine.permissions(&caller("alice"), &[question]).unwrap().remove(0));
-    let mut record = record_of(shown.records, part);
+    record_of(shown.records, part)
+}
+
+/// Puts a record, of that version, in place of a part's.
+fn change_permissions(
+    engine: &Engine,
+    who: &str,
+    (path, part): (&str, Part),
+    record: PermissionRecord,
+    recursive: bool,
+) -> Answer<PermissionsChanged> {
+    let change = PermissionsChange {
+        path: path.into(),
+        part,
+        record: PermissionRecord {
+            change_id: ChangeId::random().unwrap(),
+            ..record
+        },
+        recursive,
+    };
+    engine.change_permissions(&caller(who), &[change]).unwrap().remove(0)
+}
+
+/// Alice gives somebody letters on a part, of everything below too.
+pub(crate) fn grant(engine: &Engine, at: &str, part: Part, who: &str, letters: &str) {
+    let mut record = record_at(engine, at, part);
     let principal = caller(who).dn;
     record.acl.retain(|line| line.principal != principal);
     record.acl.push(AclEntry {
@@ -198,18 +228,10 @@ pub(crate) fn grant(engine: &Engine, at: &str, part: Part, who: &str, letters: &
         permissions: letters.parse().unwrap(),
     });
     record.version += 1;
-    record.change_id = ChangeId::random().unwrap();
-    let change = PermissionsChange {
-        path: at.into(),
-        part,
-        record,
-        recursive: true,
-    };
-    let changed = engine
-        .change_permissions(&caller("alice"), &[change])
-        .unwrap()
-        .remove(0);
-    assert_eq!(done(changed).left, 0);
+    assert_eq!(
+        done(change_permissions(engine, "alice", (at, part), record, true)).left,
+        0
+    );
 }
 
 /// A file with attributes of both halves.
@@ -247,6 +269,219 @@ pub(crate) fn all(make: &dyn Fn() -> Database) {
     directories_are_renamed_with_all_below(make());
     odd_texts_are_refused_item_by_item(make());
     nothing_with_a_replica_is_removed_as_unreplicated(make());
+    what_comes_at_once_is_made_as_if_it_came_in_turn(make());
+    records_that_nobody_uses_are_gone(make());
+    an_owner_has_as_many_entries_as_one_may(make());
+}
+
+fn what_comes_at_once_is_made_as_if_it_came_in_turn(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    let guid = "guid:00000000-0000-4000-8000-000000000001";
+    let with_guid = |at: &str| NewEntry {
+        guid: Some(guid.into()),
+        ..file(at)
+    };
+    let with_tags = |at: &str, tags: &[&str]| {
+        let mut new = image(at, "MR", 40, "A^B");
+        new.replicas.push(new.replicas[0].clone());
+        let tags = tags.iter().map(|tag| text(tag)).collect();
+        new.attributes.insert("tags".into(), Value::List(tags));
+        new
+    };
+    let wrong = |at: &str| NewEntry {
+        parents: true,
+        attributes: Attributes::from([("nonsense".into(), text("x"))]),
+        ..file(at)
+    };
+    let (new, known) = (Ok(Created::New), Ok(Created::Known));
+    let (conflict, invalid) = (Err(ProblemKind::Conflict), Err(ProblemKind::Invalid));
+    let cases = [
+        (with_tags("/myvo/s/1", &["t", "all"]), &new),
+        (
+            NewEntry {
+                size: Some(3),
+                ..image("/myvo/s/2", "CT", 41, "C^D")
+            },
+            &new,
+        ),
+        // the same again, and something else of its name
+        (with_tags("/myvo/s/1", &["t", "all"]), &known),
+        (
+            NewEntry {
+                size: Some(4),
+                ..file("/myvo/s/2")
+            },
+            &conflict,
+        ),
+        // nothing of this one stays, everything of those before it does
+        (wrong("/myvo/nowhere/deep/1"), &invalid),
+        (file("/myvo/s/3"), &new),
+        (
+            NewEntry {
+                parents: true,
+                ..file("/myvo/s/3/below/1")
+            },
+            &conflict,
+        ),
+        (with_guid("/myvo/s/4"), &new),
+        (with_guid("/myvo/s/5"), &conflict),
+        // a directory that comes with what lies in it; one that was made for another before
+        (NewEntry::of(path("/myvo/s/d"), Kind::Directory), &new),
+        (with_tags("/myvo/s/d/1", &["all", "all"]), &new),
+        (
+            NewEntry {
+                parents: true,
+                ..file("/myvo/s/e/1")
+            },
+            &new,
+        ),
+        (NewEntry::of(path("/myvo/s/e"), Kind::Directory), &known),
+        (wrong("/myvo/s/d/2"), &invalid),
+        (file("/myvo/s/d/2"), &new),
+    ];
+    let items: Vec<NewEntry> = cases.iter().map(|(item, _)| item.clone()).collect();
+    let answers = engine.create(&caller("alice"), &items).unwrap();
+    for (answer, (item, expected)) in answers.into_iter().zip(&cases) {
+        let said = match answer {
+            Answer::Done(done) => Ok(done),
+            Answer::Problem(problem) => Err(problem.kind),
+        };
+        assert_eq!(&said, *expected, "{}", item.path);
+    }
+    let expected = ["", "/1", "/2", "/3", "/4", "/d", "/d/1", "/d/2", "/e", "/e/1"].map(|end| format!("/myvo/s{end}"));
+    assert_eq!(listed(&engine, "alice", "/myvo", true), expected);
+    assert_eq!(
+        names(&engine, "alice", "tags = 'all' AND patient_name = 'A^B'"),
+        ["/myvo/s/1", "/myvo/s/d/1"]
+    );
+    assert_eq!(names(&engine, "alice", "age = 41 AND tags IS NULL"), ["/myvo/s/2"]);
+    let one = done(show(&engine, "alice", "/myvo/s/1"));
+    assert_eq!((one.replicas.len(), one.attributes.len()), (2, 5));
+    assert_eq!(done(show(&engine, "alice", guid)).path, path("/myvo/s/4"));
+    // More than are written by one statement, each with its own.
+    let many = |number: i64| {
+        image(
+            &format!("/myvo/many/{number:03}"),
+            "US",
+            number,
+            &format!("N{number}^X"),
+        )
+    };
+    let items: Vec<NewEntry> = (0..300).map(many).collect();
+    for _ in 0..2 {
+        for answer in engine.create(&caller("alice"), &items).unwrap() {
+            done(answer);
+        }
+    }
+    for number in [0, 127, 128, 255, 256, 299] {
+        let query = format!("patient_id = '{PLANTED}-{number}' AND age = {number} AND patient_name = 'n{number}^x'");
+        assert_eq!(names(&engine, "alice", &query), [format!("/myvo/many/{number:03}")]);
+        let shown = done(show(&engine, "alice", &format!("/myvo/many/{number:03}")));
+        assert_eq!(shown.replicas, items[usize::try_from(number).unwrap()].replicas);
+    }
+}
+
+fn records_that_nobody_uses_are_gone(database: Database) {
+    let engine = engine(database);
+    furnished(&engine);
+    let records = || -> i64 {
+        let count = "SELECT count(*) FROM records";
+        let counted: Result<_, DatabaseError> = engine.database().read(|sql| row(sql, count, &[]));
+        counted.unwrap().unwrap().integer(0).unwrap()
+    };
+    let seen = |who: &str| names(&engine, who, "ORDER BY name");
+    grant(&engine, "/myvo", Part::Name, "stranger", "l");
+    done(create(&engine, "alice", image("/myvo/s/1", "MR", 1, "A^B")));
+    done(create(&engine, "alice", image("/myvo/s/2", "MR", 2, "A^B")));
+    assert_eq!(seen("bob"), ["/myvo/s/1", "/myvo/s/2"]);
+    let before = records();
+    // Each change makes a record and leaves another to nobody, or to the entries that still have it.
+    for round in 0..5 {
+        grant(&engine, "/myvo/s/1", Part::Name, "stranger", ["l", ""][round % 2]);
+        assert_eq!(records(), before + 1);
+        assert_eq!(seen("bob"), ["/myvo/s/1", "/myvo/s/2"]);
+    }
+    for _ in 0..3 {
+        grant(&engine, "/myvo", Part::Anonymous, "stranger", "g");
+        assert_eq!(seen("stranger"), ["/myvo/s/1", "/myvo/s/2"]);
+        grant(&engine, "/myvo", Part::Anonymous, "stranger", "");
+        assert!(seen("stranger").is_empty());
+        assert_eq!(seen("bob"), ["/myvo/s/1", "/myvo/s/2"]);
+        assert!(records() <= before + 3, "{}", records());
+    }
+    // What is taken back leaves them where they were.
+    let kept = records();
+    let wrong = record_at(&engine, "/myvo/s/1", Part::Name);
+    assert_eq!(
+        problem(change_permissions(
+            &engine,
+            "alice",
+            ("/myvo/s/1", Part::Name),
+            wrong,
+            true
+        )),
+        ProblemKind::Conflict
+    );
+    assert_eq!(records(), kept);
+    done(remove(&engine, "alice", "/myvo/s/1", false));
+    assert_eq!(records(), kept - 1);
+    done(create(&engine, "bob", file("/myvo/s/3")));
+    let id = "00112233445566778899aabbccddeeff";
+    let begin = OperationBegin {
+        id: id.into(),
+        what: "x".into(),
+    };
+    engine.begin(&caller("bob"), &begin).unwrap();
+    done(remove(&engine, "bob", "/myvo/s/3", false));
+    assert_eq!(records(), kept - 1);
+    let new = NewEntry {
+        operation: Some(id.into()),
+        ..file("/myvo/s/3")
+    };
+    done(create(&engine, "bob", new));
+    let state = OperationState::Undone;
+    engine
+        .end(&caller("bob"), &OperationEnd { id: id.into(), state })
+        .unwrap();
+    assert_eq!(records(), kept - 1);
+    assert_eq!(seen("bob"), ["/myvo/s/2"]);
+    done(remove(&engine, "alice", "/myvo", true));
+    assert_eq!(records(), 0);
+}
+
+fn an_owner_has_as_many_entries_as_one_may(database: Database) {
+    let engine = engine_of(database, 6);
+    furnished(&engine);
+    let deep = |at: &str| NewEntry {
+        parents: true,
+        ..file(at)
+    };
+    // With `/myvo` that makes four; the next would be three more, of which nothing stays.
+    let items = [
+        deep("/myvo/a/1"),
+        deep("/myvo/a/2"),
+        deep("/myvo/b/c/1"),
+        deep("/myvo/b/1"),
+        deep("/myvo/2"),
+    ];
+    let answers = engine.create(&caller("alice"), &items).unwrap();
+    let said: Vec<Option<ProblemKind>> = answers
+        .into_iter()
+        .map(|answer| match answer {
+            Answer::Done(_) => None,
+            Answer::Problem(problem) => Some(problem.kind),
+        })
+        .collect();
+    let refused = Some(ProblemKind::Limit);
+    assert_eq!(said, [None, None, refused, None, refused]);
+    assert_eq!(listed(&engine, "alice", "/myvo", true).len(), 5);
+    // What is there already is no more; others have their own; what is removed makes room.
+    assert_eq!(done(create(&engine, "alice", deep("/myvo/a/1"))), Created::Known);
+    done(create(&engine, "bob", file("/myvo/3")));
+    done(remove(&engine, "alice", "/myvo/a/2", false));
+    assert_eq!(done(create(&engine, "alice", file("/myvo/2"))), Created::New);
+    assert_eq!(problem(create(&engine, "alice", file("/myvo/4"))), ProblemKind::Limit);
 }
 
 fn what_is_hidden_is_as_what_is_not_there(database: Database) {
@@ -254,9 +489,7 @@ fn what_is_hidden_is_as_what_is_not_there(database: Database) {
     furnished(&engine);
     done(create(&engine, "alice", file("/myvo/hidden")));
     let permissions = |at: &str, letters: &str| {
-        let question = Question { path: at.into() };
-        let shown = done(engine.permissions(&caller("alice"), &[question]).unwrap().remove(0));
-        let mut record = shown.records.name;
+        let mut record = record_at(&engine, at, Part::Name);
         record.group_permissions = Permissions::NONE;
         record.other = Permissions::NONE;
         record.acl = vec![AclEntry {
@@ -264,19 +497,7 @@ fn what_is_hidden_is_as_what_is_not_there(database: Database) {
             permissions: letters.parse().unwrap(),
         }];
         record.version += 1;
-        record.change_id = ChangeId::random().unwrap();
-        let change = PermissionsChange {
-            path: at.into(),
-            part: Part::Name,
-            record,
-            recursive: false,
-        };
-        done(
-            engine
-                .change_permissions(&caller("alice"), &[change])
-                .unwrap()
-                .remove(0),
-        );
+        done(change_permissions(&engine, "alice", (at, Part::Name), record, false));
     };
     permissions("/myvo/hidden", "--------");
     // With and without a right to make names beside it: told the same of a name that is taken and of one that is free.
@@ -477,12 +698,7 @@ fn what_is_long_is_kept_or_refused(database: Database) {
         ..file("/myvo/longer")
     };
     assert_eq!(problem(create(&engine, "alice", longer)), ProblemKind::Invalid);
-    let question = Question {
-        path: "/myvo/long".into(),
-    };
-    let mut record = done(engine.permissions(&caller("alice"), &[question]).unwrap().remove(0))
-        .records
-        .name;
+    let mut record = record_at(&engine, "/myvo/long", Part::Name);
     record.acl = (0..9)
         .map(|_| AclEntry {
             principal: format!("/CN={}", random(1000)),
@@ -490,19 +706,8 @@ fn what_is_long_is_kept_or_refused(database: Database) {
         })
         .collect();
     record.version += 1;
-    record.change_id = ChangeId::random().unwrap();
-    let change = PermissionsChange {
-        path: "/myvo/long".into(),
-        part: Part::Name,
-        record: record.clone(),
-        recursive: false,
-    };
-    done(
-        engine
-            .change_permissions(&caller("alice"), &[change])
-            .unwrap()
-            .remove(0),
-    );
+    let at = ("/myvo/long", Part::Name);
+    done(change_permissions(&engine, "alice", at, record.clone(), false));
     let kept = done(show(&engine, "alice", "/myvo/long")).records.name;
     assert_eq!(kept.acl, record.acl);
 }
@@ -893,17 +1098,8 @@ fn permissions_are_decided_and_changed(database: Database) {
     let seen = shown("bob", "/myvo/s/1");
     assert!(seen.records.identifying.is_none() && !seen.granted.contains_key(&Part::Identifying));
     let change = |who: &str, part, record, version: u64| {
-        let change = PermissionsChange {
-            path: "/myvo/s/1".into(),
-            part,
-            record: PermissionRecord {
-                version,
-                change_id: ChangeId::random().unwrap(),
-                ..record
-            },
-            recursive: false,
-        };
-        engine.change_permissions(&caller(who), &[change]).unwrap().remove(0)
+        let record = PermissionRecord { version, ..record };
+        change_permissions(&engine, who, ("/myvo/s/1", part), record, false)
     };
     let name = shown("alice", "/myvo/s/1").records.name;
     assert_eq!(

@@ -323,10 +323,7 @@ impl Postgres {
     /// # Errors
     /// [`DatabaseError`]; tables that are there already are one.
     pub fn create(settings: Settings) -> Result<Self, DatabaseError> {
-        let database = Self::connect(&schema::CATALOG, settings)?;
-        if database.owner()?.is_some() {
-            return Err(DatabaseError::Exists);
-        }
+        let database = Self::vacant(settings)?;
         database.bring_up()?;
         Ok(database)
     }
@@ -336,10 +333,16 @@ impl Postgres {
     /// # Errors
     /// [`DatabaseError`]; tables that are there already are one.
     pub fn look(settings: Settings) -> Result<(), DatabaseError> {
-        if Self::connect(&schema::CATALOG, settings)?.owner()?.is_some() {
+        Self::vacant(settings).map(drop)
+    }
+
+    /// A database in which a catalogue can be made.
+    fn vacant(settings: Settings) -> Result<Self, DatabaseError> {
+        let database = Self::connect(&schema::CATALOG, settings)?;
+        if database.owner()?.is_some() {
             return Err(DatabaseError::Exists);
         }
-        Ok(())
+        Ok(database)
     }
 
     /// Opens the database of a catalogue, brought to this version's schema.
@@ -664,17 +667,10 @@ impl Postgres {
         for _ in 1..TRIES {
             match self.writers.write(lightly, work) {
                 Err(Failed::Group(Fault { asks_again: true, .. })) => {}
-                ended => return ended.map_err(of_group),
+                ended => return Ok(ended?),
             }
         }
-        self.writers.write(lightly, work).map_err(of_group)
-    }
-}
-
-fn of_group(failed: Failed<Fault>) -> DatabaseError {
-    match failed {
-        Failed::Group(fault) => DatabaseError::Postgres(fault.error),
-        Failed::Own(error) => error,
+        Ok(self.writers.write(lightly, work)?)
     }
 }
 
@@ -692,6 +688,12 @@ struct Fault {
     error: PostgresError,
     /// All of it may be done again: nothing of it is there.
     asks_again: bool,
+}
+
+impl From<Fault> for DatabaseError {
+    fn from(fault: Fault) -> Self {
+        Self::Postgres(fault.error)
+    }
 }
 
 impl Fault {
@@ -724,7 +726,10 @@ impl group::Connection for Pen {
         };
         let writers = self.core.product.number;
         // Each statement behind the lock sees what the writer before has committed.
-        let text = format!("BEGIN; {manner}SELECT pg_advisory_xact_lock({writers})");
+        // Here plans are kept: statements find rows by their keys, whatever is bound, and a plan for each time that a
+        // foreign key is looked up costs more than the rows.
+        let plans = "SET LOCAL plan_cache_mode = auto; ";
+        let text = format!("BEGIN; {manner}{plans}SELECT pg_advisory_xact_lock({writers})");
         self.connection = Some(self.core.begin(&text)?);
         self.unsent.clear();
         Ok(())
@@ -886,6 +891,30 @@ impl Statements<'_> {
         done
     }
 
+    /// Moves between the parts of a transaction.
+    fn move_on(&self, sql: &str) -> Result<(), DatabaseError> {
+        let mut unsent = self.unsent.take();
+        let takes_back = sql.starts_with("ROLLBACK TO ");
+        let begin = format!("SAVEPOINT {}", sql.rsplit(' ').next().unwrap_or_default());
+        if sql != begin && unsent.trim_end_matches(';').rsplit(';').next() == Some(&begin) {
+            // Nothing was asked since the part began: there is nothing to take back or to end.
+            if !takes_back {
+                unsent.truncate(unsent.len() - begin.len() - 1);
+            }
+            *self.unsent.borrow_mut() = unsent;
+            return Ok(());
+        }
+        unsent.push_str(sql);
+        unsent.push(';');
+        if takes_back {
+            self.run(self.connection.client.batch_execute(&unsent))?;
+            *lock(&self.is_broken) = false;
+        } else {
+            *self.unsent.borrow_mut() = unsent;
+        }
+        Ok(())
+    }
+
     fn prepared(&self, sql: &str) -> Result<Statement, DatabaseError> {
         if let Some(known) = lock(&self.connection.statements).get(sql) {
             return Ok(known.clone());
@@ -922,16 +951,7 @@ impl Sql for Statements<'_> {
     fn execute(&self, sql: &str, data: &[Datum]) -> Result<u64, DatabaseError> {
         self.settle();
         if is_plain(sql) {
-            let mut unsent = self.unsent.take();
-            unsent.push_str(sql);
-            unsent.push(';');
-            if sql.starts_with("ROLLBACK TO ") {
-                self.run(self.connection.client.batch_execute(&unsent))?;
-                *lock(&self.is_broken) = false;
-            } else {
-                *self.unsent.borrow_mut() = unsent;
-            }
-            return Ok(0);
+            return self.move_on(sql).map(|()| 0);
         }
         let statement = self.prepared(sql)?;
         let data: Vec<&(dyn ToSql + Sync)> = data.iter().map(|datum| datum as _).collect();
@@ -997,6 +1017,7 @@ impl ToSql for Datum {
             Self::Text(text) => text.to_sql_checked(kind, out),
             Self::Blob(bytes) => bytes.to_sql_checked(kind, out),
             Self::Integers(numbers) => numbers.to_sql_checked(kind, out),
+            Self::Texts(texts) => texts.to_sql_checked(kind, out),
         }
     }
 

@@ -92,13 +92,50 @@ fn peer_postgres_keeps_what_the_kit_promises() {
     let select = "SELECT name, value FROM meta WHERE name IN ('a', 'b', 'c')";
     let found: Result<_, DatabaseError> = database.read(|sql| rows(sql, select, &[]));
     assert_eq!(found.unwrap(), [Row(vec!["b".into(), "'; DROP TABLE meta; --".into()])]);
+    // Parts in which nothing is asked leave those before, behind and around them as they are.
+    let parts: Result<(), DatabaseError> = database.write(|sql| {
+        let put = |sql: &dyn Sql, name: &str| sql.execute(insert, &[name.into(), "".into()]).map(drop);
+        let nothing = |sql: &dyn Sql| attempt(sql, |_| Ok::<_, DatabaseError>(()));
+        let refused = |sql: &dyn Sql| attempt(sql, |_| Err::<(), _>(DatabaseError::Closed)).is_err();
+        attempt(sql, |sql| {
+            nothing(sql)?;
+            put(sql, "part 1")?;
+            assert!(refused(sql));
+            nothing(sql)
+        })?;
+        assert!(refused(sql));
+        let taken_back: Result<(), DatabaseError> = attempt(sql, |sql| {
+            put(sql, "part 2")?;
+            nothing(sql)?;
+            Err(DatabaseError::Closed)
+        });
+        assert!(taken_back.is_err());
+        attempt(sql, |sql| {
+            attempt(sql, |sql| put(sql, "part 3"))?;
+            assert!(refused(sql));
+            Ok::<_, DatabaseError>(())
+        })?;
+        nothing(sql)
+    });
+    parts.unwrap();
+    let select_parts = "SELECT name FROM meta WHERE name LIKE 'part %' ORDER BY name";
+    let found: Result<_, DatabaseError> = database.read(|sql| rows(sql, select_parts, &[]));
+    assert_eq!(found.unwrap(), [Row(vec!["part 1".into()]), Row(vec!["part 3".into()])]);
     // found again by whoever opens it
     let database = Database::new(Postgres::open(settings(&url)).unwrap());
     let text = format!(
-        "SELECT CAST(?2 AS DOUBLE PRECISION), CAST(?4 AS BYTEA), 1 = 1, CAST(NULL AS BIGINT) WHERE {}",
-        Dialect::Postgres.is_one_of("CAST(?3 AS BIGINT)", 1)
+        "SELECT CAST(?2 AS DOUBLE PRECISION), CAST(?4 AS BYTEA), 1 = 1, CAST(NULL AS BIGINT) WHERE {} AND {}",
+        Dialect::Postgres.is_one_of("CAST(?3 AS BIGINT)", 1),
+        Dialect::Postgres.is_one_of("CAST('b\"' AS TEXT)", 5)
     );
-    let data = [Datum::Integers(vec![3, 5]), 1.into(), 5.into(), vec![0_u8, 255].into()];
+    let texts = Datum::Texts(vec!["a".into(), "b\"".into()]);
+    let data = [
+        Datum::Integers(vec![3, 5]),
+        1.into(),
+        5.into(),
+        vec![0_u8, 255].into(),
+        texts,
+    ];
     let found: Result<_, DatabaseError> = database.read(|sql| row(sql, &text, &data));
     let expected = Row(vec![Datum::Real(1.0), vec![0_u8, 255].into(), 1.into(), Datum::Null]);
     assert_eq!(found.unwrap(), Some(expected));
