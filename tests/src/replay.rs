@@ -428,8 +428,8 @@ pub fn dicom_multipart(data: &[u8]) {
     }
 }
 
-/// A request of STOW-RS: its media type on the first line, its body behind. What is handed on is what the parts have, and
-/// every part is answered for.
+/// A request of STOW-RS: its media type on the first line, its body behind. What is handed on is what the parts have,
+/// and every part is answered for.
 pub fn stow_body(data: &[u8]) {
     use dicom_net::{Arrival, Taken, stow};
     const MOST: usize = 8;

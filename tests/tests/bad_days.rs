@@ -1,5 +1,5 @@
-//! Bad days with real stores and real files: stores that hang, processes that are killed, disks that are full, files that
-//! are huge or lost their header (`docs/src/commands/eds.md`).
+//! Bad days with real stores and real files: stores that hang, processes that are killed, disks that are full, files
+//! that are huge or lost their header (`docs/src/commands/eds.md`).
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs::File;

@@ -1,6 +1,6 @@
-//! Images by way of the catalogue, command by command against real servers: registered by query, out of files, and sealed
-//! at once; got into a viewer; killed in their midst, resumed and undone; withdrawn; and what is said where somebody is
-//! down (`docs/src/commands/mdm-images.md`).
+//! Images by way of the catalogue, command by command against real servers: registered by query, out of files, and
+//! sealed at once; got into a viewer; killed in their midst, resumed and undone; withdrawn; and what is said where
+//! somebody is down (`docs/src/commands/mdm-images.md`).
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs;
@@ -37,8 +37,8 @@ fn dimse(port: u16) -> String {
     format!("method = \"c-get\"\nae_title = \"{OURS}\"\naet = \"{THEIRS}\"\nhost = \"127.0.0.1\"\nport = {port}\n")
 }
 
-/// The hospital's desk, which is alice's, and a collection of hers. The number makes the secret that identifiers are drawn
-/// with, and so the names of keys.
+/// The hospital's desk, which is alice's, and a collection of hers. The number makes the secret that identifiers are
+/// drawn with, and so the names of keys.
 fn hospital(number: u8, collection: &str, pacs: &str) -> Desk {
     let mut desk = GRID.desk("alice");
     desk.write("secret", [number; 32]);

@@ -1,5 +1,6 @@
 //! Permissions on a real grid: sharing a key with a group and taking it back, with stores that are down; the original's
-//! commands letter for letter; strangers, crowds and nonsense (`docs/src/permissions.md`, `docs/src/commands/glite.md`).
+//! commands letter for letter; strangers, crowds and nonsense (`docs/src/permissions.md`,
+//! `docs/src/commands/glite.md`).
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::LazyLock;

@@ -1,5 +1,5 @@
-//! `dicom-recall serve`, the WLCG Tape REST API, as clients see it: curl and gfal2 against the real program, whose agent
-//! is one of ours that keeps requests in memory.
+//! `dicom-recall serve`, the WLCG Tape REST API, as clients see it: curl and gfal2 against the real program, whose
+//! agent is one of ours that keeps requests in memory.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! DICOM and DICOMweb over TLS, with certificates of an authority of one's own: a real Orthanc that wants to know us and
-//! one that does not, every refusal by its name, and peers that send byte by byte.
+//! DICOM and DICOMweb over TLS, with certificates of an authority of one's own: a real Orthanc that wants to know us
+//! and one that does not, every refusal by its name, and peers that send byte by byte.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;

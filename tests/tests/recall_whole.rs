@@ -1,5 +1,5 @@
-//! From the PACS to a client of the storage element with everything real between: Orthanc, key stores, daemon, agent and
-//! XRootD. And what the storage element's side learns meanwhile: nothing that opens a file, and nobody's name.
+//! From the PACS to a client of the storage element with everything real between: Orthanc, key stores, daemon, agent
+//! and XRootD. And what the storage element's side learns meanwhile: nothing that opens a file, and nobody's name.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! A real XRootD in front of an agent, with the hospital's end of the line played by a script: what clients see of files
-//! that are nearline, by every door, and each trap that XRootD has for whoever recalls.
+//! A real XRootD in front of an agent, with the hospital's end of the line played by a script: what clients see of
+//! files that are nearline, by every door, and each trap that XRootD has for whoever recalls.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs;

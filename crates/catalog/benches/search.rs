@@ -74,8 +74,8 @@ impl Tokens for Plain {
     }
 }
 
-/// Images by the database itself: a hundred to a study, 40 of 100 `MR`, each fourth under permissions that the caller has
-/// not.
+/// Images by the database itself: a hundred to a study, 40 of 100 `MR`, each fourth under permissions that the caller
+/// has not.
 fn fill(database: &Database, images: i64) -> Result<(), DatabaseError> {
     let (numbers, bytes) = match database.dialect() {
         Dialect::Sqlite => (

@@ -1,7 +1,7 @@
-//! The catalogue as a process, asked over mutual TLS by several clients at once: registrations, and searches among a million
-//! images, on SQLite and PostgreSQL in turn, each beside bare SQL that writes the same rows, or finds the same kind of
-//! files, without a network and asking nobody's permission (`docs/src/performance.md`). Numbers are printed, nothing passes
-//! or fails.
+//! The catalogue as a process, asked over mutual TLS by several clients at once: registrations, and searches among a
+//! million images, on SQLite and PostgreSQL in turn, each beside bare SQL that writes the same rows, or finds the same
+//! kind of files, without a network and asking nobody's permission (`docs/src/performance.md`). Numbers are printed,
+//! nothing passes or fails.
 //!
 //! `cargo bench -p hydra-eds-catalog --bench service -- --images 1000000 --seconds 5 --clients 4 --postgres`
 

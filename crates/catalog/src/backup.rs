@@ -1,5 +1,5 @@
-//! Backups of a catalogue's SQLite database, and their restoring (`docs/src/operating-catalogue.md`). A backup is marked as
-//! one, so that no catalogue serves a copy that did not pass [`restore`].
+//! Backups of a catalogue's SQLite database, and their restoring (`docs/src/operating-catalogue.md`). A backup is
+//! marked as one, so that no catalogue serves a copy that did not pass [`restore`].
 
 use std::path::{Path, PathBuf};
 
@@ -103,8 +103,8 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
 }
 
-/// Puts a backup in place of the catalogue's database. A database that is not empty is refused, or, with `replace`, kept
-/// aside.
+/// Puts a backup in place of the catalogue's database. A database that is not empty is refused, or, with `replace`,
+/// kept aside.
 ///
 /// # Errors
 /// [`BackupError`]; then the catalogue has the database that it had.

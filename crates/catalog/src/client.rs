@@ -218,7 +218,8 @@ pub struct CatalogClient {
 }
 
 impl CatalogClient {
-    /// A client of the catalogue at `url`, else of the one that environment and configuration name. It is not asked yet.
+    /// A client of the catalogue at `url`, else of the one that environment and configuration name. It is not asked
+    /// yet.
     ///
     /// # Errors
     /// What is missing or cannot be used.
@@ -387,7 +388,8 @@ impl CatalogClient {
         only(&removal.path, self.remove(std::slice::from_ref(removal))?)
     }
 
-    /// All that belongs to a replica, a key or an open operation of the caller, as far as the caller may see it; by path.
+    /// All that belongs to a replica, a key or an open operation of the caller, as far as the caller may see it; by
+    /// path.
     ///
     /// # Errors
     /// No answer, or a refusal.

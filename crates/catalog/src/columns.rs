@@ -1,9 +1,9 @@
-//! The identifying half at rest: sealed under keys that come of the column key, and keyed hashes (tokens) by which values
-//! are found without being opened (`docs/src/operating-catalogue.md`).
+//! The identifying half at rest: sealed under keys that come of the column key, and keyed hashes (tokens) by which
+//! values are found without being opened (`docs/src/operating-catalogue.md`).
 //!
-//! The column is format byte (1), nonce (12 bytes), ciphertext and tag (AES-256-GCM); associated data are the catalogue's
-//! label and the entry's guid, so that no row can be moved to another entry. What is sealed is JSON, filled up with blanks
-//! so that its length says little.
+//! The column is format byte (1), nonce (12 bytes), ciphertext and tag (AES-256-GCM); associated data are the
+//! catalogue's label and the entry's guid, so that no row can be moved to another entry. What is sealed is JSON, filled
+//! up with blanks so that its length says little.
 
 use std::collections::BTreeMap;
 

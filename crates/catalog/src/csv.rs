@@ -1,8 +1,8 @@
-//! Records of CSV (RFC 4180), as the service answers and `mdm-find` prints them. Values stay what they are: a cell may begin
-//! with `=`, and is a text.
+//! Records of CSV (RFC 4180), as the service answers and `mdm-find` prints them. Values stay what they are: a cell may
+//! begin with `=`, and is a text.
 
-/// A record, without the end of its line. Cells with commas, quotes, line ends or blanks at an end stand in quotes; so does
-/// an empty cell that is alone, which would be an empty line else.
+/// A record, without the end of its line. Cells with commas, quotes, line ends or blanks at an end stand in quotes; so
+/// does an empty cell that is alone, which would be an empty line else.
 pub fn record<'a>(cells: impl IntoIterator<Item = &'a str>) -> String {
     let mut text = String::new();
     let mut count = 0;

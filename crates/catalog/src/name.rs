@@ -31,8 +31,8 @@ pub enum NameError {
     Segment,
 }
 
-/// A logical file name in its canonical form: `/`, or segments of 1 to 255 bytes each behind a slash, 1024 bytes in all,
-/// without control characters, `.` and `..`. Compared byte for byte.
+/// A logical file name in its canonical form: `/`, or segments of 1 to 255 bytes each behind a slash, 1024 bytes in
+/// all, without control characters, `.` and `..`. Compared byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, example = "/myvo/home/secret")]

@@ -1,6 +1,6 @@
-//! A search's answer as it goes over the wire: lines of JSON, or CSV, some files at a time, each time read when the client
-//! has taken those before. A client that does not read is let go after a while; nothing is held open for it in the
-//! database.
+//! A search's answer as it goes over the wire: lines of JSON, or CSV, some files at a time, each time read when the
+//! client has taken those before. A client that does not read is let go after a while; nothing is held open for it in
+//! the database.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -102,8 +102,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// The next piece. Whoever answers may have given up waiting to be asked: that cuts the answer, and never ends it as if
-    /// it were whole.
+    /// The next piece. Whoever answers may have given up waiting to be asked: that cuts the answer, and never ends it
+    /// as if it were whole.
     async fn piece(mut self) -> std::io::Result<Option<(Bytes, Self)>> {
         while self.rest.is_empty() {
             if self.is_last {

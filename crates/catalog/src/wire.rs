@@ -1,7 +1,8 @@
-//! What clients and the catalogue say to each other, version 1: JSON over HTTPS (`docs/src/formats/catalogue-protocol.md`).
+//! What clients and the catalogue say to each other, version 1: JSON over HTTPS
+//! (`docs/src/formats/catalogue-protocol.md`).
 //!
-//! Requests refuse unknown fields at any depth; answers may grow. Times are RFC 3339 texts in UTC. Paths are logical file
-//! names in their canonical form, `/myvo/home/x` ([`crate::name::LogicalName`]).
+//! Requests refuse unknown fields at any depth; answers may grow. Times are RFC 3339 texts in UTC. Paths are logical
+//! file names in their canonical form, `/myvo/home/x` ([`crate::name::LogicalName`]).
 
 use std::collections::BTreeMap;
 
@@ -156,7 +157,8 @@ pub struct SchemaQuestion {
     pub path: LogicalName,
 }
 
-/// Changes the schema of a collection; the first change gives it one of its own, beginning with a copy of the one above.
+/// Changes the schema of a collection; the first change gives it one of its own, beginning with a copy of the one
+/// above.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaChange {
@@ -407,8 +409,8 @@ pub struct FoundEntry {
 pub struct Search {
     /// In this directory and below, as far as its schema holds.
     pub from: String,
-    /// In the query language (`docs/src/formats/query.md`): `modality = 'MR' AND age BETWEEN 40 AND 60 ORDER BY age DESC
-    /// LIMIT 20`. Empty: everything.
+    /// In the query language (`docs/src/formats/query.md`): `modality = 'MR' AND age BETWEEN 40 AND 60 ORDER BY age
+    /// DESC LIMIT 20`. Empty: everything.
     pub query: String,
     /// Attributes and fields that are answered; empty: `name` alone.
     pub columns: Vec<String>,
@@ -422,8 +424,8 @@ pub struct Search {
     pub count: bool,
 }
 
-/// One line of a search's answer (`application/x-ndjson`): columns, then rows, then the end. An answer without an end is
-/// cut off.
+/// One line of a search's answer (`application/x-ndjson`): columns, then rows, then the end. An answer without an end
+/// is cut off.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {

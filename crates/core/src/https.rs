@@ -1,5 +1,5 @@
-//! How clients speak HTTPS to the services of Hydra EDS: one way to make the connection, and one way to say in words why
-//! there was no answer (`docs/src/credentials.md`).
+//! How clients speak HTTPS to the services of Hydra EDS: one way to make the connection, and one way to say in words
+//! why there was no answer (`docs/src/credentials.md`).
 
 use std::error::Error;
 use std::io;
@@ -48,8 +48,8 @@ pub fn client(timeouts: Timeouts, tls: rustls::ClientConfig) -> Result<reqwest::
         .map_err(|error| LocalError::Config(format!("no HTTPS client can be made: {}", innermost(&error))))
 }
 
-/// Whether the other side refused our credential. Of what TLS says, an alert comes from there, and after its certificate
-/// was found good it is about ours.
+/// Whether the other side refused our credential. Of what TLS says, an alert comes from there, and after its
+/// certificate was found good it is about ours.
 pub fn credential_refused(error: &reqwest::Error) -> bool {
     causes(error)
         .filter_map(tls_error)

@@ -1,7 +1,7 @@
 //! Key ids: the names that users give to keys. Opaque, case-sensitive UTF-8, compared byte for byte, never normalised.
 //!
-//! Two rules stand apart: what a store accepts ([`KeyId::new`], [`KeyId::imported`]) and the canonical form that clients
-//! make of the URLs of grid storage ([`canonical`]). See `docs/src/formats/key-id.md`.
+//! Two rules stand apart: what a store accepts ([`KeyId::new`], [`KeyId::imported`]) and the canonical form that
+//! clients make of the URLs of grid storage ([`canonical`]). See `docs/src/formats/key-id.md`.
 
 use std::fmt;
 

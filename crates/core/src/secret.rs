@@ -1,4 +1,5 @@
-//! Secrets in memory: boxed so that moves leave no copies, wiped on drop, without `Debug`, `Clone`, `Serialize` or `==`.
+//! Secrets in memory: boxed so that moves leave no copies, wiped on drop, without `Debug`, `Clone`, `Serialize` or
+//! `==`.
 
 use secrecy::zeroize::Zeroize;
 use secrecy::{ExposeSecret, ExposeSecretMut, SecretBox, SecretSlice};

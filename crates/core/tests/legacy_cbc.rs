@@ -1,5 +1,5 @@
-//! Files of the original against `vectors/legacy-cbc.json`, which OpenSSL made; outputs that appear whole or not at all;
-//! and, where it is there, OpenSSL itself both ways.
+//! Files of the original against `vectors/legacy-cbc.json`, which OpenSSL made; outputs that appear whole or not at
+//! all; and, where it is there, OpenSSL itself both ways.
 #![cfg(feature = "sealed")]
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 

@@ -1,5 +1,5 @@
-//! The golden JSON of `vectors/wire.json`: every message reads and is written again as it stands there, answers may carry
-//! members that this version does not know, requests may not.
+//! The golden JSON of `vectors/wire.json`: every message reads and is written again as it stands there, answers may
+//! carry members that this version does not know, requests may not.
 #![cfg(feature = "protocol")]
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 

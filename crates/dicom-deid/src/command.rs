@@ -53,8 +53,9 @@ const EXAMPLES: &[Example] = &[
 
 /// Take what identifies people out of DICOM objects
 ///
-/// The Basic Application Level Confidentiality Profile of PS3.15 Annex E and its options. Nothing is written for an object
-/// that is refused. Of a folder IN every file is taken, and OUT gets `STUDY/SERIES/INSTANCE.dcm` by the new UIDs.
+/// The Basic Application Level Confidentiality Profile of PS3.15 Annex E and its options. Nothing is written for an
+/// object that is refused. Of a folder IN every file is taken, and OUT gets `STUDY/SERIES/INSTANCE.dcm` by the new
+/// UIDs.
 #[derive(Debug, Parser)]
 #[command(
     name = "dicom-deid",

@@ -1,4 +1,5 @@
-//! Comments and application segments inside compressed images: blanked in place, so that no length and no offset changes.
+//! Comments and application segments inside compressed images: blanked in place, so that no length and no offset
+//! changes.
 //!
 //! JPEG and JPEG-LS (ISO 10918-1, ISO 14495-1): segments COM and APPn, but for the short ones that decoders need (JFIF,
 //! Adobe, the colour transform of HP). JPEG 2000 and HTJ2K (ISO 15444-1): segments COM. Bytes after the end of an image

@@ -1,4 +1,5 @@
-//! Content items of structured reports, acquisition contexts and specimen preparations (PS3.15, E.3.4 and table E.3.4-1).
+//! Content items of structured reports, acquisition contexts and specimen preparations (PS3.15, E.3.4 and table
+//! E.3.4-1).
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! Data elements as they stand in a file: tag, value representation, and the value's bytes untouched (PS3.5, section 7).
+//! Data elements as they stand in a file: tag, value representation, and the value's bytes untouched (PS3.5, section
+//! 7).
 //!
 //! Values are not decoded: what the profile keeps goes out byte for byte as it came in.
 

@@ -1,4 +1,5 @@
-//! What an object's IOD needs (PS3.3): decides the actions with a slash. Data: `data/sop-classes.csv`, `data/iod-types.csv`.
+//! What an object's IOD needs (PS3.3): decides the actions with a slash. Data: `data/sop-classes.csv`,
+//! `data/iod-types.csv`.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,5 +1,6 @@
-//! De-identification of DICOM objects by PS3.15 Annex E: the Basic Profile and its options, for one object after another
-//! as it streams by. The manual is `docs/src/de-identification.md`; the command is `docs/src/commands/dicom-deid.md`.
+//! De-identification of DICOM objects by PS3.15 Annex E: the Basic Profile and its options, for one object after
+//! another as it streams by. The manual is `docs/src/de-identification.md`; the command is
+//! `docs/src/commands/dicom-deid.md`.
 //!
 //! ```
 //! use dicom_deid::{Options, Profile, ProfileOption, Secret};

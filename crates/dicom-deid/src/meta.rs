@@ -31,8 +31,8 @@ pub(crate) fn read(source: &mut Source<'_>, budget: &mut Budget) -> Result<Strin
     })
 }
 
-/// The elements of group 0002, which are in explicit little endian whatever the data set is in. Their declared length is
-/// not believed.
+/// The elements of group 0002, which are in explicit little endian whatever the data set is in. Their declared length
+/// is not believed.
 fn group(source: &mut Source<'_>, budget: &mut Budget) -> Result<Vec<Element>, Refusal> {
     let mut elements = Vec::new();
     loop {

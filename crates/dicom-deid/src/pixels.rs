@@ -1,5 +1,5 @@
-//! The pixel element, which is passed on in pieces: bounded memory for any size, and nothing changed but comments inside
-//! compressed images ([`crate::comments`]).
+//! The pixel element, which is passed on in pieces: bounded memory for any size, and nothing changed but comments
+//! inside compressed images ([`crate::comments`]).
 
 use std::io::{self, Write};
 
@@ -38,8 +38,8 @@ pub(crate) fn described_bytes(elements: &[Element], coding: Coding) -> Option<u6
 }
 
 /// Writes the pixel element whose head was read, if it is as its transfer syntax has it: native pixels with a length,
-/// all others in fragments behind a table of their offsets (PS3.5, sections 8.2 and A.4). Where it is not compressed, `described` is how long it should be: what
-/// stands behind that belongs to no image, and only padding may.
+/// all others in fragments behind a table of their offsets (PS3.5, sections 8.2 and A.4). Where it is not compressed,
+/// `described` is how long it should be: what stands behind that belongs to no image, and only padding may.
 pub(crate) fn pass(
     head: Head,
     described: Option<u64>,

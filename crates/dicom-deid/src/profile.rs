@@ -23,8 +23,8 @@ use crate::syntax::Syntax;
 use crate::table::EDITION;
 use crate::text::Charset;
 
-/// The version of what this crate makes of an object: the same input, options and secret give the same bytes for as long
-/// as this stays the same.
+/// The version of what this crate makes of an object: the same input, options and secret give the same bytes for as
+/// long as this stays the same.
 pub const PROFILE_VERSION: u32 = 3;
 
 const SOP_CLASS: Tag = Tag(0x0008, 0x0016);

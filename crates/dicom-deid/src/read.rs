@@ -387,7 +387,8 @@ impl<'a, 's> Parser<'a, 's> {
     }
 }
 
-/// Refuses a list in which an element stands twice: readers would differ in which of them they see (PS3.5, section 7.1).
+/// Refuses a list in which an element stands twice: readers would differ in which of them they see (PS3.5, section
+/// 7.1).
 pub(crate) fn are_unique(elements: &[Element], at: u64) -> Result<(), Refusal> {
     if elements.is_sorted_by(|a, b| a.tag < b.tag) {
         return Ok(());

@@ -94,7 +94,8 @@ pub enum Refusal {
     },
 }
 
-/// What a person should look at: refused, or passed on with the flag where [`crate::Options::flag_instead`] asks for it.
+/// What a person should look at: refused, or passed on with the flag where [`crate::Options::flag_instead`] asks for
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Flag {

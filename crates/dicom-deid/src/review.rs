@@ -10,7 +10,8 @@ const ENCAPSULATED: &str = "1.2.840.10008.5.1.4.1.1.104.";
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 const STRUCTURED: &str = "1.2.840.10008.5.1.4.1.1.88.";
 
-/// Modalities whose pixels often have text burned in: ultrasound, photographs, endoscopes, captured screens, scanned film.
+/// Modalities whose pixels often have text burned in: ultrasound, photographs, endoscopes, captured screens, scanned
+/// film.
 const RISKY: &[&str] = &["ES", "GM", "HC", "IVUS", "OT", "SC", "SM_SCREEN", "US", "XC"];
 /// The same by SOP class, for objects that do not tell their modality.
 const RISKY_IODS: &[&str] = &["enhanced-us", "op", "us", "us-multi", "vl"];
@@ -70,8 +71,8 @@ pub(crate) fn flags(elements: &[Element], sop_class: &str, syntax: &Syntax, opti
     flags
 }
 
-/// Whether the label of a specimen is in the picture (PS3.3, C.8.12.4). It was photographed with the slide, so an object
-/// may say so and that nothing is burned in, both rightly.
+/// Whether the label of a specimen is in the picture (PS3.3, C.8.12.4). It was photographed with the slide, so an
+/// object may say so and that nothing is burned in, both rightly.
 fn shows_label(elements: &[Element]) -> bool {
     ascii(elements, Tag(0x0048, 0x0010)).is_some_and(|said| !said.eq_ignore_ascii_case("NO"))
 }
@@ -90,8 +91,8 @@ fn is_risky(elements: &[Element], sop_class: &str) -> bool {
         || image_type.split('\\').any(|value| SCREENS.contains(&value.trim()))
 }
 
-/// An overlay without data of its own is drawn into bits of the pixels (PS3.3, C.9.2 of before 2004): the group goes, and
-/// the drawing would stay.
+/// An overlay without data of its own is drawn into bits of the pixels (PS3.3, C.9.2 of before 2004): the group goes,
+/// and the drawing would stay.
 fn has_embedded_overlay(elements: &[Element]) -> bool {
     elements.iter().any(|element| {
         let Tag(group @ 0x6000..=0x60ff, 0x0010) = element.tag else {

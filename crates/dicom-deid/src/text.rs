@@ -32,11 +32,12 @@ impl Charset {
         }
     }
 
-    /// By the defined terms, however they are misspelt. An unknown one is read as Latin 1, byte for byte: a name is then
-    /// found where it stands in the same bytes.
+    /// By the defined terms, however they are misspelt. An unknown one is read as Latin 1, byte for byte: a name is
+    /// then found where it stands in the same bytes.
     fn named(terms: &str) -> Self {
         let all = || terms.split('\\').map(number_of);
-        // a first value that is left out is ASCII, and the second, if it is the only other, says what the high bytes are
+        // a first value that is left out is ASCII, and the second, if it is the only other, says what the high bytes
+        // are
         let first = all().find(|term| !matches!(term.as_str(), "" | "6" | "87" | "159"));
         let first = match first.as_deref() {
             Some("101") => encoding_rs::ISO_8859_2,

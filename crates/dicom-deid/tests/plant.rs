@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use support::*;
 
-/// A character set, the patient's name in it as the file has it, and parts of the name as somebody else would write them.
+/// A character set, the patient's name in it as the file has it, and parts of the name as somebody else would write
+/// them.
 struct Person {
     set: &'static str,
     name: &'static [u8],
@@ -173,7 +174,8 @@ proptest! {
         let profile = Profile::new(Options::new(options).unwrap(), &Secret::new(&[7; 32]).unwrap());
         let (out, report) = match profile.deidentify_file_bytes(&input) {
             Ok(made) => made,
-            // implicit little endian has no representation for a private text: it is bytes, and they are refused or gone
+            // implicit little endian has no representation for a private text: it is bytes, and they are refused or
+            // gone
             Err(Refusal::PatientInBinary { .. }) => return Ok(()),
             Err(other) => return Err(TestCaseError::fail(other.to_string())),
         };

@@ -1,4 +1,5 @@
-//! The Basic Profile on objects made here, point by point: PS3.15 E.1 to E.3, as `docs/src/de-identification.md` tells it.
+//! The Basic Profile on objects made here, point by point: PS3.15 E.1 to E.3, as `docs/src/de-identification.md` tells
+//! it.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod support;

@@ -163,8 +163,8 @@ impl Proposal {
     }
 }
 
-/// Classes for a PACS that does not tell which a series has, as many as there are contexts for: without what is on trial
-/// or rare, and without protocols and templates, which belong to no study.
+/// Classes for a PACS that does not tell which a series has, as many as there are contexts for: without what is on
+/// trial or rare, and without protocols and templates, which belong to no study.
 fn likely_classes() -> Vec<Uid> {
     const APART: [&str; 22] = [
         ".4.34.",

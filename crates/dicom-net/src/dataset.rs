@@ -1,5 +1,5 @@
-//! As much of data sets as the network needs (PS3.5, chapters 7 and A.4; PS3.10, chapter 7): identifiers of queries, the
-//! file meta information, and the identity at the head of an instance. Not a DICOM library: everything else passes
+//! As much of data sets as the network needs (PS3.5, chapters 7 and A.4; PS3.10, chapter 7): identifiers of queries,
+//! the file meta information, and the identity at the head of an instance. Not a DICOM library: everything else passes
 //! through unread.
 
 use std::collections::BTreeMap;

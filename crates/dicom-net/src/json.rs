@@ -1,5 +1,5 @@
-//! Data sets in the JSON of DICOMweb (PS3.18, annex F), written as those that come over associations: explicit VR little
-//! endian, texts in UTF-8. Bulk data is left out: what is asked for here is what stands before the pixels.
+//! Data sets in the JSON of DICOMweb (PS3.18, annex F), written as those that come over associations: explicit VR
+//! little endian, texts in UTF-8. Bulk data is left out: what is asked for here is what stands before the pixels.
 
 use serde_json::{Map, Value};
 

@@ -1,5 +1,5 @@
-//! What a study is looked for by (PS3.4, C.2.2.2 and C.6.2.1.2): a few keys at study level. Answers are held against it:
-//! a PACS may pass over keys that it does not know, and then answers with whatever it has.
+//! What a study is looked for by (PS3.4, C.2.2.2 and C.6.2.1.2): a few keys at study level. Answers are held against
+//! it: a PACS may pass over keys that it does not know, and then answers with whatever it has.
 
 use std::collections::BTreeSet;
 
@@ -182,8 +182,8 @@ impl Query {
         Some(&key.value)
     }
 
-    /// Whether an answer fits, whose values are read by `values`. Where it says nothing of several keys, the modality is
-    /// named last: that can be found out otherwise.
+    /// Whether an answer fits, whose values are read by `values`. Where it says nothing of several keys, the modality
+    /// is named last: that can be found out otherwise.
     pub(crate) fn fit(&self, values: impl Fn(Tag) -> Vec<String>) -> Fit {
         let mut fit = Fit::Yes;
         for key in &self.0 {

@@ -491,7 +491,8 @@ impl Dicomweb {
         self.is_stored(&meta.instance, response)
     }
 
-    /// What it says of the one instance that it was given: 200 and 202 alone do not say that it has it (PS3.18, 10.5.3).
+    /// What it says of the one instance that it was given: 200 and 202 alone do not say that it has it (PS3.18,
+    /// 10.5.3).
     fn is_stored(&self, instance: &Uid, response: Response) -> Result<(), WebError> {
         let status = response.status();
         let response = self.judge("storing", response)?;

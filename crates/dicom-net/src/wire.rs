@@ -1,7 +1,7 @@
 //! A connection with deadlines: TCP or TLS over it, read in units and written whole.
 //!
-//! The deadline is at the socket itself: whoever sends byte by byte would otherwise keep TLS reading at a single record,
-//! with the full time for each byte.
+//! The deadline is at the socket itself: whoever sends byte by byte would otherwise keep TLS reading at a single
+//! record, with the full time for each byte.
 //!
 //! Nagle's algorithm is off: with it a C-GET waits for a delayed acknowledgement at every instance, 40 to 50 ms each.
 

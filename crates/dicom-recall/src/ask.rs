@@ -71,7 +71,8 @@ pub enum Ask {
         /// Only this one's.
         owner: Option<String>,
     },
-    /// Wait no more for these files of a request: answered by [`Answer::Done`]. If one of them is not of it, nothing is done.
+    /// Wait no more for these files of a request: answered by [`Answer::Done`]. If one of them is not of it, nothing is
+    /// done.
     Cancel {
         /// Which.
         request: String,

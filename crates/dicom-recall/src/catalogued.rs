@@ -1,6 +1,6 @@
-//! What of the registered instances stands in a catalogue too: under which path, what the catalogue is still to be told of
-//! it, and which registrations are not at their end. In the same database as the registry, so that no change of it is
-//! forgotten: the outbox is filled by the database itself, whichever process makes the change.
+//! What of the registered instances stands in a catalogue too: under which path, what the catalogue is still to be told
+//! of it, and which registrations are not at their end. In the same database as the registry, so that no change of it
+//! is forgotten: the outbox is filled by the database itself, whichever process makes the change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -116,8 +116,8 @@ impl Catalogued {
             if state != State::Open {
                 sql.execute("UPDATE registrations SET what = '' WHERE id = ?1", &[id.into()])?;
             }
-            // what was registered at its end goes on needing its keys; of one that was undone each part was forgotten as it
-            // was taken back, and what a run of it has made since is not forgotten
+            // what was registered at its end goes on needing its keys; of one that was undone each part was forgotten
+            // as it was taken back, and what a run of it has made since is not forgotten
             if state == State::Done {
                 for table in ["registration_names", "registration_intents"] {
                     sql.execute(&format!("DELETE FROM {table} WHERE id = ?1"), &[id.into()])?;
@@ -136,7 +136,8 @@ impl Catalogued {
         self.0.read(|sql| first(sql, query, &[id.into()], registration))
     }
 
-    /// Those that are not at their end, the oldest first; one that was undone while it ran may have made something since.
+    /// Those that are not at their end, the oldest first; one that was undone while it ran may have made something
+    /// since.
     ///
     /// # Errors
     /// [`DatabaseError`]

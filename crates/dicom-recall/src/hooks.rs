@@ -1,5 +1,5 @@
-//! What XRootD calls: `rss`, `stage`, `queue` and `prep`, thin clients of the agent beside it. What each is called with and
-//! must answer is XRootD's to say (`docs/src/storage-element.md` has it, and what was found out about 5.5).
+//! What XRootD calls: `rss`, `stage`, `queue` and `prep`, thin clients of the agent beside it. What each is called with
+//! and must answer is XRootD's to say (`docs/src/storage-element.md` has it, and what was found out about 5.5).
 
 #![allow(
     missing_docs,
@@ -438,8 +438,8 @@ fn tell(events: &Path, event: &str) -> io::Result<()> {
 
 // --- prep -------------------------------------------------------------------------------------------------------------
 
-/// `dicom-recall prep`: hands the request to the agent and ends at once, because XRootD runs a few of these at a time and
-/// loses what it has to put off. Answers to `query` go to the client as they are printed.
+/// `dicom-recall prep`: hands the request to the agent and ends at once, because XRootD runs a few of these at a time
+/// and loses what it has to put off. Answers to `query` go to the client as they are printed.
 ///
 /// # Errors
 /// Where the agent does not take it; XRootD writes that into its log.

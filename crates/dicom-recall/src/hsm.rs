@@ -1,6 +1,6 @@
 //! `dicom-recall hsm`, what a pool of dCache calls for files that are nearline: `get`, `put` and `remove`, by its
-//! arguments and exit codes (`docs/src/storage-element.md`). A PACS that fails must never look like a broken disk: dCache
-//! disables a pool on 41, 42 and 43.
+//! arguments and exit codes (`docs/src/storage-element.md`). A PACS that fails must never look like a broken disk:
+//! dCache disables a pool on 41, 42 and 43.
 
 #![allow(
     missing_docs,

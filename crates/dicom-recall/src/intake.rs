@@ -405,7 +405,8 @@ impl Visit {
         Err(Refused::Instance(InstanceError::Changed))
     }
 
-    /// Registers no more what was registered for an image that was not placed, unless somebody else placed it meanwhile.
+    /// Registers no more what was registered for an image that was not placed, unless somebody else placed it
+    /// meanwhile.
     fn take_back(&self, name: &str) {
         let (registry, names) = (&*self.intake.registry, [name.to_owned()]);
         let taken = registry.find(&Which::Names(&names)).and_then(|found| {

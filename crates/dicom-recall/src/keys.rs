@@ -1,5 +1,5 @@
-//! The keys of one run: each is fetched once, and registered where there is none yet and that is wished for. One that was
-//! registered stays, whatever becomes of the run: somebody else may have sealed under it already.
+//! The keys of one run: each is fetched once, and registered where there is none yet and that is wished for. One that
+//! was registered stays, whatever becomes of the run: somebody else may have sealed under it already.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,9 +107,9 @@ impl Keys {
         Ok(registered.is_some())
     }
 
-    /// As [`Keys::ensure`], and answers which registration is ours. `note` is told each one before any store is; `noted`
-    /// are those that it was told in an earlier run: one of them is ours as if it had been made now, and what is left of
-    /// one that was not finished is finished or taken back first.
+    /// As [`Keys::ensure`], and answers which registration is ours. `note` is told each one before any store is;
+    /// `noted` are those that it was told in an earlier run: one of them is ours as if it had been made now, and what
+    /// is left of one that was not finished is finished or taken back first.
     ///
     /// # Errors
     /// As for [`Keys::ensure`], and what `note` says.
@@ -153,7 +153,8 @@ impl Keys {
         }
     }
 
-    /// Whether some store holds such a registration of a key; none, where those that answer do not, and others are silent.
+    /// Whether some store holds such a registration of a key; none, where those that answer do not, and others are
+    /// silent.
     ///
     /// # Errors
     /// What is wrong on this side of the network.

@@ -3,9 +3,9 @@
 //!
 //! [`now`] does it once, [`check`] says what would be in the way, [`daemon`] does what is asked for: what is registered
 //! stands in the [`registry`], what is asked for in the [`queue`], and the [`engine`] does the work for all of them.
-//! [`source`] is the PACS, [`pipeline`] what is done to each instance, [`keys`] under what. [`mod@line`] and [`ask`] are
-//! what daemon, agent and storage element say to each other, [`place`] is that agent; [`hooks`] and [`hsm`] are what
-//! XRootD and dCache call.
+//! [`source`] is the PACS, [`pipeline`] what is done to each instance, [`keys`] under what. [`mod@line`] and [`ask`]
+//! are what daemon, agent and storage element say to each other, [`place`] is that agent; [`hooks`] and [`hsm`] are
+//! what XRootD and dCache call.
 
 use std::process::ExitCode;
 

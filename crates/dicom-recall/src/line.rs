@@ -24,8 +24,8 @@ pub const MOST_ENTRIES: usize = 1000;
 pub const PING_S: u64 = 10;
 /// After so long without a frame, in seconds, the line counts as cut.
 pub const SILENCE_S: u64 = 45;
-/// After so long, in seconds, the daemon ends a line over which nothing is on its way, and after twice that any line: the
-/// next one shows anew who is at its ends.
+/// After so long, in seconds, the daemon ends a line over which nothing is on its way, and after twice that any line:
+/// the next one shows anew who is at its ends.
 pub const LINE_S: u64 = 3600;
 
 const MESSAGE: u8 = 0;

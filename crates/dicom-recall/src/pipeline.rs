@@ -101,8 +101,8 @@ pub struct Sealed {
     pub sealed: sealed::Report,
 }
 
-/// Works on an instance that is in memory: it is sealed into `out`. `plain` is a buffer to work in, wiped by whoever owns
-/// it: one for many instances costs less than one for each.
+/// Works on an instance that is in memory: it is sealed into `out`. `plain` is a buffer to work in, wiped by whoever
+/// owns it: one for many instances costs less than one for each.
 ///
 /// # Errors
 /// Why there is no sealed file; what was written is of no use then.

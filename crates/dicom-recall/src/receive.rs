@@ -1,6 +1,6 @@
-//! `dicom-recall receive`: takes images that are pushed to it, by C-STORE and STOW-RS, registers them, and by rule sends
-//! them on to the PACS, where they stay nearline, or seals them at once. Whoever sent an image is told of success only
-//! when it is safe (`docs/src/commands/dicom-recall.md`).
+//! `dicom-recall receive`: takes images that are pushed to it, by C-STORE and STOW-RS, registers them, and by rule
+//! sends them on to the PACS, where they stay nearline, or seals them at once. Whoever sent an image is told of success
+//! only when it is safe (`docs/src/commands/dicom-recall.md`).
 
 #![allow(
     missing_docs,
@@ -234,7 +234,8 @@ impl ReceiveTable {
     }
 }
 
-/// The line to the agent, if there has to be one: that of the daemon where it dials, and where it listens one beside it.
+/// The line to the agent, if there has to be one: that of the daemon where it dials, and where it listens one beside
+/// it.
 fn line(
     faults: &mut Vec<String>,
     folder: &Path,

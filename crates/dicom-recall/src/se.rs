@@ -1,5 +1,5 @@
-//! The commands of whoever runs a storage element, `--agent SOCKET`: they ask the agent beside it, and know no more than it
-//! does (`docs/src/storage-element.md`).
+//! The commands of whoever runs a storage element, `--agent SOCKET`: they ask the agent beside it, and know no more
+//! than it does (`docs/src/storage-element.md`).
 
 use std::path::Path;
 

@@ -281,9 +281,9 @@ pub struct Status {
 
 /// Make keys whole again at all key stores
 ///
-/// Finishes a registration, a reshare or a removal that reached some stores only, or takes back what none has confirmed;
-/// gives stores that lost their share, or were restored from a backup, the share and the permissions of now. It never
-/// deletes a share that is needed, and is run again wherever something is left.
+/// Finishes a registration, a reshare or a removal that reached some stores only, or takes back what none has
+/// confirmed; gives stores that lost their share, or were restored from a backup, the share and the permissions of now.
+/// It never deletes a share that is needed, and is run again wherever something is left.
 #[derive(Debug, Parser)]
 #[command(name = "eds-key-repair")]
 pub struct Repair {
@@ -306,8 +306,8 @@ pub struct Repair {
 
 /// Split a key anew over the key stores; files stay as they are
 ///
-/// Every configured store gets a new share, and the old shares go. So a store joins, a store leaves, or more shares than
-/// before are needed; and old shares that got into wrong hands are of no more use. All stores must answer.
+/// Every configured store gets a new share, and the old shares go. So a store joins, a store leaves, or more shares
+/// than before are needed; and old shares that got into wrong hands are of no more use. All stores must answer.
 #[derive(Debug, Parser)]
 #[command(name = "eds-key-reshare")]
 pub struct Reshare {
@@ -332,8 +332,8 @@ pub struct Reshare {
 
 /// Seal files anew under a new key
 ///
-/// NEW is registered, each FILE is sealed under it, opened again and compared; only then the old file is replaced. Nothing
-/// unsealed touches a disk. A run that was broken off goes on with --go-on.
+/// NEW is registered, each FILE is sealed under it, opened again and compared; only then the old file is replaced.
+/// Nothing unsealed touches a disk. A run that was broken off goes on with --go-on.
 #[derive(Debug, Parser)]
 #[command(name = "eds-key-rotate")]
 pub struct Rotate {

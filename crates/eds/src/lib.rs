@@ -1,10 +1,10 @@
 //! Encrypted data storage: the verbs behind the `eds-*` commands and their `glite-eds-*` aliases.
 //!
-//! Each binary's `main` is one call of [`run`]. What a command does lies in a module of its own, so that tests and other
-//! programs call the same verb: [`keys`] (register, unregister, export), [`status`], [`repair`] (repair, reshare),
-//! [`rotate`], [`encrypt`], [`decrypt`], [`permissions`] (getacl, setacl, chmod), [`storage`] (put, get, rm), [`check`]
-//! (check, whoami); [`legacy`] is about keys and files of the original. [`glite`] and [`glite_permissions`] speak the
-//! original's operands, words and exit codes over the same verbs. The commands are described in
+//! Each binary's `main` is one call of [`run`]. What a command does lies in a module of its own, so that tests and
+//! other programs call the same verb: [`keys`] (register, unregister, export), [`status`], [`repair`] (repair,
+//! reshare), [`rotate`], [`encrypt`], [`decrypt`], [`permissions`] (getacl, setacl, chmod), [`storage`] (put, get, rm),
+//! [`check`] (check, whoami); [`legacy`] is about keys and files of the original. [`glite`] and [`glite_permissions`]
+//! speak the original's operands, words and exit codes over the same verbs. The commands are described in
 //! `docs/src/commands/eds.md` and `docs/src/commands/glite.md`.
 
 use std::ffi::OsString;

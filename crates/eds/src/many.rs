@@ -18,8 +18,8 @@ use crate::voice::Voice;
 /// So many keys are under way at once.
 const SIDE_BY_SIDE: usize = 8;
 
-/// Runs `verb` for every key that `which` means, and `tell` for what came of each, in byte order of key id. Failures are
-/// printed as they come.
+/// Runs `verb` for every key that `which` means, and `tell` for what came of each, in byte order of key id. Failures
+/// are printed as they come.
 ///
 /// # Errors
 /// The worst failure of a key, or that a store could not say which keys it has.

@@ -32,8 +32,8 @@ pub struct GetAcl {
 
 /// Change who may do what with keys
 ///
-/// A PRINCIPAL is a DN (/C=UG/CN=Jane Doe) or a group or role of a VO (/myvo/Role=reader). PERMS are letters of pdrwlxgs:
-/// p change permissions, d remove, l list, g use the key, s write shares; r, w and x mean nothing here.
+/// A PRINCIPAL is a DN (/C=UG/CN=Jane Doe) or a group or role of a VO (/myvo/Role=reader). PERMS are letters of
+/// pdrwlxgs: p change permissions, d remove, l list, g use the key, s write shares; r, w and x mean nothing here.
 #[derive(Debug, Parser)]
 #[command(name = "eds-setacl", group(clap::ArgGroup::new("list").args(["modify_file", "delete_file", "exact_file"])))]
 pub struct SetAcl {

@@ -333,8 +333,8 @@ pub fn chmod(args: &Chmod) -> Result<(), Failure> {
     change_all(&Session::open(&args.stores)?, voice, &all, edit, args.over.as_deref())
 }
 
-/// Reads a line that gives somebody something. `myvo/researchers`, without the slash in front, would be a principal that
-/// nobody ever is.
+/// Reads a line that gives somebody something. `myvo/researchers`, without the slash in front, would be a principal
+/// that nobody ever is.
 ///
 /// # Errors
 /// Wrong usage of `option`.

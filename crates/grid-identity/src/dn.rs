@@ -104,8 +104,8 @@ fn push_escaped(text: &mut String, value: &[u8]) {
     }
 }
 
-/// A DN as somebody wrote it into a file, in the form of [`slash`]: slashes that begin no attribute (`CN=host/fqdn`) and
-/// pluses that separate none are escaped, attribute types get their usual spelling.
+/// A DN as somebody wrote it into a file, in the form of [`slash`]: slashes that begin no attribute (`CN=host/fqdn`)
+/// and pluses that separate none are escaped, attribute types get their usual spelling.
 pub fn canonical(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.trim();

@@ -1,4 +1,5 @@
-//! Configurations of rustls for both ends: TLS 1.3 alone, certificates of both sides, proxies accepted, nothing resumed.
+//! Configurations of rustls for both ends: TLS 1.3 alone, certificates of both sides, proxies accepted, nothing
+//! resumed.
 //!
 //! A resumed session would not be verified again: who was revoked since would stay in. Therefore there are no tickets
 //! and no cache. TLS 1.2 is left out because its signatures cannot be verified for a proxy with what rustls offers.

@@ -268,8 +268,8 @@ impl TrustStore {
         })
     }
 
-    /// Believes VOMS servers, too: clients get the groups and roles that their attribute certificates name. Without this
-    /// they get none.
+    /// Believes VOMS servers, too: clients get the groups and roles that their attribute certificates name. Without
+    /// this they get none.
     #[must_use]
     pub fn with_voms(mut self, voms: Voms) -> Self {
         self.voms = Some(voms);

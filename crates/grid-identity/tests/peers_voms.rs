@@ -1,5 +1,5 @@
-//! Against the VOMS tools of the system: we read and verify what `voms-proxy-fake` makes, `voms-proxy-info` reads what we
-//! make. Every test here is named `peer_*`.
+//! Against the VOMS tools of the system: we read and verify what `voms-proxy-fake` makes, `voms-proxy-info` reads what
+//! we make. Every test here is named `peer_*`.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs;

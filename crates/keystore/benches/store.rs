@@ -1,8 +1,8 @@
 //! The store as a process against bare axum on rustls, in the same run: requests over kept connections, requests with a
 //! connection each, registrations, memory (`docs/src/performance.md`). Numbers are printed, nothing passes or fails.
 //!
-//! Where there are two processors or more and `taskset`, the server has the first for itself and the load comes from the
-//! others. `cargo bench` builds for release; `--rounds N` and `--seconds N` make it longer or shorter.
+//! Where there are two processors or more and `taskset`, the server has the first for itself and the load comes from
+//! the others. `cargo bench` builds for release; `--rounds N` and `--seconds N` make it longer or shorter.
 #![allow(clippy::unwrap_used, reason = "a bench may stop at the first surprise")]
 #![allow(clippy::print_stdout, reason = "a bench prints")]
 

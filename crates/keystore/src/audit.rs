@@ -1,5 +1,5 @@
-//! Signed heads of the audit log, and its verification (`docs/src/operating.md`). The chain of hashes shows a changed line;
-//! a tail cut off, or the whole written anew, shows only against a head that was signed before.
+//! Signed heads of the audit log, and its verification (`docs/src/operating.md`). The chain of hashes shows a changed
+//! line; a tail cut off, or the whole written anew, shows only against a head that was signed before.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,8 +13,8 @@ use crate::rest::DataKeys;
 
 const LABEL: &str = "hydra-audit-head-1";
 
-/// The last line of the audit log at a moment, with the store's signature (HMAC-SHA-256 by a key of the store key's). Its
-/// text is one line, made to be kept elsewhere.
+/// The last line of the audit log at a moment, with the store's signature (HMAC-SHA-256 by a key of the store key's).
+/// Its text is one line, made to be kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedHead {
     /// Whose log.

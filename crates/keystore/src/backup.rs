@@ -1,7 +1,7 @@
 //! Backups of a key store's database, their restoring, and the quarantine that follows (`docs/src/operating.md`).
 //!
-//! Neither a backup nor a restore is ever half there: each is made under another name, looked through, flushed, and only
-//! then named. A backup is marked as one, so that no store serves a copy that did not pass [`restore`].
+//! Neither a backup nor a restore is ever half there: each is made under another name, looked through, flushed, and
+//! only then named. A backup is marked as one, so that no store serves a copy that did not pass [`restore`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,8 +117,8 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
 }
 
-/// Puts a backup in place of the store's database; all entries in it are in quarantine then. A database that is not empty
-/// is refused, or, with `replace`, kept aside.
+/// Puts a backup in place of the store's database; all entries in it are in quarantine then. A database that is not
+/// empty is refused, or, with `replace`, kept aside.
 ///
 /// # Errors
 /// [`BackupError`]; then the store has the database that it had.

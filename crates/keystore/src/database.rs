@@ -1,5 +1,5 @@
-//! The database of a key store: SQLite in WAL mode, each commit flushed to disk. Schema with numbered migrations, rows to
-//! and from what decisions work on, the audit table. No decision is made here (`docs/src/operating.md`).
+//! The database of a key store: SQLite in WAL mode, each commit flushed to disk. Schema with numbered migrations, rows
+//! to and from what decisions work on, the audit table. No decision is made here (`docs/src/operating.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -314,9 +314,9 @@ pub fn data_keys(connection: &Connection, store_key: &Key) -> Result<DataKeys, D
 
 // --- rows to what decisions work on -----------------------------------------------------------------------------------
 
-/// Everything held under a key id; sharings only of an entry that is `concerned`: what is not the caller's is not opened
-/// for an answer that will not have it, and asking costs the same queries as where nothing is. The caller sees to one
-/// transaction around it.
+/// Everything held under a key id; sharings only of an entry that is `concerned`: what is not the caller's is not
+/// opened for an answer that will not have it, and asking costs the same queries as where nothing is. The caller sees
+/// to one transaction around it.
 ///
 /// # Errors
 /// [`DatabaseError`]; a share that does not open is none, its sharing stays.
@@ -498,9 +498,9 @@ pub enum Range<'a> {
     Owner(&'a str),
 }
 
-/// Up to `limit` entries of a range in byte order of key id, from behind `after`; of them, those that grant `l` to one of
-/// `principals` (to everybody: the principal ""), or all where there are none given. The rows of other entries are not
-/// touched. The caller sees to one transaction around it, and decides: the table `listable` only finds.
+/// Up to `limit` entries of a range in byte order of key id, from behind `after`; of them, those that grant `l` to one
+/// of `principals` (to everybody: the principal ""), or all where there are none given. The rows of other entries are
+/// not touched. The caller sees to one transaction around it, and decides: the table `listable` only finds.
 ///
 /// # Errors
 /// [`DatabaseError`]

@@ -293,7 +293,8 @@ impl Engine {
 
     fn page(&self, connection: &Connection, caller: &Caller, request: &List) -> Result<ListAnswer, Problem> {
         const PAGE: usize = 100;
-        /// Rows looked at for one page, so that nobody's list keeps a connection for long. All are the caller's to know.
+        /// Rows looked at for one page, so that nobody's list keeps a connection for long. All are the caller's to
+        /// know.
         const ROWS: usize = 2000;
         let invalid = |detail: &str| Problem::new(ProblemKind::Invalid).detail(detail);
         if request.prefix.is_some() && request.last_component.is_some() {
@@ -439,8 +440,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Commits when somebody waits for it. What only leaves lines in the audit log waits for the next commit, or a moment:
-    /// a flush for each read would cost more than the reads.
+    /// Commits when somebody waits for it. What only leaves lines in the audit log waits for the next commit, or a
+    /// moment: a flush for each read would cost more than the reads.
     fn run(mut self, jobs: &Receiver<Job>) {
         let mut sign_at = Instant::now() + SIGN_EVERY;
         let mut lines_until = None;
@@ -590,7 +591,8 @@ impl Writer {
                 }
                 let (reply, error) = self.item(&caller, message);
                 replies.push(reply);
-                // SQLite ends the whole transaction by itself on some errors: then nothing of it may be answered as done.
+                // SQLite ends the whole transaction by itself on some errors: then nothing of it may be answered as
+                // done.
                 first_error = error.filter(|_| self.connection.is_autocommit());
             }
             answers.push((answer, replies));
@@ -613,7 +615,8 @@ impl Writer {
         };
         tracing::error!(reason = %error, cause = ?error, "lines of the audit log wait: they could not be written");
         self.put_lines_back(counted);
-        // SQLite may have ended the transaction by itself: whatever was written in it is undone, and the head is its own
+        // SQLite may have ended the transaction by itself: whatever was written in it is undone, and the head is its
+        // own
         let _ = self.connection.execute_batch("ROLLBACK");
         self.others = None;
         self.begin()

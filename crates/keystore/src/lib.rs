@@ -1,5 +1,6 @@
 //! The Hydra key store: holds one share of each key, never a key. It answers the messages of
-//! `docs/src/formats/protocol.md` over TLS, decides by `hydra_core::keystore::store`, and keeps what it holds in SQLite.
+//! `docs/src/formats/protocol.md` over TLS, decides by `hydra_core::keystore::store`, and keeps what it holds in
+//! SQLite.
 #![forbid(unsafe_code)]
 
 pub mod api;

@@ -269,8 +269,8 @@ async fn strangers_cannot_tell_what_is_there() {
     assert_eq!(served.one(ALICE, "read", key("/myvo/there")).await, "ok");
 }
 
-/// Where the original was asked what a caller may do, it said yes to everybody (D-21). Here nothing answers that question
-/// apart from the operation itself, and what is refused there is refused without a word about the entry.
+/// Where the original was asked what a caller may do, it said yes to everybody (D-21). Here nothing answers that
+/// question apart from the operation itself, and what is refused there is refused without a word about the entry.
 #[tokio::test]
 async fn d21_nobody_is_told_that_something_is_allowed_without_a_decision() {
     let store = Store::new();

@@ -36,8 +36,8 @@ pub struct Mkdir {
 
 /// Remove names with their attributes
 ///
-/// Files and keys stay: a name that still has replicas is left alone without --force. lcg-del -a removes a file with its
-/// replicas, mdm-withdraw all of a patient with the keys.
+/// Files and keys stay: a name that still has replicas is left alone without --force. lcg-del -a removes a file with
+/// its replicas, mdm-withdraw all of a patient with the keys.
 #[derive(Debug, Parser)]
 #[command(name = "mdm-rm")]
 pub struct Rm {

@@ -30,8 +30,8 @@ impl Catalog {
         Ok(CatalogClient::open(self.url.as_deref())?)
     }
 
-    /// The same, where the configuration of another program names one too: before that of the user, after what was typed
-    /// and the environment.
+    /// The same, where the configuration of another program names one too: before that of the user, after what was
+    /// typed and the environment.
     ///
     /// # Errors
     /// As [`Catalog::open`].

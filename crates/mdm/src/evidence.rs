@@ -1,7 +1,7 @@
 //! What is known of a patient's images beside what the catalogue says, and what may go by it
-//! (`docs/src/commands/mdm-images.md`). Whoever has `w` on a name can write any key id and any replica: neither is believed
-//! for removing something. A key goes where recall's registry has the image under it, where it is called after the
-//! image, or where it opened a copy of it. No I/O here.
+//! (`docs/src/commands/mdm-images.md`). Whoever has `w` on a name can write any key id and any replica: neither is
+//! believed for removing something. A key goes where recall's registry has the image under it, where it is called after
+//! the image, or where it opened a copy of it. No I/O here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

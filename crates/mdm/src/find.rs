@@ -22,9 +22,9 @@ use crate::connection::{Catalog, logical_name};
 
 /// Find files by their attributes
 ///
-/// QUERY is like SQL's WHERE: modality = 'MR' AND age_group IN ('40-44', '45-49') ORDER BY study_year DESC LIMIT 20. DICOM
-/// keywords work as names too. Without a QUERY all files below DIR are found. Names are printed one on a line, as they
-/// come; with --columns a table, tab-separated.
+/// QUERY is like SQL's WHERE: modality = 'MR' AND age_group IN ('40-44', '45-49') ORDER BY study_year DESC LIMIT 20.
+/// DICOM keywords work as names too. Without a QUERY all files below DIR are found. Names are printed one on a line, as
+/// they come; with --columns a table, tab-separated.
 #[derive(Debug, Parser)]
 #[command(name = "mdm-find")]
 pub struct Find {

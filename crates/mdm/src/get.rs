@@ -1,5 +1,5 @@
-//! `mdm-get`: from names in the catalogue, or a query, to opened images: in a folder, on standard output, or in a viewer or
-//! research PACS, which gets them from memory (`docs/src/commands/mdm-images.md`).
+//! `mdm-get`: from names in the catalogue, or a query, to opened images: in a folder, on standard output, or in a
+//! viewer or research PACS, which gets them from memory (`docs/src/commands/mdm-images.md`).
 
 #![allow(
     missing_docs,
@@ -44,8 +44,8 @@ const OUR_TITLE: &str = "HYDRA";
 
 /// Get images by their names in the catalogue, or by a query, and open them
 ///
-/// FOLDER may be `-`, standard output, for one image. What is in FOLDER already, with the length and the identifier that the
-/// catalogue says, is not got again.
+/// FOLDER may be `-`, standard output, for one image. What is in FOLDER already, with the length and the identifier
+/// that the catalogue says, is not got again.
 #[derive(Debug, Parser)]
 #[command(name = "mdm-get")]
 pub struct Get {

@@ -1,6 +1,6 @@
-//! What the catalogue is told of an image, in two halves (`docs/src/catalogue-images.md`). The anonymous half is taken from
-//! what de-identification leaves, and from nothing else but three values that it makes coarse: sex, age in steps of five
-//! years, and the year of the study.
+//! What the catalogue is told of an image, in two halves (`docs/src/catalogue-images.md`). The anonymous half is taken
+//! from what de-identification leaves, and from nothing else but three values that it makes coarse: sex, age in steps
+//! of five years, and the year of the study.
 
 use dicom_deid::{Header, Side, Tag};
 use mdm_catalog::wire::{Attributes, Value};

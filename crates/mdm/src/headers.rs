@@ -1,5 +1,5 @@
-//! What a PACS, or a file, says of an image before its pixels: by WADO-RS metadata, by C-FIND at the level of images, and
-//! only where that says too little by retrieving the image itself, of which no more than the header is kept.
+//! What a PACS, or a file, says of an image before its pixels: by WADO-RS metadata, by C-FIND at the level of images,
+//! and only where that says too little by retrieving the image itself, of which no more than the header is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -107,7 +107,8 @@ fn metadata(instances: &[serde_json::Value], profile: &Profile) -> Known {
 }
 
 /// By C-FIND at the level of images. Whatever a PACS leaves out there is no answer: nor is one without the patient, of
-/// whom many tell at the level of studies alone (PS3.4, C.6.1.1 and C.6.2.1). Such an image would have no name for good.
+/// whom many tell at the level of studies alone (PS3.4, C.6.1.1 and C.6.2.1). Such an image would have no name for
+/// good.
 fn found_headers(pacs: &Pacs, profile: &Profile, study: &Uid, series: &Uid) -> Result<Known, SourceError> {
     let query = tags().fold(Attributes::new(), |query, Tag(group, element)| {
         query.with(dataset::Tag(group, element), "")

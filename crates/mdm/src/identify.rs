@@ -1,5 +1,5 @@
-//! `mdm-show --identify`: from an image of the catalogue back to the patient, for those who may. For everybody else there
-//! is nothing of that name.
+//! `mdm-show --identify`: from an image of the catalogue back to the patient, for those who may. For everybody else
+//! there is nothing of that name.
 
 use eds::voice::Voice;
 use hydra_cli::{Code, Failure};

@@ -66,7 +66,8 @@ pub struct Register {
     /// What to register: STUDY, STUDY/SERIES, STUDY/SERIES/INSTANCE, or files and folders
     #[arg(value_name = "WHAT")]
     pub what: Vec<String>,
-    /// Register the studies that fit: PatientID=…,StudyDate=…,Modality=MR; `-` reads it from standard input, a line each
+    /// Register the studies that fit: PatientID=…,StudyDate=…,Modality=MR; `-` reads it from standard input, a line
+    /// each
     #[arg(long, value_name = "QUERY")]
     pub query: Option<String>,
     /// Refuse where the PACS has more images of what is asked for

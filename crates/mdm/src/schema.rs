@@ -20,8 +20,9 @@ use crate::connection::{Catalog, logical_name};
 /// Show or change the attributes that files of a directory can have
 ///
 /// DEFINITION is NAME:TYPE, then options with colons between them. TYPE is string, integer, float, date, time, code or
-/// list; options are `identifying` (of the identifying half; otherwise the anonymous one), `indexed` (searches by it are
-/// fast), and dicom=KEYWORD (queries know it by that name too). The first change gives a directory a schema of its own.
+/// list; options are `identifying` (of the identifying half; otherwise the anonymous one), `indexed` (searches by it
+/// are fast), and dicom=KEYWORD (queries know it by that name too). The first change gives a directory a schema of its
+/// own.
 #[derive(Debug, Parser)]
 #[command(name = "mdm-schema")]
 pub struct SchemaArgs {

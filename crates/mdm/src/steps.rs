@@ -1,6 +1,6 @@
-//! The steps of a registration: operation begun, entries, keys, registry, operation committed. Each may be done again, and
-//! whatever ends a run between two of them, the next one goes on from there or takes all of it back. What it talks to is
-//! behind traits, so that the tests can end it anywhere (`docs/src/tutorial-story.md` tells it from outside).
+//! The steps of a registration: operation begun, entries, keys, registry, operation committed. Each may be done again,
+//! and whatever ends a run between two of them, the next one goes on from there or takes all of it back. What it talks
+//! to is behind traits, so that the tests can end it anywhere (`docs/src/tutorial-story.md` tells it from outside).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -171,9 +171,9 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Registers all of `planned`, which must be in the catalogue by the operation `id`. What cannot be registered fails
-    /// alone; what is in the way of all ends the run, to be resumed. What an earlier run registered and this one does not,
-    /// because the image is gone, or says something else, is taken back.
+    /// Registers all of `planned`, which must be in the catalogue by the operation `id`. What cannot be registered
+    /// fails alone; what is in the way of all ends the run, to be resumed. What an earlier run registered and this one
+    /// does not, because the image is gone, or says something else, is taken back.
     ///
     /// # Errors
     /// What was in the way.
@@ -474,8 +474,8 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Begins a registration of one image that is put somewhere before its end: makes entry and key. Answers whether the
-    /// entry is new.
+    /// Begins a registration of one image that is put somewhere before its end: makes entry and key. Answers whether
+    /// the entry is new.
     ///
     /// # Errors
     /// What was in the way.
@@ -533,8 +533,8 @@ impl Steps<'_> {
         Ok(open)
     }
 
-    /// Takes back what the registration `id` did: entries, then keys that it made and nothing else is sealed under, then
-    /// names in recall's registry.
+    /// Takes back what the registration `id` did: entries, then keys that it made and nothing else is sealed under,
+    /// then names in recall's registry.
     ///
     /// # Errors
     /// What was in the way; it can be done again.
@@ -577,8 +577,8 @@ impl Steps<'_> {
         Ok(taken)
     }
 
-    /// Removes a key that this registration made, or may have made before a crash, unless others need it, and forgets it;
-    /// answers whether there was one.
+    /// Removes a key that this registration made, or may have made before a crash, unless others need it, and forgets
+    /// it; answers whether there was one.
     fn take_back_key(&self, id: &str, key: &MadeKey) -> Result<bool, Failure> {
         let (key_id, made) = (&key.key_id, &key.registration_id);
         let intents = self.catalogued.intents(id, key_id).map_err(database_failure)?;

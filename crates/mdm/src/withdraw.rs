@@ -1,6 +1,6 @@
-//! `mdm-withdraw`: whoever withdraws consent has their images go: first the keys, with which all copies of the bytes are
-//! noise, then the copies that are known, and last names and attributes, so that whatever ends it in between can be found
-//! and done again (`docs/src/commands/mdm-images.md`). What may go is judged in `evidence`.
+//! `mdm-withdraw`: whoever withdraws consent has their images go: first the keys, with which all copies of the bytes
+//! are noise, then the copies that are known, and last names and attributes, so that whatever ends it in between can be
+//! found and done again (`docs/src/commands/mdm-images.md`). What may go is judged in `evidence`.
 
 #![allow(
     missing_docs,
@@ -503,9 +503,9 @@ impl Plan {
     }
 }
 
-/// Registers files no more and takes them off the disk; answers those that stay. Whatever is placed meanwhile was either
-/// there in time to be taken away, or is taken away by who placed it, to whom nobody registers it any more: that is why
-/// the registry comes first. An agent takes away what is registered no more.
+/// Registers files no more and takes them off the disk; answers those that stay. Whatever is placed meanwhile was
+/// either there in time to be taken away, or is taken away by who placed it, to whom nobody registers it any more: that
+/// is why the registry comes first. An agent takes away what is registered no more.
 fn unplaced(registry: &dyn Registry, place: Option<&Place>, names: &[String]) -> Result<Vec<String>, Failure> {
     registry.remove(names).map_err(database_failure)?;
     let Some(Place::Folder(root)) = place else {
@@ -575,7 +575,8 @@ impl Going<'_> {
         }
     }
 
-    /// Nothing of it is recalled any more, and what was recalled goes off the disk. Answers what could not be taken away.
+    /// Nothing of it is recalled any more, and what was recalled goes off the disk. Answers what could not be taken
+    /// away.
     fn recall(&self, config: &Config) -> Result<Vec<String>, Failure> {
         let database = open_or_make(config)?;
         let catalogued = Catalogued::new(Arc::clone(&database));

@@ -90,8 +90,8 @@ fn peer_files_have_nothing_identifying_in_their_anonymous_half() {
                 assert!(!originals, "{}: {name} is that of the hospital", path.display());
                 continue;
             }
-            // what the standard itself defines, what is made coarse, and who made the device (where some of these pictures
-            // were taken, too) is no word of the patient's
+            // what the standard itself defines, what is made coarse, and who made the device (where some of these
+            // pictures were taken, too) is no word of the patient's
             if matches!(
                 name.as_str(),
                 "manufacturer"

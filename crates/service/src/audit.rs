@@ -1,6 +1,6 @@
-//! The chain of an audit log: each line holds the hash of the one before. A changed line shows by that; a tail cut off, or
-//! the whole written anew, shows only against a head that was signed before and kept elsewhere. Where lines are kept is
-//! the service's business.
+//! The chain of an audit log: each line holds the hash of the one before. A changed line shows by that; a tail cut off,
+//! or the whole written anew, shows only against a head that was signed before and kept elsewhere. Where lines are kept
+//! is the service's business.
 
 use std::fmt;
 use std::str::FromStr;
@@ -60,8 +60,8 @@ impl Head {
     }
 }
 
-/// The last line of an audit log at a moment, with its service's signature (HMAC-SHA-256). Its text is one line, made to be
-/// kept elsewhere.
+/// The last line of an audit log at a moment, with its service's signature (HMAC-SHA-256). Its text is one line, made
+/// to be kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedHead {
     /// Whose log: a store's or a catalogue's name.

@@ -1,5 +1,5 @@
-//! Copies of databases, never half there: each is made under another name, flushed, and only then named. What they hold is
-//! the service's business.
+//! Copies of databases, never half there: each is made under another name, flushed, and only then named. What they hold
+//! is the service's business.
 
 use std::fs::{self, File};
 use std::io;
@@ -167,8 +167,9 @@ fn sync_folder(of: &Path) -> Result<(), CopyError> {
     synced.map_err(file_error(folder))
 }
 
-/// Gives the present database a second name, under which it stays when the first goes to another. What SQLite has in its
-/// log goes into the database first, or, where that fails, aside with it: a log left behind would be played into the new.
+/// Gives the present database a second name, under which it stays when the first goes to another. What SQLite has in
+/// its log goes into the database first, or, where that fails, aside with it: a log left behind would be played into
+/// the new.
 ///
 /// # Errors
 /// [`CopyError`]

@@ -23,8 +23,8 @@ pub enum FolderError {
     },
 }
 
-/// A folder that is being filled. Half a service is of no use, and in the way of the next attempt: what was made is taken
-/// back on drop, unless it is kept.
+/// A folder that is being filled. Half a service is of no use, and in the way of the next attempt: what was made is
+/// taken back on drop, unless it is kept.
 #[derive(Debug)]
 pub struct NewFolder {
     folder: Option<PathBuf>,

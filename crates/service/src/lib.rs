@@ -1,5 +1,6 @@
-//! What every server of Hydra EDS has: a TLS listener with limits, the identity of each connection checked again for each
-//! request, problem documents, structured logs and metrics. What a service does with a request is the service's business.
+//! What every server of Hydra EDS has: a TLS listener with limits, the identity of each connection checked again for
+//! each request, problem documents, structured logs and metrics. What a service does with a request is the service's
+//! business.
 #![forbid(unsafe_code)]
 
 pub mod audit;

@@ -1,4 +1,5 @@
-//! Principals as people write them into configurations and as old databases have them, in the one form that is compared.
+//! Principals as people write them into configurations and as old databases have them, in the one form that is
+//! compared.
 
 use grid_identity::{dn, voms::fqan};
 

@@ -127,8 +127,8 @@ pub struct CreationRule {
 }
 
 impl CreationRule {
-    /// Reads `PREFIX=PRINCIPAL`, as an option gives it. A DN has `=` in it, a principal begins with a slash: the first `=/`
-    /// parts the two.
+    /// Reads `PREFIX=PRINCIPAL`, as an option gives it. A DN has `=` in it, a principal begins with a slash: the first
+    /// `=/` parts the two.
     pub fn of_option(text: &str) -> Option<(String, String)> {
         let (prefix, principal) = text.split_once("=/").filter(|(_, principal)| !principal.is_empty())?;
         Some((prefix.to_owned(), format!("/{principal}")))

@@ -1,5 +1,5 @@
-//! The listener with real TLS and a router of the test's own: deadlines, limits, both versions of HTTP, credentials that
-//! end while a connection is kept, stopping.
+//! The listener with real TLS and a router of the test's own: deadlines, limits, both versions of HTTP, credentials
+//! that end while a connection is kept, stopping.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::io::Write;

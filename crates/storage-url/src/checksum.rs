@@ -1,4 +1,5 @@
-//! Adler-32 (RFC 1950): the checksum that storage elements keep. It finds accidents, not attackers; the seal finds both.
+//! Adler-32 (RFC 1950): the checksum that storage elements keep. It finds accidents, not attackers; the seal finds
+//! both.
 
 /// The largest prime below 2^16.
 const MODULUS: u32 = 65_521;

@@ -1,7 +1,7 @@
 //! Storage URLs as users write them (`docs/src/storage.md`): read, told apart, printed without secrets. No I/O.
 //!
-//! Nothing is resolved and nothing decoded but where a scheme says so: storage elements compare paths byte for byte, and
-//! `root://host//path` needs both its slashes.
+//! Nothing is resolved and nothing decoded but where a scheme says so: storage elements compare paths byte for byte,
+//! and `root://host//path` needs both its slashes.
 
 use std::fmt;
 use std::path::PathBuf;

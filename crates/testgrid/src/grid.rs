@@ -912,7 +912,8 @@ impl Drop for Grid {
     }
 }
 
-/// Who may register keys: the VO, or alice and bob by name where they are in none; and the catalogue, for its column key.
+/// Who may register keys: the VO, or alice and bob by name where they are in none; and the catalogue, for its column
+/// key.
 fn creators(pki: &Pki) -> Vec<&str> {
     let mut creators = members(pki);
     creators.extend(pki.host_dn("catalog"));

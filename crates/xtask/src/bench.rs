@@ -1,4 +1,5 @@
-//! `cargo bench-report`: the project and its rivals in turn, in the same run, as ratios. Nothing passes or fails by time.
+//! `cargo bench-report`: the project and its rivals in turn, in the same run, as ratios. Nothing passes or fails by
+//! time.
 //!
 //! Every round runs every contestant once, so that a noisy minute hits all of them; medians are compared. A rival that
 //! is not installed is named, never skipped in silence.

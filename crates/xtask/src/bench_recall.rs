@@ -1,5 +1,5 @@
-//! The part of `cargo bench-report` about recall: a series out of a real PACS, from nothing to sealed and placed, beside
-//! the bare fetch of the same series in the same round.
+//! The part of `cargo bench-report` about recall: a series out of a real PACS, from nothing to sealed and placed,
+//! beside the bare fetch of the same series in the same round.
 
 use std::fs;
 use std::net::TcpStream;

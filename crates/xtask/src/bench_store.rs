@@ -1,5 +1,5 @@
-//! The parts of `cargo bench-report` about the key store and the catalogue. The load comes from `crates/keystore/benches`
-//! and `crates/catalog/benches`, which need TLS and HTTP: this crate stays small.
+//! The parts of `cargo bench-report` about the key store and the catalogue. The load comes from
+//! `crates/keystore/benches` and `crates/catalog/benches`, which need TLS and HTTP: this crate stays small.
 
 use crate::chore::ChoreError;
 use crate::workspace::Workspace;

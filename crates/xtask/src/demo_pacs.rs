@@ -1,6 +1,6 @@
-//! `cargo demo --pacs`: from an image in a PACS to a file at a storage element that is not there until somebody asks for
-//! it, with Orthanc and XRootD from Debian, for as long as the demo lasts. Orthanc cannot listen on loopback alone: while
-//! the demo runs, neighbours reach its invented images.
+//! `cargo demo --pacs`: from an image in a PACS to a file at a storage element that is not there until somebody asks
+//! for it, with Orthanc and XRootD from Debian, for as long as the demo lasts. Orthanc cannot listen on loopback alone:
+//! while the demo runs, neighbours reach its invented images.
 
 use std::fs::{self, File};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! `cargo demo --story`: the whole way of an image, from a PACS to a researcher and out of the world again: registered
-//! without being copied, found by what it shows, recalled when somebody wants it, refused to whoever has no right, traced
-//! back to its patient by the hospital, and withdrawn.
+//! without being copied, found by what it shows, recalled when somebody wants it, refused to whoever has no right,
+//! traced back to its patient by the hospital, and withdrawn.
 
 use std::process::Command;
 use std::time::Instant;

@@ -27,8 +27,8 @@ pub const INVENTED: Patient = Patient {
     institution: "St. Nowhere's Hospital",
 };
 
-/// A study of two series with two slices and one. Its identifier is `2.25.` and the number, and those of series and images
-/// begin with the number, too.
+/// A study of two series with two slices and one. Its identifier is `2.25.` and the number, and those of series and
+/// images begin with the number, too.
 pub fn ct_study(patient: &Patient, number: u128) -> Vec<Vec<u8>> {
     let slice = |(series, image)| ct_slice(patient, [number, number * 100 + series, number * 1000 + image, 9]);
     [(11, 101), (11, 102), (12, 103)].map(slice).to_vec()

@@ -1,4 +1,5 @@
-//! The other names of our programs, the original's among them, told apart by `argv[0]`. A test compares them with the programs' own.
+//! The other names of our programs, the original's among them, told apart by `argv[0]`. A test compares them with the
+//! programs' own.
 
 /// A name, and the program that answers to it.
 pub const ALIASES: &[(&str, &str)] = &[

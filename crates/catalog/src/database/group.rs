@@ -1,5 +1,5 @@
-//! Writers that come at once share a commit: each works in turn inside the transaction of the one before, in a part of its
-//! own, and all are answered when that is on disk. Flushing takes longer than most of what is written.
+//! Writers that come at once share a commit: each works in turn inside the transaction of the one before, in a part of
+//! its own, and all are answered when that is on disk. Flushing takes longer than most of what is written.
 //!
 //! Nobody waits for company: the transaction ends with the writer behind whom nobody stands, and not later than
 //! [`LONGEST`] after it began.

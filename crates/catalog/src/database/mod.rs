@@ -215,8 +215,8 @@ impl Dialect {
         }
     }
 
-    /// A definition written with `{ID}`, `{KEY}`, `{TEXT}`, `{BLOB}` and `{BY KEY}` for what differs. All other types are
-    /// the same words: `BIGINT`, `DOUBLE PRECISION`.
+    /// A definition written with `{ID}`, `{KEY}`, `{TEXT}`, `{BLOB}` and `{BY KEY}` for what differs. All other types
+    /// are the same words: `BIGINT`, `DOUBLE PRECISION`.
     pub fn definition(self, text: &str) -> String {
         text.replace("{ID}", self.number_column())
             .replace("{KEY}", self.key_column())
@@ -389,8 +389,8 @@ pub trait Sql {
     /// [`DatabaseError`]
     fn execute(&self, sql: &str, data: &[Datum]) -> Result<u64, DatabaseError>;
 
-    /// Runs a statement and shows each row of the answer (of `… RETURNING` too) as it comes. If `each` asks something else of
-    /// PostgreSQL, what is left of the answer is taken into memory first.
+    /// Runs a statement and shows each row of the answer (of `… RETURNING` too) as it comes. If `each` asks something
+    /// else of PostgreSQL, what is left of the answer is taken into memory first.
     ///
     /// # Errors
     /// [`DatabaseError`], also what `each` answers.
@@ -429,7 +429,8 @@ pub fn row(sql: &dyn Sql, text: &str, data: &[Datum]) -> Result<Option<Row>, Dat
     Ok(found)
 }
 
-/// Inserts rows, several with each statement: `head` is `INSERT INTO table(columns)`, `tail` what stands behind the values.
+/// Inserts rows, several with each statement: `head` is `INSERT INTO table(columns)`, `tail` what stands behind the
+/// values.
 ///
 /// # Errors
 /// [`DatabaseError`]

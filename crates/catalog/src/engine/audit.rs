@@ -1,5 +1,5 @@
-//! The audit log: who did what to which entry, and who was shown identifying attributes; never a value. Lines are chained
-//! by hashes ([`hydra_service::audit`]), heads are signed by a key of the column key's.
+//! The audit log: who did what to which entry, and who was shown identifying attributes; never a value. Lines are
+//! chained by hashes ([`hydra_service::audit`]), heads are signed by a key of the column key's.
 
 use std::ops::ControlFlow;
 

@@ -1,6 +1,6 @@
 //! New entries of a request, written together: a thousand images are some statements for each table, not some for each
-//! image. They are decided on one by one before ([`super::names`]); what one of them asks for that is not written yet is
-//! written first, outside of what is taken back if that one is refused.
+//! image. They are decided on one by one before ([`super::names`]); what one of them asks for that is not written yet
+//! is written first, outside of what is taken back if that one is refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;

@@ -268,8 +268,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Parts attributes by their half, checks their types. To those who do not know the identifying half, its attributes
-    /// are as unknown as any word.
+    /// Parts attributes by their half, checks their types. To those who do not know the identifying half, its
+    /// attributes are as unknown as any word.
     fn parted(&self, schema: Option<&KnownSchema>, rights: &Rights, given: &Attributes) -> Result<Halves, Refusal> {
         let mut halves = Halves::default();
         let mut seen = BTreeSet::new();

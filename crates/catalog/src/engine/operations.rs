@@ -1,4 +1,5 @@
-//! Operations: what is registered together, seen by its owner alone until it is committed, and found again after a crash.
+//! Operations: what is registered together, seen by its owner alone until it is committed, and found again after a
+//! crash.
 
 use hydra_core::keystore::store::rfc3339;
 

@@ -1,6 +1,6 @@
-//! Permission records: each distinct one is stored once, so that a search first computes which of them let the caller do
-//! what, by the same pure function as everywhere, and its statement only names their numbers. One that the last entry left
-//! is deleted in the same transaction.
+//! Permission records: each distinct one is stored once, so that a search first computes which of them let the caller
+//! do what, by the same pure function as everywhere, and its statement only names their numbers. One that the last
+//! entry left is deleted in the same transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -49,7 +49,8 @@ impl Known {
         read(&found.text(0)?).map(Arc::new)
     }
 
-    /// The numbers of all records that grant the caller this. Only for transactions that read: what they see is committed.
+    /// The numbers of all records that grant the caller this. Only for transactions that read: what they see is
+    /// committed.
     pub(super) fn granting(
         &self,
         sql: &dyn Sql,

@@ -1,6 +1,6 @@
-//! Searches: resolved against what exists for the caller, run some files at a time, each time by the permissions of that
-//! moment, so that nothing is held open for a slow client and nobody is shown what was taken from them meanwhile. An
-//! answer from whose reader something was taken breaks off, as what it would go on with is not all of it.
+//! Searches: resolved against what exists for the caller, run some files at a time, each time by the permissions of
+//! that moment, so that nothing is held open for a slow client and nobody is shown what was taken from them meanwhile.
+//! An answer from whose reader something was taken breaks off, as what it would go on with is not all of it.
 
 use std::ops::ControlFlow;
 use std::rc::Rc;

@@ -1,6 +1,6 @@
-//! The query language of the catalogue (`docs/src/formats/query.md`): read into a typed tree ([`parse`]), held against the
-//! attributes that the caller knows of ([`fn@resolve`]), and from there turned into SQL that has bound parameters only
-//! ([`sql`]). [`cursor`] says where a page ended.
+//! The query language of the catalogue (`docs/src/formats/query.md`): read into a typed tree ([`parse`]), held against
+//! the attributes that the caller knows of ([`fn@resolve`]), and from there turned into SQL that has bound parameters
+//! only ([`sql`]). [`cursor`] says where a page ended.
 
 pub mod cursor;
 mod lexer;

@@ -1,5 +1,5 @@
-//! Reads a query into its tree (`docs/src/formats/query.md`): by descent, with limits to depth and size, so that no text
-//! from outside makes it panic, recurse far or take long.
+//! Reads a query into its tree (`docs/src/formats/query.md`): by descent, with limits to depth and size, so that no
+//! text from outside makes it panic, recurse far or take long.
 
 use super::KEYWORDS;
 use super::lexer::{Placed, Token, tokens};

@@ -169,8 +169,8 @@ pub struct Known {
     pub name: String,
     /// Where it is.
     pub column: Column,
-    /// Whether the query named it as DICOM does, by keyword or tag; then values may be matched as DICOM does, with `*` and
-    /// `?` and with ranges.
+    /// Whether the query named it as DICOM does, by keyword or tag; then values may be matched as DICOM does, with `*`
+    /// and `?` and with ranges.
     pub as_dicom: bool,
 }
 

@@ -5,9 +5,9 @@
 //! the page before ended with, then those behind, then those that have none. So each of them is a single walk along an
 //! index, in either database, wherever in a million files the page begins.
 //!
-//! SQLite keeps the plan of a statement whatever is bound, so it is told which way to go: [`choose`] looks how many files
-//! the most selective comparison leaves, at most [`FEW`]; if they are few these are taken and sorted, else the files are
-//! walked in their order until the page is full. PostgreSQL knows its values' statistics and is left to it.
+//! SQLite keeps the plan of a statement whatever is bound, so it is told which way to go: [`choose`] looks how many
+//! files the most selective comparison leaves, at most [`FEW`]; if they are few these are taken and sorted, else the
+//! files are walked in their order until the page is full. PostgreSQL knows its values' statistics and is left to it.
 
 use std::ops::ControlFlow;
 
@@ -36,8 +36,8 @@ pub trait Tokens {
 pub struct Scope<'a> {
     /// Below this directory.
     pub from: &'a LogicalName,
-    /// The schema that holds there: files that lie below but have another one are not found. Each file of a schema has a
-    /// row in its table of values.
+    /// The schema that holds there: files that lie below but have another one are not found. Each file of a schema has
+    /// a row in its table of values.
     pub schema: Option<i64>,
     /// That let the caller see the name.
     pub names: &'a [i64],
@@ -73,7 +73,8 @@ pub enum Route {
     Along(usize),
 }
 
-/// The values that a search answers of each file, as SQL: `e` is the table of entries, `v` that of the anonymous values.
+/// The values that a search answers of each file, as SQL: `e` is the table of entries, `v` that of the anonymous
+/// values.
 pub fn expression(column: Column) -> Option<String> {
     match column {
         Column::Field(field) => Some(format!("e.{}", field.column())),
@@ -98,7 +99,8 @@ pub fn count(sql: &dyn Sql, resolved: &Resolved, scope: &Scope<'_>) -> Result<u6
     Ok(resolved.limit.map_or(counted, |limit| counted.min(limit)))
 }
 
-/// The way where every comparison leaves many: nothing is to be had from an order, so that any index is better than none.
+/// The way where every comparison leaves many: nothing is to be had from an order, so that any index is better than
+/// none.
 pub fn counting_route(resolved: &Resolved) -> Route {
     let has_own_column = |index: &usize| {
         let predicate = top(resolved).get(*index);
@@ -525,8 +527,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Files of the schema below the directory, and behind the name that the walk begins at: SQLite looks at one bound of
-    /// each side alone.
+    /// Files of the schema below the directory, and behind the name that the walk begins at: SQLite looks at one bound
+    /// of each side alone.
     fn place(&mut self, keys: &[Key], behind: Option<(&str, bool)>) -> Vec<String> {
         let (by_schema, by_path) = match self.route {
             Route::Free => (true, true),

@@ -4,7 +4,8 @@
 use crate::database::Datum;
 use crate::wire::Type;
 
-/// A value of the type that was written as `text`, also as DICOM writes it (`20260131`, `093000.5`); for a list: an item.
+/// A value of the type that was written as `text`, also as DICOM writes it (`20260131`, `093000.5`); for a list: an
+/// item.
 pub fn convert(kind: Type, text: &str) -> Option<Datum> {
     match kind {
         Type::String | Type::Code | Type::List => Some(Datum::Text(text.to_owned())),
@@ -42,8 +43,8 @@ fn small(number: u32) -> Option<i8> {
     i8::try_from(number).ok()
 }
 
-/// `HH:MM:SS`, with as many of six decimals as are not zeros at the end, from that or `HHMMSS`, seconds and decimals left
-/// out or not. A leap second is one.
+/// `HH:MM:SS`, with as many of six decimals as are not zeros at the end, from that or `HHMMSS`, seconds and decimals
+/// left out or not. A leap second is one.
 pub fn time(text: &str) -> Option<String> {
     let (whole, decimals) = match text.split_once('.') {
         Some((whole, decimals)) if (1..=6).contains(&decimals.len()) => (whole, decimals),

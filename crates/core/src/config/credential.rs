@@ -47,8 +47,8 @@ pub enum FindError {
     },
 }
 
-/// Finds the caller's credential: `X509_USER_PROXY`, the default place of proxies, `X509_USER_CERT` with `X509_USER_KEY`,
-/// `~/.globus`.
+/// Finds the caller's credential: `X509_USER_PROXY`, the default place of proxies, `X509_USER_CERT` with
+/// `X509_USER_KEY`, `~/.globus`.
 ///
 /// # Errors
 /// Where a variable names what is not there (another credential would be a surprise), or nothing is found.

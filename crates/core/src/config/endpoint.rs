@@ -30,7 +30,8 @@ pub enum EndpointError {
 /// Where the original's service begins in a path.
 const ORIGINAL_SERVICE: &str = "/glite-data-hydra-service";
 
-/// The address of a store in the form that requests are made from: `https://host[:port][/base]`, without a slash at the end.
+/// The address of a store in the form that requests are made from: `https://host[:port][/base]`, without a slash at the
+/// end.
 ///
 /// # Errors
 /// What is wrong with the text.

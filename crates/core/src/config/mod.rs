@@ -1,7 +1,7 @@
 //! What a client knows before it talks to anybody: stores, thresholds, trust, deadlines; and where it read that.
 //!
-//! [`file`](mod@file) reads `config.toml`, [`services`] the original's `services.xml`, [`load`] puts the sources in order, and
-//! [`credential`] finds the caller's certificate. The rules stand in `docs/src/configuration.md` and
+//! [`file`](mod@file) reads `config.toml`, [`services`] the original's `services.xml`, [`load`] puts the sources in
+//! order, and [`credential`] finds the caller's certificate. The rules stand in `docs/src/configuration.md` and
 //! `docs/src/credentials.md`. Parsing does no I/O.
 
 use std::path::PathBuf;

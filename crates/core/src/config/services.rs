@@ -1,15 +1,16 @@
 //! The original's `services.xml`: which stores there are. It states no threshold and no trust.
 //!
-//! The first service of the wanted type is the primary; the stores are the primary and then its associated services of the
-//! same type, in order. A name that the file does not define is an error here: the original skips it, which silently
-//! lowers n. A DOCTYPE may stand there, entities may not, and nothing outside the file is ever read.
+//! The first service of the wanted type is the primary; the stores are the primary and then its associated services of
+//! the same type, in order. A name that the file does not define is an error here: the original skips it, which
+//! silently lowers n. A DOCTYPE may stand there, entities may not, and nothing outside the file is ever read.
 
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::StoreEndpoint;
 use super::endpoint::{self, EndpointError};
 
-/// Types tried where the environment names none: the original's last sources say the first, everything before the second.
+/// Types tried where the environment names none: the original's last sources say the first, everything before the
+/// second.
 pub const DEFAULT_TYPES: [&str; 2] = ["org.glite.KeyStore", "org.glite.Metadata"];
 
 /// The longest file read, in bytes.
@@ -84,7 +85,8 @@ struct Service<'a> {
     associated: Vec<&'a str>,
 }
 
-/// The stores that a `services.xml` gives, primary first. `wanted` is the type that the environment asks for, if it does.
+/// The stores that a `services.xml` gives, primary first. `wanted` is the type that the environment asks for, if it
+/// does.
 ///
 /// # Errors
 /// What is wrong with the file.

@@ -15,7 +15,8 @@ use crate::permissions::{PermissionRecord, Permissions};
 pub struct ChangeOptions {
     /// Label or id of the store whose record is the one to change, where they disagree.
     pub over: Option<String>,
-    /// Changes nothing unless every store shows the entry, and takes back what a change that then broke off has granted.
+    /// Changes nothing unless every store shows the entry, and takes back what a change that then broke off has
+    /// granted.
     pub all_or_nothing: bool,
 }
 

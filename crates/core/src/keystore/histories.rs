@@ -1,9 +1,10 @@
 //! Random histories of the key protocol, in memory: the machines of [`super::quorum`] against the very rules of
 //! [`super::store`], under fake time.
 //!
-//! Messages are lost, doubled, delayed and reordered; clients with different rights act at once and die; stores go down,
-//! are restored from an earlier state, or lie, also together. What must hold is checked by name ([`World::violate`], in
-//! [`promises`]). Everything follows from the seed. `docs/src/protocol-walkthrough.md` lists the invariants.
+//! Messages are lost, doubled, delayed and reordered; clients with different rights act at once and die; stores go
+//! down, are restored from an earlier state, or lie, also together. What must hold is checked by name
+//! ([`World::violate`], in [`promises`]). Everything follows from the seed. `docs/src/protocol-walkthrough.md` lists
+//! the invariants.
 
 mod chance;
 mod clients;
@@ -341,8 +342,8 @@ impl World {
         self.client_that(ALICE, Product(machine, Ended::Registered), false, false, drawn);
     }
 
-    /// A key of the original: every store has found the same entry in its dump, with a share of another field and without
-    /// a check value. Nobody lies then: nothing would tell.
+    /// A key of the original: every store has found the same entry in its dump, with a share of another field and
+    /// without a check value. Nobody lies then: nothing would tell.
     fn import(&mut self) {
         let registration_id = RegistrationId(self.random.bytes());
         // the original's groups of two bytes stay below its prime
@@ -799,8 +800,8 @@ impl World {
 /// How many histories a test run goes through: less than a minute on two cores.
 const HISTORIES: u64 = 100_000;
 
-/// `HYDRA_HISTORIES` asks for another number, and `HYDRA_WITHOUT` takes a rule away by its name in [`Rule`], to see which
-/// history needs it first: the test then fails with its seed. `HYDRA_SEED` asks for one history, told as it goes.
+/// `HYDRA_HISTORIES` asks for another number, and `HYDRA_WITHOUT` takes a rule away by its name in [`Rule`], to see
+/// which history needs it first: the test then fails with its seed. `HYDRA_SEED` asks for one history, told as it goes.
 #[test]
 fn no_history_breaks_an_invariant() {
     let asked = |name| std::env::var(name).ok();

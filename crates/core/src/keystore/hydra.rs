@@ -107,8 +107,8 @@ impl Hydra {
         self.register_fresh(key_id, FreshKey::suite1, options, |_| Ok(())).await
     }
 
-    /// As [`Self::register`]. `note` is told each registration that is drawn before any store hears of it: whoever keeps
-    /// it can tell after a crash what was theirs, and remove it. Where it fails nothing is registered.
+    /// As [`Self::register`]. `note` is told each registration that is drawn before any store hears of it: whoever
+    /// keeps it can tell after a crash what was theirs, and remove it. Where it fails nothing is registered.
     ///
     /// # Errors
     /// As [`Self::register`], and what `note` says.
@@ -215,8 +215,8 @@ impl Hydra {
         Ok(status)
     }
 
-    /// Makes a key whole: finishes what a client left half-done or takes it back, and brings stores that lost something or
-    /// have it from an old backup up to date.
+    /// Makes a key whole: finishes what a client left half-done or takes it back, and brings stores that lost something
+    /// or have it from an old backup up to date.
     ///
     /// # Errors
     /// What [`RepairError`] tells apart.
@@ -234,7 +234,8 @@ impl Hydra {
     /// Splits the key anew over all configured stores but those that leave, and drops the old shares.
     ///
     /// # Errors
-    /// What [`ReshareError`] tells apart; only [`ReshareError::Unfinished`] has changed something, which a repair goes on with.
+    /// What [`ReshareError`] tells apart; only [`ReshareError::Unfinished`] has changed something, which a repair goes
+    /// on with.
     pub async fn reshare(&self, key_id: &KeyId, options: ReshareOptions) -> Result<Reshared, ReshareError> {
         for leaver in &options.leave {
             self.place_named(leaver)?;
@@ -266,8 +267,8 @@ impl Hydra {
 
     /// The caller's own keys whose id ends in `last_component`, in byte order of key id; all stores are asked.
     ///
-    /// A key counts where as many stores as join one (`min_threshold`) call it the caller's: fewer may lie, to make a key
-    /// that somebody else planted look like an own one.
+    /// A key counts where as many stores as join one (`min_threshold`) call it the caller's: fewer may lie, to make a
+    /// key that somebody else planted look like an own one.
     ///
     /// # Errors
     /// So few answers that a key may be missed.
@@ -296,7 +297,8 @@ impl Hydra {
         Ok(vouched_for(told, votes, &self.caller.dn, last_component))
     }
 
-    /// All keys that some store shows to the caller, in byte order of key id: to repair them, so one store's word is enough.
+    /// All keys that some store shows to the caller, in byte order of key id: to repair them, so one store's word is
+    /// enough.
     ///
     /// # Errors
     /// Where no store answered; those that did not, where others did, stand beside the keys.

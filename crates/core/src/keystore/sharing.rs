@@ -251,11 +251,11 @@ fn off_the_line(offers: &[&Offer<'_>], chosen: &[(u8, &[u8])]) -> BTreeSet<usize
 /// Whose shares are wrong, given which ones are `off` a polynomial whose value at 0 passes; and whether somebody's are
 /// but nobody can be named.
 ///
-/// The check value proves the key, at x = 0, and not the polynomial: two liars or more whose errors cancel at 0 give the
-/// right key on a wrong polynomial, and then the honest stores are off it. At most e stores lie (e < m, e <= n-m). A wrong
-/// polynomial meets the true one at 0, so at m-2 honest shares at most; one that more than m-2+e shares lie on is the
-/// true one. Else, where m honest shares must be among the offers, the true one is among all that pass, and whoever is
-/// off each of those with no more than e off lies.
+/// The check value proves the key, at x = 0, and not the polynomial: two liars or more whose errors cancel at 0 give
+/// the right key on a wrong polynomial, and then the honest stores are off it. At most e stores lie (e < m, e <= n-m).
+/// A wrong polynomial meets the true one at 0, so at m-2 honest shares at most; one that more than m-2+e shares lie on
+/// is the true one. Else, where m honest shares must be among the offers, the true one is among all that pass, and
+/// whoever is off each of those with no more than e off lies.
 fn blame(
     sharing: &Sharing,
     offers: usize,
@@ -371,8 +371,8 @@ fn proves(key_id: &KeyId, constants: &Constants, sharing: &Sharing, secret: &Sec
 
 /// The share that belongs at `index`, made again from shares of one sharing that joined: for a store that lost its own.
 ///
-/// `offers` are m of those in [`Joined::on`], and [`Joined::proves_shares`]. None where they are no m shares of one scheme
-/// at different indices.
+/// `offers` are m of those in [`Joined::on`], and [`Joined::proves_shares`]. None where they are no m shares of one
+/// scheme at different indices.
 pub fn recompute(sharing: &Sharing, offers: &[Offer<'_>], index: u8) -> Option<Share> {
     let scheme = offers.first()?.share.scheme;
     let same = offers.iter().all(|offer| offer.share.scheme == scheme);

@@ -1,9 +1,9 @@
 //! What a store decides: the table of messages in `docs/src/formats/protocol.md`, one function for each, without I/O.
 //!
-//! Each function is given what the store holds under one key id ([`Held`]), who asks and by which rules ([`Context`]), and
-//! the message. It changes `Held` and says how ([`Outcome`]), so that a database can follow and an in-memory store runs the
-//! very rules that servers run. One rule stands above the table: whoever has no right to an entry is answered what is
-//! answered where there is none, by the same path.
+//! Each function is given what the store holds under one key id ([`Held`]), who asks and by which rules ([`Context`]),
+//! and the message. It changes `Held` and says how ([`Outcome`]), so that a database can follow and an in-memory store
+//! runs the very rules that servers run. One rule stands above the table: whoever has no right to an entry is answered
+//! what is answered where there is none, by the same path.
 
 use super::agreement::gained;
 use crate::ids::{CheckValue, RegistrationId, StoreId};
@@ -402,7 +402,8 @@ pub fn undo(held: &mut Held, context: &Context, message: &Undo) -> Outcome<Chang
     Outcome::ok(vec![Effect::SharingGone(sharing.order()), Effect::Entry])
 }
 
-/// `remove`: a holder of `d` deletes the entry; where nothing is, whom a creation rule admits still leaves the tombstone.
+/// `remove`: a holder of `d` deletes the entry; where nothing is, whom a creation rule admits still leaves the
+/// tombstone.
 pub fn remove(held: &mut Held, context: &Context, message: &OfRegistration) -> Outcome<Changed> {
     let registration = message.registration_id;
     if let Some(entry) = held.entry_of(registration) {
@@ -493,7 +494,8 @@ pub fn describe(held: &Held, context: &Context) -> Outcome<DescribeAnswer> {
     })
 }
 
-/// `put`: a holder of `s` adds or replaces one sharing; where nothing is, whom a creation rule admits brings the entry back.
+/// `put`: a holder of `s` adds or replaces one sharing; where nothing is, whom a creation rule admits brings the entry
+/// back.
 pub fn put(held: &mut Held, context: &Context, message: Put) -> Outcome<Changed> {
     let registration = message.registration_id;
     let holds_right = held
@@ -636,8 +638,8 @@ pub fn change(held: &mut Held, context: &Context, message: Change) -> Outcome<Ch
     let Some(entry) = held.entry_of(message.registration_id) else {
         return Outcome::not_found(false);
     };
-    // A lost answer is asked again, also by somebody who gave the right to change away with it. To whoever kept no right
-    // at all the entry is not there.
+    // A lost answer is asked again, also by somebody who gave the right to change away with it. To whoever kept no
+    // right at all the entry is not there.
     let knows_of_it = granted(&entry.record, &context.caller, context.recovery) != Permissions::NONE;
     if knows_of_it && entry.record == message.permissions {
         return Outcome::status(Status::Ok);
@@ -920,7 +922,8 @@ fn check_sharing(context: &Context, sharing: &Sharing, share: &Share) -> Result<
 }
 
 /// Owner and group change only by the owner's hand, or an administrator's, whoever else holds `p`. Who changes a record
-/// as an administrator alone gives nobody what leads to the key: else one who administers m stores could read every key.
+/// as an administrator alone gives nobody what leads to the key: else one who administers m stores could read every
+/// key.
 ///
 /// # Errors
 /// The problem to answer with.

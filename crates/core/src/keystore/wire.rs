@@ -1,8 +1,8 @@
 //! The messages between a client and one key store, version 1: JSON bodies over HTTPS (`docs/src/formats/protocol.md`).
 //!
-//! Requests refuse unknown fields at any depth ([`parse_request`]); answers may grow, so readers ignore what they do not
-//! know, also inside types that requests carry too. Golden JSON of every message is in `vectors/wire.json`. Times are
-//! RFC 3339 UTC texts.
+//! Requests refuse unknown fields at any depth ([`parse_request`]); answers may grow, so readers ignore what they do
+//! not know, also inside types that requests carry too. Golden JSON of every message is in `vectors/wire.json`. Times
+//! are RFC 3339 UTC texts.
 
 use std::fmt;
 

@@ -186,8 +186,8 @@ pub fn principal_to_remove(text: &str) -> Result<String, AclTextError> {
     checked(text)
 }
 
-/// The lines of a list that count, each with its number: up to the first empty one, without leading blanks, without those
-/// that begin with `#`.
+/// The lines of a list that count, each with its number: up to the first empty one, without leading blanks, without
+/// those that begin with `#`.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let numbered = (1..).zip(text.lines().map(|line| line.trim_start_matches([' ', '\t'])));
     numbered
@@ -278,8 +278,8 @@ impl AclEdit {
     }
 }
 
-/// A record as the original lists it, but for its first line, which names the entry: owner, group, base permissions, then
-/// a line for each principal. Feeds back into a list.
+/// A record as the original lists it, but for its first line, which names the entry: owner, group, base permissions,
+/// then a line for each principal. Feeds back into a list.
 pub struct Listing<'r>(pub &'r PermissionRecord);
 
 impl fmt::Display for Listing<'_> {

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::stream::{CipherError, FileCipher, Layout, STREAM_HEADER_LENGTH, TAG_LENGTH};
 
-/// Bytes of ciphertext in a chunk: few enough to stay in a core's cache between reading and writing, enough that threads
-/// seldom meet where they take turns.
+/// Bytes of ciphertext in a chunk: few enough to stay in a core's cache between reading and writing, enough that
+/// threads seldom meet where they take turns.
 const CHUNK_BYTES: u64 = 512 * 1024;
 
 /// The same where one side has no offsets: workers wait there for their turn at reading and at writing, the shorter the

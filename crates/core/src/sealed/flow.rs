@@ -228,7 +228,8 @@ mod tests {
         }
     }
 
-    /// Without a header nothing tells a file that was cut at a block whose last bytes look like a padding from a whole one.
+    /// Without a header nothing tells a file that was cut at a block whose last bytes look like a padding from a whole
+    /// one.
     #[test]
     fn a_file_of_the_original_that_broke_off_is_no_output_even_if_its_end_looks_right() {
         let folder = tempfile::tempdir().unwrap();

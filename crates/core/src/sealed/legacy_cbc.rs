@@ -228,8 +228,8 @@ pub struct LegacyKey {
 }
 
 impl LegacyKey {
-    /// A key from what a registration says. Of a key that is longer than its cipher's the first bytes count, as they did
-    /// for the original, and of a longer iv too.
+    /// A key from what a registration says. Of a key that is longer than its cipher's the first bytes count, as they
+    /// did for the original, and of a longer iv too.
     ///
     /// # Errors
     /// Where they do not belong together.
@@ -393,8 +393,8 @@ impl RawInput {
         }
     }
 
-    /// A file of the original that comes out of a pipe. Whoever calls this has seen its first bytes: it has not the mark
-    /// of a sealed file.
+    /// A file of the original that comes out of a pipe. Whoever calls this has seen its first bytes: it has not the
+    /// mark of a sealed file.
     ///
     /// A pipe ends also where it broke off, and nothing in such a file says where its end should be: set
     /// [`OpenOptions::cancel`] before the other end is closed early, and there is no output.
@@ -440,8 +440,8 @@ impl RawInput {
         Ok(report)
     }
 
-    /// What is written directly cannot be taken back, so its end is looked at first; what comes through a pipe has to be
-    /// there whole for that, as ciphertext.
+    /// What is written directly cannot be taken back, so its end is looked at first; what comes through a pipe has to
+    /// be there whole for that, as ciphertext.
     fn decrypt_directly(
         &self,
         key: &LegacyKey,

@@ -1,4 +1,5 @@
-//! Sealed files: AES256-GCM-HKDF streaming behind a header of 512 bytes, as `docs/src/formats/sealed-file.md` lays it out.
+//! Sealed files: AES256-GCM-HKDF streaming behind a header of 512 bytes, as `docs/src/formats/sealed-file.md` lays it
+//! out.
 //!
 //! [`seal`] makes a sealed file, [`seal_reader`] one of what is read from anywhere, [`seal_reader_into`] writes one
 //! to anywhere, [`SealedInput`] opens one, [`RangeReader`] reads a piece of one, [`sizes`] turns one size into the

@@ -1,7 +1,7 @@
 //! The body of a sealed file: segment arithmetic, nonces, sealing and opening of one segment. No I/O here.
 //!
-//! This is Google Tink's AES256-GCM-HKDF streaming with SHA-256 (`docs/src/formats/sealed-file.md`). The segment size is
-//! a parameter, so that small vectors can test the arithmetic; files have [`SEGMENT_SIZE`] alone.
+//! This is Google Tink's AES256-GCM-HKDF streaming with SHA-256 (`docs/src/formats/sealed-file.md`). The segment size
+//! is a parameter, so that small vectors can test the arithmetic; files have [`SEGMENT_SIZE`] alone.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;

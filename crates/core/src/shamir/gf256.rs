@@ -1,8 +1,10 @@
-//! Shamir's secret sharing byte by byte over GF(2^8), polynomial 0x11b: the secret at x = 0, share i the value at x = i.
+//! Shamir's secret sharing byte by byte over GF(2^8), polynomial 0x11b: the secret at x = 0, share i the value at x =
+//! i.
 //!
 //! The field does just what sharing needs. Where a share lies (x), m and n are public; every byte of a secret, a share
-//! or a coefficient is secret, and neither a branch nor an address depends on one: what is looked up is looked up by public
-//! numbers, and secret bytes are multiplied by them in bit planes, 128 at a time. See `docs/src/formats/shares.md`.
+//! or a coefficient is secret, and neither a branch nor an address depends on one: what is looked up is looked up by
+//! public numbers, and secret bytes are multiplied by them in bit planes, 128 at a time. See
+//! `docs/src/formats/shares.md`.
 
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};

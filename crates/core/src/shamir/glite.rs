@@ -1,8 +1,9 @@
 //! The shares of gLite's `glite-ssss-*` tools: hex, each group of four digits shared by itself over the field of 65521.
 //!
 //! A share says neither its index nor how many are needed, and carries no checksum: too few, exchanged or altered ones
-//! join to a wrong key without a word. Made and read for those who have such shares (`docs/src/formats/glite-shares.md`).
-//! Where a share lies (x) is public, all else is secret: no branch and no address depends on a group that is legal.
+//! join to a wrong key without a word. Made and read for those who have such shares
+//! (`docs/src/formats/glite-shares.md`). Where a share lies (x) is public, all else is secret: no branch and no address
+//! depends on a group that is legal.
 
 use zeroize::{Zeroize, Zeroizing};
 

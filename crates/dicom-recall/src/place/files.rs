@@ -1,6 +1,6 @@
-//! The sealed files under the folder that the storage element serves. A file gets its name when it is whole, flushed and
-//! the right one; on the way to it no symbolic link is followed. What is not finished lies in a folder of its own, which
-//! is emptied when the agent starts (`docs/src/storage-element.md`).
+//! The sealed files under the folder that the storage element serves. A file gets its name when it is whole, flushed
+//! and the right one; on the way to it no symbolic link is followed. What is not finished lies in a folder of its own,
+//! which is emptied when the agent starts (`docs/src/storage-element.md`).
 
 use std::fs::File;
 use std::io::{self, Write};

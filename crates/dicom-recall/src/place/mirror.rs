@@ -1,6 +1,6 @@
 //! What the agent remembers: the entries that the daemon told it, what is wanted of the daemon, and requests with their
-//! files. One SQLite file beside the storage element; nothing in it identifies a patient, and all but the requests can be
-//! had again from the daemon.
+//! files. One SQLite file beside the storage element; nothing in it identifies a patient, and all but the requests can
+//! be had again from the daemon.
 //!
 //! What somebody was told is durable is flushed ([`Mirror::prepare`], [`Mirror::want_it`]); the rest is only written in
 //! order, for the file system and the daemon know it better.

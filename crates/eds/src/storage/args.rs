@@ -64,8 +64,8 @@ pub struct Put {
 /// Get a sealed file from a storage element and open it on the way
 ///
 /// The file's header names its key. Nothing that does not verify is ever handed out; LOCAL appears whole or not at all.
-/// `-` is standard output. A file of gLite's tools has no header: its key is the one that is called like the path in URL,
-/// or KEY_ID, and must be for such files.
+/// `-` is standard output. A file of gLite's tools has no header: its key is the one that is called like the path in
+/// URL, or KEY_ID, and must be for such files.
 #[derive(Debug, Parser)]
 #[command(name = "eds-get")]
 pub struct Get {
@@ -94,8 +94,8 @@ pub struct Get {
 
 /// Remove a sealed file from a storage element, and then its key
 ///
-/// The file goes first: if the key cannot be removed after it, the command says so and nothing is unreadable. A key that
-/// other files are sealed under must stay: --keep-key.
+/// The file goes first: if the key cannot be removed after it, the command says so and nothing is unreadable. A key
+/// that other files are sealed under must stay: --keep-key.
 #[derive(Debug, Parser)]
 #[command(name = "eds-rm")]
 pub struct Remove {

@@ -1,11 +1,11 @@
 //! `eds-get`: opens a sealed file while it comes in from a storage element.
 //!
-//! The header comes first and names the key; everything behind it goes through a pipe to the same code that opens files.
-//! What that code has verified to the last segment is whole, whatever the storage element says at the end.
+//! The header comes first and names the key; everything behind it goes through a pipe to the same code that opens
+//! files. What that code has verified to the last segment is whole, whatever the storage element says at the end.
 //!
-//! A file without our mark is one of the original's where its key is for that ([`crate::legacy`]), and damage where it is
-//! not. Its key is the one that is called like it, unless the user says otherwise, and it is whole only if the storage
-//! element says so too.
+//! A file without our mark is one of the original's where its key is for that ([`crate::legacy`]), and damage where it
+//! is not. Its key is the one that is called like it, unless the user says otherwise, and it is whole only if the
+//! storage element says so too.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -295,7 +295,8 @@ pub(super) fn decoded(url: &StorageUrl, start: &[u8]) -> Result<Option<Header>, 
     }
 }
 
-/// What is wrong with a file that has not the mark of a sealed one, where its key is for none of the original's ciphers.
+/// What is wrong with a file that has not the mark of a sealed one, where its key is for none of the original's
+/// ciphers.
 pub(super) fn not_sealed(url: &StorageUrl) -> Failure {
     no_header(url, HeaderError::NotSealed)
 }

@@ -1,7 +1,7 @@
 //! `glite-eds-put`, `glite-eds-get`, `glite-eds-rm`: the original's operands, words and exit codes.
 //!
-//! The original found files by logical names in a catalogue. There is none here yet: where an LFN stood, a storage URL is
-//! taken, and a logical name is refused with the URL forms that work.
+//! The original found files by logical names in a catalogue. There is none here yet: where an LFN stood, a storage URL
+//! is taken, and a logical name is refused with the URL forms that work.
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

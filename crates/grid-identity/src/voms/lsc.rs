@@ -1,8 +1,8 @@
 //! LSC files: whose VOMS server to believe for a VO, by the DNs of its certificate and of those above.
 //!
-//! `VO/HOST.lsc` in the directory of VOs has the server's DN in its first line, that of its issuer in the next, and so on;
-//! a line that begins with `------` separates alternatives. Some tools write the DNs in pairs of subject and issuer, so
-//! that one stands there twice in a row: that means the same.
+//! `VO/HOST.lsc` in the directory of VOs has the server's DN in its first line, that of its issuer in the next, and so
+//! on; a line that begins with `------` separates alternatives. Some tools write the DNs in pairs of subject and
+//! issuer, so that one stands there twice in a row: that means the same.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -87,8 +87,8 @@ impl Lsc {
     }
 }
 
-/// A directory of LSC files. They are read when they are needed, once for each connection; whether any has changed since
-/// is looked at now and then.
+/// A directory of LSC files. They are read when they are needed, once for each connection; whether any has changed
+/// since is looked at now and then.
 #[derive(Debug)]
 pub struct VomsDirectory {
     path: PathBuf,

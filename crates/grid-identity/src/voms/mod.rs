@@ -69,8 +69,8 @@ impl Voms {
         self.directory.generation()
     }
 
-    /// What the attribute certificates of a chain give now. `signer` verifies a server's chain to the trust anchors, and
-    /// says from when to when that holds.
+    /// What the attribute certificates of a chain give now. `signer` verifies a server's chain to the trust anchors,
+    /// and says from when to when that holds.
     pub(crate) fn attributes(&self, parts: &Parts<'_>, now: i64, signer: VerifySigner<'_>) -> Attributes {
         let mut found = Attributes::default();
         let Some(value) = nearest(parts) else {
@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn rsa_with_sha1_verifies_as_openssl_made_it_and_nothing_else() {
-        // Made with `openssl req -x509 -newkey rsa:2048` and `openssl dgst -sha1 -sign`: aws-lc signs with SHA-1 no more.
+        // Made with `openssl req -x509 -newkey rsa:2048` and `openssl dgst -sha1 -sign`: aws-lc signs with SHA-1 no
+        // more.
         let signer = Certificate::parse(include_bytes!("testdata/rsa-certificate.der")).unwrap();
         let signature = include_bytes!("testdata/rsa-sha1-signature.bin");
         assert!(rsa_sha1(b"what an old VOMS server signs", signature, &signer));

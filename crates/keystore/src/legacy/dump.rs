@@ -1,9 +1,9 @@
 //! Reads what mysqldump wrote of an original Hydra's database: the rows of the six tables that matter, and nothing else
 //! (`docs/src/operating.md`).
 //!
-//! Not a reader of SQL: statements that only set up the session or the tables are passed over, `INSERT` and `REPLACE` are
-//! read value by value, and whatever else would change what rows mean is refused. It reads a file of any size in one pass;
-//! a literal and the number of rows are bounded. Shares are wiped from every buffer that they go through.
+//! Not a reader of SQL: statements that only set up the session or the tables are passed over, `INSERT` and `REPLACE`
+//! are read value by value, and whatever else would change what rows mean is refused. It reads a file of any size in
+//! one pass; a literal and the number of rows are bounded. Shares are wiped from every buffer that they go through.
 
 use std::collections::HashMap;
 use std::io::Read;

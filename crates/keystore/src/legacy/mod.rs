@@ -1,8 +1,9 @@
-//! Takes the keys of an original Hydra over into a store of ours, from dumps of its databases (`docs/src/operating.md`).
+//! Takes the keys of an original Hydra over into a store of ours, from dumps of its databases
+//! (`docs/src/operating.md`).
 //!
-//! What becomes of a key is decided without I/O ([`candidates`], and the store's own rules); [`import`] writes it down, all
-//! of it or nothing. Each store imports alone and finds the same registration ids and change ids as its fellows. What
-//! cannot be imported as it was is left out and reported: nothing is guessed.
+//! What becomes of a key is decided without I/O ([`candidates`], and the store's own rules); [`import`] writes it down,
+//! all of it or nothing. Each store imports alone and finds the same registration ids and change ids as its fellows.
+//! What cannot be imported as it was is left out and reported: nothing is guessed.
 
 pub mod dump;
 

@@ -1,5 +1,5 @@
-//! `mdm-getacl` and `mdm-setacl`: who may do what with the name of a file, with both halves of its attributes and with its
-//! key, shown together and changed together (`docs/src/commands/mdm.md`).
+//! `mdm-getacl` and `mdm-setacl`: who may do what with the name of a file, with both halves of its attributes and with
+//! its key, shown together and changed together (`docs/src/commands/mdm.md`).
 
 mod edit;
 mod table;

@@ -1,5 +1,5 @@
-//! The `lcg-*` commands: files on storage elements with names in the catalogue, with the arguments, outputs and exit codes
-//! that scripts of gLite know (`docs/src/commands/lcg.md`).
+//! The `lcg-*` commands: files on storage elements with names in the catalogue, with the arguments, outputs and exit
+//! codes that scripts of gLite know (`docs/src/commands/lcg.md`).
 
 mod copy;
 mod options;

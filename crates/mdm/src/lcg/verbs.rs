@@ -117,7 +117,8 @@ fn uuid() -> Result<String, Failure> {
     Ok(format!("{a}-{b}-4{c}-{variant}{d}-{e}"))
 }
 
-/// The key id in the header of a sealed file; none in one of the original's, and the file is named where it is not sealed.
+/// The key id in the header of a sealed file; none in one of the original's, and the file is named where it is not
+/// sealed.
 fn key_of(path: &Path) -> Result<Option<String>, Failure> {
     let mut start = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| unreadable(path, error))?;

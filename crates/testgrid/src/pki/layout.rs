@@ -1,5 +1,5 @@
-//! A whole fabric in a directory, laid out as grids have it and as `tests/peers/make-grid-pki.sh` makes it with OpenSSL:
-//! either can be given to `testgrid up --pki`.
+//! A whole fabric in a directory, laid out as grids have it and as `tests/peers/make-grid-pki.sh` makes it with
+//! OpenSSL: either can be given to `testgrid up --pki`.
 
 use std::fs;
 use std::io::Write;

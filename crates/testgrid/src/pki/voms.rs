@@ -101,8 +101,8 @@ pub fn carrying_raw(value: Vec<u8>) -> ProxyOptions {
     }
 }
 
-/// The extension that says for which hosts an attribute certificate is, as the standard has it or, with a SEQUENCE around
-/// each, as VOMS writes it.
+/// The extension that says for which hosts an attribute certificate is, as the standard has it or, with a SEQUENCE
+/// around each, as VOMS writes it.
 pub fn targets(hosts: &[&str], as_voms: bool) -> Extension {
     let target = |host: &&str| {
         let target = der::element(0xa0, &der::element(0x86, host.as_bytes()));

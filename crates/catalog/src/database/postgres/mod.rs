@@ -1,5 +1,5 @@
-//! PostgreSQL behind [`Sql`]: a small pool of connections, each statement prepared once for each of them, and a deadline
-//! on everything (`docs/src/operating-catalogue.md`).
+//! PostgreSQL behind [`Sql`]: a small pool of connections, each statement prepared once for each of them, and a
+//! deadline on everything (`docs/src/operating-catalogue.md`).
 //!
 //! Writers take turns by an advisory lock, so that they see what a writer of SQLite sees: everything before them, and
 //! nobody beside them; those of one process share commits. Readers see the state of one moment. What the server says of
@@ -94,8 +94,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Of a URL, `postgres://catalog@db.example.org/catalog` or `postgres://catalog@%2Frun%2Fpostgresql/catalog`. A server
-    /// that is reached over a network must show a certificate for its name, but where `sslmode=disable` says otherwise.
+    /// Of a URL, `postgres://catalog@db.example.org/catalog` or `postgres://catalog@%2Frun%2Fpostgresql/catalog`. A
+    /// server that is reached over a network must show a certificate for its name, but where `sslmode=disable` says
+    /// otherwise.
     ///
     /// # Errors
     /// [`SettingsError`]
@@ -794,8 +795,8 @@ struct Statements<'a> {
     handle: &'a Handle,
     /// Whether a statement failed in a way that asks for the whole transaction again.
     asks_again: Mutex<bool>,
-    /// Whether one failed outside of a part of the transaction that was taken back: then nothing of it can be kept, and a
-    /// COMMIT would be answered as if all were well.
+    /// Whether one failed outside of a part of the transaction that was taken back: then nothing of it can be kept, and
+    /// a COMMIT would be answered as if all were well.
     is_broken: Mutex<bool>,
     /// Answers that are being shown, the innermost last. All but that one are taken in whole.
     coming: RefCell<Vec<Rc<RefCell<Coming>>>>,

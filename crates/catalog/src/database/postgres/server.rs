@@ -1,5 +1,5 @@
-//! A PostgreSQL server for tests and benches: in a temporary folder, on a Unix socket and where it is wanted on loopback by
-//! TLS, ended by its number.
+//! A PostgreSQL server for tests and benches: in a temporary folder, on a Unix socket and where it is wanted on
+//! loopback by TLS, ended by its number.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -442,7 +442,8 @@ fn seal_confirmed(mut ground: Ground) -> Option<&'static str> {
     breach(ground.seals(), "sealed under what nobody has confirmed")
 }
 
-/// A key of the original, of which one store gives a wrong share; the one that could tell is slower than the hedge delay.
+/// A key of the original, of which one store gives a wrong share; the one that could tell is slower than the hedge
+/// delay.
 fn compare_all(mut ground: Ground) -> Option<&'static str> {
     let right = repairing::imported(&mut ground, None);
     ground.lie = first_gives_another_number;

@@ -20,8 +20,8 @@ use crate::permissions::PermissionRecord;
 pub enum Base<'r> {
     /// More than half of the stores say this, and none says something else in a later version.
     Settled(&'r PermissionRecord),
-    /// More than half say one thing, but a store says another in a later version: a change that died half-way, which may
-    /// be a revocation. Nobody may overwrite it unasked.
+    /// More than half say one thing, but a store says another in a later version: a change that died half-way, which
+    /// may be a revocation. Nobody may overwrite it unasked.
     Overtaken {
         /// What more than half say.
         majority: &'r PermissionRecord,
@@ -35,8 +35,8 @@ pub enum Base<'r> {
 /// Which of the records `held` by those of `n` stores that answered is the one that counts.
 ///
 /// Records that say the same count together, whatever their version: a grant that was undone at one store has a later
-/// version there and says what all say. Of those, the one that most stores hold is answered, of as many the earliest, so
-/// that no single store makes versions grow.
+/// version there and says what all say. Of those, the one that most stores hold is answered, of as many the earliest,
+/// so that no single store makes versions grow.
 pub fn base<'r>(n: usize, held: impl IntoIterator<Item = &'r PermissionRecord>) -> Base<'r> {
     let held: Vec<&PermissionRecord> = held.into_iter().collect();
     let votes = |record: &PermissionRecord| held.iter().filter(|other| other.says_the_same_as(record)).count();
@@ -297,8 +297,8 @@ impl<E: Fn(&PermissionRecord) -> PermissionRecord> Change<E> {
         Ok((base.clone(), record))
     }
 
-    /// Where the same comes of whatever a store holds, it does not matter which of it holds: so the same change once more
-    /// goes on with what it began.
+    /// Where the same comes of whatever a store holds, it does not matter which of it holds: so the same change once
+    /// more goes on with what it began.
     fn either_way(&self, held: &BTreeMap<Place, PermissionRecord>) -> Option<(PermissionRecord, PermissionRecord)> {
         let mut wanted = held.values().map(&self.edit);
         let mut record = wanted.next()?;
@@ -536,10 +536,10 @@ impl Work {
         }
     }
 
-    /// Of the stores that turned out to hold another record, those where ours takes its place: it is later, or of several
-    /// changes at once ours has won. More than half of the stores make a winner. Where no change has them, it is the one
-    /// with the greatest change id of those that reached a store; for this every store must have been heard, so that all
-    /// judge by the same, and one wins.
+    /// Of the stores that turned out to hold another record, those where ours takes its place: it is later, or of
+    /// several changes at once ours has won. More than half of the stores make a winner. Where no change has them, it
+    /// is the one with the greatest change id of those that reached a store; for this every store must have been heard,
+    /// so that all judge by the same, and one wins.
     fn overruled(&self, n: usize) -> Vec<Place> {
         let ours = self.record.version;
         if self.rivals.values().any(|rival| rival.version > ours) {
@@ -547,7 +547,8 @@ impl Work {
         }
         let (equal, older): (Vec<_>, Vec<_>) = self.rivals.iter().partition(|(_, rival)| rival.version == ours);
         let equal: Vec<&PermissionRecord> = equal.into_iter().map(|(_, rival)| rival).collect();
-        // A store that held an earlier record may have got a rival since: whether we win is seen when it has been asked.
+        // A store that held an earlier record may have got a rival since: whether we win is seen when it has been
+        // asked.
         if !equal.is_empty() && !older.is_empty() {
             return older.into_iter().map(|(place, _)| *place).collect();
         }

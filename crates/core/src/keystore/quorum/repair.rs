@@ -1,8 +1,8 @@
-//! Making a key whole again: what a client left half-done is finished or taken back, what a store lost, or has from an old
-//! backup, is brought up to date (`docs/src/protocol-walkthrough.md`). What is to be done is decided in [`plan`].
+//! Making a key whole again: what a client left half-done is finished or taken back, what a store lost, or has from an
+//! old backup, is brought up to date (`docs/src/protocol-walkthrough.md`). What is to be done is decided in [`plan`].
 //!
-//! It never does more than its caller may at each store, and never deletes a confirmed share but to finish a removal, or
-//! below a sharing that is whole.
+//! It never does more than its caller may at each store, and never deletes a confirmed share but to finish a removal,
+//! or below a sharing that is whole.
 
 mod plan;
 
@@ -392,8 +392,8 @@ impl Repair {
         self.survey.held.insert(place, nothing);
     }
 
-    /// Stopping and confirming race at each store. All stopped: nobody confirmed it, and nobody can any more. One had it
-    /// confirmed: somebody may have sealed with it, so it is finished. Any silent: that is not known, and all stays.
+    /// Stopping and confirming race at each store. All stopped: nobody confirmed it, and nobody can any more. One had
+    /// it confirmed: somebody may have sealed with it, so it is finished. Any silent: that is not known, and all stays.
     fn stopped(&mut self, round: &Round, actions: &mut Vec<Action>) -> Option<Ended> {
         let with = |status: Status| {
             let found = round.results.iter();

@@ -1,6 +1,6 @@
-//! Resharing a key: a new sharing goes to all stores as pending, is confirmed at all, and only then the shares of earlier
-//! ones are dropped (`docs/src/protocol-walkthrough.md`). Until the first confirm all is taken back where a store refuses;
-//! after it nothing is, and a repair goes on.
+//! Resharing a key: a new sharing goes to all stores as pending, is confirmed at all, and only then the shares of
+//! earlier ones are dropped (`docs/src/protocol-walkthrough.md`). Until the first confirm all is taken back where a
+//! store refuses; after it nothing is, and a repair goes on.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -267,7 +267,8 @@ impl Remove {
         self.phase = RemovePhase::Remove(registration_id, round);
     }
 
-    /// Which registration is meant: the only one that no store has a tombstone of, else one whose removal is unfinished.
+    /// Which registration is meant: the only one that no store has a tombstone of, else one whose removal is
+    /// unfinished.
     fn meant(&self, round: &Round) -> Result<RegistrationId, RemoveError> {
         let mut holders: BTreeMap<RegistrationId, Vec<Place>> = BTreeMap::new();
         for (place, entry) in entries(round) {

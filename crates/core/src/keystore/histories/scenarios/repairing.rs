@@ -76,8 +76,8 @@ fn loses_changes(_: &mut Ground, _: Place, message: &Message) -> Fate {
 
 // --- what each rule is there for ----------------------------------------------------------------------------------------
 
-/// Two of five stores lie together: with one honest share theirs join the right key, on a polynomial of their own. Of the
-/// other honest stores one lost its share, and one is down.
+/// Two of five stores lie together: with one honest share theirs join the right key, on a polynomial of their own. Of
+/// the other honest stores one lost its share, and one is down.
 pub(super) fn prove_shares(mut ground: Ground) -> Option<&'static str> {
     ground.registered(FIRST);
     let right = ground.share(1).copy();

@@ -172,8 +172,8 @@ pub(super) fn settled(about: &About<'_>, options: &RepairOptions) -> Option<Perm
     }
 }
 
-/// Stores with an earlier record get the one that counts. A later one may be a revocation that died half-way: it is told
-/// and left, but where the caller said which counts.
+/// Stores with an earlier record get the one that counts. A later one may be a revocation that died half-way: it is
+/// told and left, but where the caller said which counts.
 pub(super) fn even_out(about: &About<'_>, settled: Option<&PermissionRecord>, options: &RepairOptions) -> Plan {
     let mut plan = Plan::default();
     let Some(majority) = settled else {
