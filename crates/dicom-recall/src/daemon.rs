@@ -25,7 +25,7 @@ use hydra_core::sealed;
 use crate::CONFIG;
 use crate::catalogued::Catalogued;
 use crate::config::{Config, Place};
-use crate::database::{Database, DatabaseError};
+use crate::database::{Database, DatabaseError, now_ms};
 use crate::destination::{Destination, Folder};
 use crate::door::{self, Ends};
 use crate::engine::{Item, Recall, Series, Settled, Stop, Teller, Tools, Waiting};
@@ -88,8 +88,28 @@ pub enum StartError {
 #[derive(Default)]
 struct Held {
     session: Option<(Instant, Arc<Session>)>,
-    keys: Option<(Instant, Arc<Keys>)>,
+    keys: Option<HeldKeys>,
     profile: Option<Arc<Profile>>,
+}
+
+/// Keys, each fetched when it was first wanted.
+struct HeldKeys {
+    since: Instant,
+    /// The same in seconds since 1970.
+    since_s: i64,
+    keys: Arc<Keys>,
+}
+
+impl HeldKeys {
+    fn serve(&self, registered_s: i64) -> bool {
+        serves(self.since.elapsed(), self.since_s, registered_s)
+    }
+}
+
+/// Whether keys of that age, held since `since_s`, are good for what was registered at `registered_s`: what was withdrawn
+/// and registered again may have another key of the same name.
+fn serves(age: Duration, since_s: i64, registered_s: i64) -> bool {
+    age <= KEYS_FOR && since_s > registered_s
 }
 
 /// Has workers look at once.
@@ -289,8 +309,8 @@ impl Daemon {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Profile and keys, as they are held or anew.
-    fn hold(&self) -> Result<(Arc<Profile>, Arc<Keys>), Failure> {
+    /// Profile and keys for what was registered at that time at the latest, as they are held or anew.
+    fn hold(&self, registered_s: i64) -> Result<(Arc<Profile>, Arc<Keys>), Failure> {
         let mut held = self.held();
         let is_old = |since: &Instant, longest| since.elapsed() > longest;
         if held
@@ -315,10 +335,14 @@ impl Daemon {
             }
         };
         let keys = match &held.keys {
-            Some((since, keys)) if !is_old(since, KEYS_FOR) => Arc::clone(keys),
+            Some(held) if held.serve(registered_s) => Arc::clone(&held.keys),
             _ => {
                 let keys = Arc::new(Keys::registered(session, Voice::default()));
-                held.keys = Some((Instant::now(), Arc::clone(&keys)));
+                held.keys = Some(HeldKeys {
+                    since: Instant::now(),
+                    since_s: now_ms() / 1000,
+                    keys: Arc::clone(&keys),
+                });
                 keys
             }
         };
@@ -530,7 +554,8 @@ impl Daemon {
         if wanted.is_empty() {
             return Ok(());
         }
-        let (profile, keys) = match self.hold() {
+        let registered_s = wanted.iter().map(|one| one.registered_at).max().unwrap_or_default();
+        let (profile, keys) = match self.hold(registered_s) {
             Ok(held) => held,
             Err(failure) => {
                 tracing::warn!(reason = %chain(&*failure.error), "keys cannot be had");
@@ -742,6 +767,16 @@ fn tell(name: &str, outcome: Outcome) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_serve_what_was_registered_before_they_were_held() {
+        let now = 1_800_000_000;
+        assert!(serves(KEYS_FOR, now, now - 1));
+        // perhaps after
+        assert!(!serves(Duration::ZERO, now, now));
+        assert!(!serves(Duration::ZERO, now, now + 5));
+        assert!(!serves(KEYS_FOR + Duration::from_millis(1), now, 0));
+    }
 
     #[test]
     fn what_went_wrong_decides_whether_it_is_tried_again() {
