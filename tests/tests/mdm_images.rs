@@ -546,6 +546,7 @@ fn a_withdrawal_believes_nobody_who_may_only_write_names() {
 
     // somebody writes other keys and files into a name: a thesis with its key, and notes
     alice.write("plain", "a thesis");
+    let _ = alice.run("eds-key-register /myvo/thesis-38").exits(0);
     let _ = alice.run("eds-encrypt /myvo/thesis-38 plain thesis.eds").exits(0);
     alice.write("notes", "notes");
     let found = alice.run("mdm-find /myvo/believed").exits(0);

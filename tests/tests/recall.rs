@@ -192,7 +192,7 @@ fn check_tries_what_a_daemon_needs_too() {
     }
     let _agent = std::os::unix::net::UnixListener::bind(desk.path("line")).unwrap();
     let ended = check(&settings);
-    assert!(ended.stdout.contains("/line answers"), "{ended:?}");
+    assert!(ended.stdout.contains("unix:line answers"), "{ended:?}");
     let tls = "certificate = \"none\"\nkey = \"none\"";
     let ended = check(&format!(
         "[place]\nconnect = \"localhost:1\"\npeer = \"/CN=x\"\n{tls}\n"

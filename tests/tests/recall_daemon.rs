@@ -301,7 +301,7 @@ fn a_daemon_that_is_killed_loses_nothing_and_leaves_nothing_half() {
 }
 
 #[test]
-fn two_daemons_share_a_queue_and_a_hundred_wishes_are_one_fetch() {
+fn two_daemons_share_a_queue_and_many_wishes_are_one_fetch() {
     let _whole = GRID.whole();
     let slices: Vec<Vec<u8>> = (0..6)
         .map(|series| ct_slice(&INVENTED, [2020, 202_000 + series, 2_020_000 + series, 9]))
@@ -315,9 +315,15 @@ fn two_daemons_share_a_queue_and_a_hundred_wishes_are_one_fetch() {
         .unwrap()
         .to_owned();
     let hundred = vec![name.as_str(); 100].join(" ");
+    // named a hundred times, and asked for many times
     let _ = recall(&desk, &format!("request {hundred}"))
         .exits(0)
-        .prints("asked for 1 file, 99 already");
+        .prints("asked for 1 file, 0 already");
+    for _ in 0..20 {
+        let _ = recall(&desk, &format!("request {name}"))
+            .exits(0)
+            .prints("asked for 0 files, 1 already");
+    }
     let daemons = [Daemon::start(&desk), Daemon::start(&desk)];
     let _ = recall(&desk, &format!("request --wait 60 {hundred}")).exits(0);
     assert_eq!(fake.gets.load(Ordering::Acquire), 1);

@@ -236,7 +236,8 @@ mod tests {
             "other":"--------","acl":[],"version":1,"change_id":"00000000000000000000000000000000"}"#;
         let mut entry: Entry = serde_json::from_str(&format!(
             r#"{{"path":"{path}","guid":"guid:1","created_at":"2026-01-01T00:00:00Z","version":1,"kind":"file",
-            "modified_at":"2026-01-02T00:00:00Z","records":{{"name":{record}}},"attributes":{{"series_uid":"{SERIES}"}}}}"#
+            "modified_at":"2026-01-02T00:00:00Z","records":{{"name":{record},"anonymous":{record}}},
+            "attributes":{{"series_uid":"{SERIES}"}}}}"#
         ))
         .unwrap();
         entry.key_id = key_id.map(str::to_owned);
