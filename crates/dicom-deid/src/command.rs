@@ -1,5 +1,6 @@
 //! The command `dicom-deid` (`docs/src/commands/dicom-deid.md`).
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -410,6 +411,10 @@ impl Job {
         std::fs::create_dir_all(output).map_err(|source| beside("make", output, source))?;
         let inside = output.canonicalize().map_err(|source| beside("read", output, source))?;
         let inputs: Vec<Input> = files_under(input, &inside)?.into_iter().map(Input::File).collect();
+        if inputs.is_empty() {
+            self.voice
+                .warning(&format!("0 objects: `{}` holds no files", input.display()));
+        }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let make = |input: &Input| self.make(input, output);
         in_order(&inputs, threads, WINDOW, make, |made| {
@@ -441,11 +446,16 @@ impl Job {
 
     /// Gives objects their names, flushed together; answers for each.
     fn place_all<'i>(&self, made: Vec<(&'i Input, Made)>, folder: &Path) -> Vec<(&'i Input, Placed)> {
-        let batch = Batch::new();
+        let (batch, mut names) = (Batch::new(), HashSet::new());
         let mut staged: Vec<(&Input, Placed)> = Vec::with_capacity(made.len());
         for (input, made) in made {
             let one = made.and_then(|(new, report)| {
                 let path = self.path_of(&report, folder)?;
+                // the private half says nothing of what is not written
+                if !names.insert(path.clone()) || path.symlink_metadata().is_ok() {
+                    let output = Output::File(path);
+                    return Err(output_failure(OutputError::Exists { output }));
+                }
                 if let Some(private) = &self.private {
                     private.add(&report.to_private_json())?;
                 }
@@ -532,6 +542,9 @@ fn input_json(input: &Input) -> Json {
 
 /// The name of a refusal for programs; of any other failure its code.
 fn why(failure: &Failure) -> String {
+    if let Some(OutputError::Exists { .. }) = failure.error.downcast_ref() {
+        return "exists".to_owned();
+    }
     match failure.error.downcast_ref::<Refused>() {
         Some(refused) => refused.source.name().to_owned(),
         None => format!("exit-code-{}", failure.code as u8),

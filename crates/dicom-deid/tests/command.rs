@@ -254,6 +254,12 @@ fn the_private_half_never_mixes_with_what_goes_out_or_came_in() {
     assert!(!place.has("out.dcm"));
     let untouched = [place.read("in.dcm"), place.read("in/a.dcm"), place.read("notes")];
     assert_eq!(untouched, [before.clone(), before, b"see below".to_vec()]);
+    // a folder once more: what is there is told by a word, and the private half says nothing of it
+    let _ = place.run("--secret-file secret --private-out lines in out", 0);
+    let lines = place.read("lines");
+    let again = place.run("--secret-file secret --json --private-out lines in out", 73);
+    assert!(has(&again.stdout, r#""refused":"exists""#), "{again:?}");
+    assert_eq!(place.read("lines"), lines);
     // another file of it goes on, and nobody else can read it any more
     place.write("private", "{}\n");
     let _ = place.run("--secret-file secret --private-out private in.dcm out.dcm", 0);

@@ -204,6 +204,12 @@ fn agent(line: &LineConfig) -> Result<String, Failure> {
 /// Where images are pushed to.
 fn receive(config: &Config, findings: &mut Findings) -> Result<(), Failure> {
     let Some(receive) = &config.receive else { return Ok(()) };
+    if let Some(line) = &receive.line {
+        match agent(line) {
+            Ok(text) => findings.good("receive", &text)?,
+            Err(failure) => findings.bad("receive", &failure)?,
+        }
+    }
     if let Some(dimse) = &receive.dimse {
         let own = dimse
             .tls
