@@ -21,11 +21,14 @@ use hydra_core::sealed::{Batch, Input, InputError, NewFile, Output, OutputError,
 use serde_json::{Value as Json, json};
 
 use crate::side_by_side::in_order;
-use crate::{Finding, Options, Profile, ProfileOption, Refusal, RefusalKind, Report, Secret, apart};
+use crate::{Finding, Options, Profile, ProfileOption, Refusal, RefusalKind, Report, Secret, Tag, apart};
 
 /// How large a secret may be.
 const MAX_SECRET_BYTES: usize = 4096;
 const PIECE: usize = 256 << 10;
+const STUDY: Tag = Tag(0x0020, 0x000D);
+const SERIES: Tag = Tag(0x0020, 0x000E);
+const SOP: Tag = Tag(0x0008, 0x0018);
 /// Of a folder, how many objects are worked on or wait for their names: each has a file open.
 const WINDOW: usize = 32;
 
@@ -416,7 +419,14 @@ impl Job {
                 .warning(&format!("0 objects: `{}` holds no files", input.display()));
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let make = |input: &Input| self.make(input, output);
+        // the rest of what was begun: what is there already is not worked on again
+        let is_begun = std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some());
+        let make = |input: &Input| {
+            if is_begun {
+                self.refuse_existing(input, output)?;
+            }
+            self.make(input, output)
+        };
         in_order(&inputs, threads, WINDOW, make, |made| {
             for (input, placed) in self.place_all(made, output) {
                 let told = placed.and_then(|(path, report)| self.tell(input, &Output::File(path), &report));
@@ -452,9 +462,9 @@ impl Job {
             let one = made.and_then(|(new, report)| {
                 let path = self.path_of(&report, folder)?;
                 // the private half says nothing of what is not written
-                if !names.insert(path.clone()) || path.symlink_metadata().is_ok() {
-                    let output = Output::File(path);
-                    return Err(output_failure(OutputError::Exists { output }));
+                refuse_if_there(&path)?;
+                if !names.insert(path.clone()) {
+                    return Err(exists(&path));
                 }
                 if let Some(private) = &self.private {
                     private.add(&report.to_private_json())?;
@@ -483,14 +493,27 @@ impl Job {
         staged
     }
 
+    /// Refuses what is there already, as far as its header tells; what else is wrong is told by the work.
+    fn refuse_existing(&self, input: &Input, folder: &Path) -> Result<(), Failure> {
+        let Ok(header) = self.profile.header(open(input)?) else {
+            return Ok(());
+        };
+        let uid = |tag| header.after().text(tag);
+        let (study, series, sop) = (uid(STUDY), uid(SERIES), uid(SOP));
+        refuse_if_there(&path_in(
+            folder,
+            study.as_deref(),
+            series.as_deref(),
+            &sop.unwrap_or_default(),
+        ))
+    }
+
     /// Where an object goes, in folders that are there now.
     fn path_of(&self, report: &Report, folder: &Path) -> Result<PathBuf, Failure> {
-        let part = |uid: Option<&str>| safe_name(uid.unwrap_or("none"));
-        let place = folder
-            .join(part(report.new.study.as_deref()))
-            .join(part(report.new.series.as_deref()));
-        let path = place.join(format!("{}.dcm", safe_name(&report.new.sop)));
-        std::fs::create_dir_all(&place).map_err(|source| beside("make", &place, source))?;
+        let new = &report.new;
+        let path = path_in(folder, new.study.as_deref(), new.series.as_deref(), &new.sop);
+        let place = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(place).map_err(|source| beside("make", place, source))?;
         Ok(path)
     }
 
@@ -549,6 +572,25 @@ fn why(failure: &Failure) -> String {
         Some(refused) => refused.source.name().to_owned(),
         None => format!("exit-code-{}", failure.code as u8),
     }
+}
+
+/// Where an object of these new UIDs goes.
+fn path_in(folder: &Path, study: Option<&str>, series: Option<&str>, sop: &str) -> PathBuf {
+    let part = |uid: Option<&str>| safe_name(uid.unwrap_or("none"));
+    let place = folder.join(part(study)).join(part(series));
+    place.join(format!("{}.dcm", safe_name(sop)))
+}
+
+fn refuse_if_there(path: &Path) -> Result<(), Failure> {
+    match path.symlink_metadata() {
+        Ok(_) => Err(exists(path)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn exists(path: &Path) -> Failure {
+    let output = Output::File(path.to_owned());
+    output_failure(OutputError::Exists { output })
 }
 
 /// A UID as a file's name: retained ones come from outside.
