@@ -565,7 +565,7 @@ fn input_json(input: &Input) -> Json {
 
 /// The name of a refusal for programs; of any other failure its code.
 fn why(failure: &Failure) -> String {
-    if let Some(OutputError::Exists { .. }) = failure.error.downcast_ref() {
+    if let Some(OutputError::Exists { .. }) = failure.error.downcast_ref::<OutputError>() {
         return "exists".to_owned();
     }
     match failure.error.downcast_ref::<Refused>() {
