@@ -271,7 +271,7 @@ impl Daemon {
         };
         daemon.bury().map_err(database_failure)?;
         // what cannot work at all is told at once; stores that are down may be up later
-        match daemon.hold() {
+        match daemon.hold(0) {
             Err(failure) if failure.code != Code::TryLater => Err(failure),
             _ => Ok(daemon),
         }
