@@ -11,6 +11,9 @@ use crate::destination::Folder;
 use crate::queue::{Queue, State};
 use crate::registry::Registry;
 
+/// How many files are taken away after another look.
+const LOOKED_AT_AGAIN: usize = 16;
+
 /// A file that may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Candidate {
@@ -56,11 +59,17 @@ pub fn by_rules(folder: &Folder, registry: &dyn Registry, queue: &Queue, rules: 
         })
     };
     let candidates: Vec<Candidate> = idle.filter_map(candidate).collect();
-    let names: Vec<String> = choose(candidates, rules, now_ms() / 1000)
-        .into_iter()
-        .map(|one| one.name)
-        .collect();
-    take_away(folder, registry, &names).map(|_| ())
+    for some in choose(candidates, rules, now_ms() / 1000).chunks(LOOKED_AT_AGAIN) {
+        // looking at all of a slow folder takes its time: what was asked for or read since stays
+        let wanted = queue.open_names()?;
+        let is_idle = |one: &&Candidate| {
+            let now = std::fs::symlink_metadata(folder.path(&one.name));
+            !wanted.contains(&one.name) && now.is_ok_and(|now| now.atime().max(now.mtime()) <= one.used_at)
+        };
+        let names: Vec<String> = some.iter().filter(is_idle).map(|one| one.name.clone()).collect();
+        take_away(folder, registry, &names)?;
+    }
+    Ok(())
 }
 
 /// Takes these away, whoever wants them; answers which were there.

@@ -34,6 +34,8 @@ const PROCESSING_FAILURE: Status = Status(0x0110);
 /// PS3.7, C.5.6.
 const CLASS_NOT_SUPPORTED: Status = Status(0x0122);
 
+/// How long a line to the agent may take to come back.
+const REDIAL: Duration = Duration::from_secs(5);
 /// For how long a session is used: whoever renews the credential is noticed then.
 const SESSION_FOR: Duration = Duration::from_secs(600);
 
@@ -337,8 +339,13 @@ impl Visit {
     ) -> Result<(), Refused> {
         let is_early = destination.takes_only_registered();
         if is_early {
-            if destination.is_away() {
-                return Err(Refused::Instance(InstanceError::NotTaken(Reason::Storage)));
+            // a line that grew old is dialled again at once
+            let until = Instant::now() + REDIAL;
+            while destination.is_away() {
+                if Instant::now() >= until {
+                    return Err(Refused::Instance(InstanceError::NotTaken(Reason::Storage)));
+                }
+                std::thread::sleep(Duration::from_millis(50));
             }
             self.enter(instance)?;
         }

@@ -28,6 +28,7 @@ use crate::evict;
 use crate::line::Reason;
 use crate::now::{config_failure, wanted};
 use crate::queue::{Asked, Queue, Request as Asking, State};
+use crate::receive::{ReceiveConfig, Then};
 use crate::registry::{Instance, LocalRegistry, Registry, Which};
 use crate::se;
 
@@ -611,6 +612,11 @@ pub fn retry(args: &Meant) -> Result<(), Failure> {
 pub fn unregister(args: &Unregister) -> Result<(), Failure> {
     let ledger = Ledger::open(&args.configured, &args.manners)?;
     let names = ledger.names(&args.what)?;
+    if may_be_only_copies(&ledger.config) {
+        let text = "the agent takes the files off its disk, and what was pushed and sealed may be nowhere else";
+        return Err(Failure::new(Code::NotAllowed, text)
+            .advise("`receive.pacs_has_them = true` in the configuration, where something else gives it to the PACS"));
+    }
     ledger
         .queue
         .cancel(&names, ledger.queue.now_ms())
@@ -624,6 +630,12 @@ pub fn unregister(args: &Unregister) -> Result<(), Failure> {
         .voice
         .hint("their keys stay, because files may be sealed under them");
     Ok(())
+}
+
+/// Whether what an agent takes off its disk may be nowhere else.
+fn may_be_only_copies(config: &Config) -> bool {
+    let is_only = |one: &ReceiveConfig| one.then == Then::Seal && !one.pacs_has_them;
+    matches!(config.place, Some(Place::Agent(_))) && config.receive.as_ref().is_some_and(is_only)
 }
 
 impl Ledger {

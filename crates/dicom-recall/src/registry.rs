@@ -300,14 +300,16 @@ impl Registry for LocalRegistry {
                 "UPDATE changes SET last = last WHERE kind = ?1 RETURNING last",
                 &[KIND.into()],
             )?;
-            if told(sql)? >= known {
+            let before = told(sql)?;
+            if before >= known {
                 return Ok(());
             }
             // beyond all old numbers, so that none of the new ones meets them
             let ahead = Datum::from(known.max(last));
+            // What was gone and told of by then stays told: the name may have been given again since.
             sql.execute(
-                "UPDATE instances SET change = change + ?1",
-                std::slice::from_ref(&ahead),
+                "UPDATE instances SET change = change + ?1 WHERE gone = 0 OR change > ?2",
+                &[ahead.clone(), before.into()],
             )?;
             sql.execute(
                 "UPDATE changes SET last = last + ?1 WHERE kind = ?2",
@@ -733,6 +735,14 @@ pub(crate) mod tests {
         registry.tell_anew(6).unwrap();
         assert_eq!(told(6).0, 5);
         assert_eq!(told(told(6).1), (0, told(6).1));
+        // what was told to be gone is not told again, as it may be there again
+        let registry = LocalRegistry::new(make());
+        registry.add(&[11, 12].map(sample)).unwrap();
+        registry.remove(&[sample(12).name]).unwrap();
+        registry.set_told(3).unwrap();
+        registry.tell_anew(9).unwrap();
+        let (entries, _) = registry.changes(9, 9).unwrap();
+        assert_eq!(entries.iter().map(|one| one.gone).collect::<Vec<_>>(), [false]);
     }
 
     #[test]

@@ -54,8 +54,7 @@ impl Found {
     }
 }
 
-/// Looks at the first bytes of what is at a URL. What is on tape is asked for first: a file that is not there is not
-/// fetched from an archive to be looked at.
+/// Looks at the first bytes of what is at a URL, which a storage element may have to bring from an archive first.
 pub(crate) async fn look(storage: &Storage, url: &StorageUrl) -> Found {
     if let Some(path) = url.local_path() {
         return Found::of_file(&path);

@@ -12,6 +12,7 @@ use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use clap::Parser;
 use dicom_net::dataset::FileMeta;
@@ -474,7 +475,7 @@ impl Work<'_> {
             ..self.voice
         };
         let Some(output) = output else {
-            let plain = open_in_memory(remote, url, key_id, voice)?;
+            let plain = open_in_memory(remote, url, key_id, None, voice)?;
             check(&plain, expected(&job.entry))?;
             return match storing {
                 Some(storing) => {
@@ -573,22 +574,44 @@ pub(crate) fn check(plain: &[u8], uid: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a file that somebody else named may cost who looks into it.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// The most bytes.
+    pub(crate) bytes: usize,
+    /// The longest time.
+    pub(crate) time: Duration,
+}
+
 /// Gets a sealed file and opens it without putting it anywhere.
 pub(crate) fn open_in_memory(
     remote: &Remote,
     url: &StorageUrl,
     key_id: Option<&str>,
+    bounds: Option<Bounds>,
     voice: Voice,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let sealed = remote.session.wait(async {
+    let most = bounds.map_or(usize::MAX, |bounds| bounds.bytes);
+    let download = async {
         let mut download = remote.storage.get(url, 0).await?;
         let mut sealed = Vec::new();
         while let Some(bytes) = download.chunk().await? {
+            if sealed.len() + bytes.len() > most {
+                return Ok(None);
+            }
             sealed.extend_from_slice(&bytes);
         }
-        Ok::<_, storage_url::StorageError>(sealed)
+        Ok::<_, storage_url::StorageError>(Some(sealed))
+    };
+    let sealed = remote.session.wait(async {
+        match bounds {
+            Some(bounds) => tokio::time::timeout(bounds.time, download).await,
+            None => Ok(download.await),
+        }
     });
-    let sealed = sealed.map_err(failed)?;
+    let late = |_| Failure::new(Code::TryLater, "it does not come in time");
+    let sealed = sealed.map_err(late)?.map_err(failed)?;
+    let sealed = sealed.ok_or_else(|| Failure::new(Code::Damaged, format!("it has more than {most} bytes")))?;
     let name = Input::File(url.to_string().into());
     let reader = RangeReader::open(sealed.as_slice(), name).map_err(open_failure)?;
     let fetched = fetch_for_opening(&remote.session, key_id, reader.header(), voice)?;

@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -45,7 +46,7 @@ use storage_url::{StorageError, StorageUrl};
 use crate::connection::Catalog;
 use crate::copies::{Found, look};
 use crate::evidence::{self, Image, Judgement, Open, Proof, Untold};
-use crate::get::{check, expected, found, open_in_memory};
+use crate::get::{Bounds, check, expected, found, open_in_memory};
 use crate::register::at_door;
 
 /// The longest identifier of a patient that is read.
@@ -56,6 +57,11 @@ const NAMED: usize = 10;
 const LOOKS_AT_ONCE: usize = 8;
 /// So many copies under a key that nothing else confirms are opened, until one of them is the image.
 const OPENED: usize = 3;
+/// What may be looked into of such a copy: whoever has `w` on a name chooses it.
+const BOUNDS: Bounds = Bounds {
+    bytes: 2 << 30,
+    time: Duration::from_secs(600),
+};
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Withdraw a patient: their images' keys, copies, names and attributes
@@ -345,7 +351,7 @@ fn look_at(
         let in_folder = folder
             .iter()
             .flat_map(|folder| registered.iter().map(|one| folder.path(&one.name)));
-        urls.extend(in_folder.map(|path| (number, format!("file://{}", path.display()))));
+        urls.extend(in_folder.map(|path| (number, file_url(&path))));
         images.push(Image {
             entry,
             registered: registered.into_iter().map(|one| one.key_id).collect(),
@@ -361,6 +367,20 @@ fn look_at(
         images[number].found.push((url, found));
     }
     images
+}
+
+/// The URL of a file of this machine.
+fn file_url(path: &Path) -> String {
+    use std::fmt::Write;
+    let mut url = "file://".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(byte) {
+            url.push(char::from(*byte));
+        } else {
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    url
 }
 
 /// Keys that no image has, whatever is said.
@@ -390,7 +410,7 @@ fn proof(remote: &Remote, open: &Open<'_>, voice: Voice) -> Result<Proof, Failur
             Ok(_) if expected(entry).is_none() => {
                 Proof::Unknown("the catalogue has no `instance_uid` of it".to_owned())
             }
-            Ok(url) => match open_in_memory(remote, &url, Some(open.key_id), voice) {
+            Ok(url) => match open_in_memory(remote, &url, Some(open.key_id), Some(BOUNDS), voice) {
                 Err(failure) => Proof::Unknown(failure.error.to_string()),
                 Ok(plain) if check(&plain, expected(entry)).is_ok() => Proof::Opens,
                 Ok(_) => Proof::OpensOther,
@@ -597,7 +617,7 @@ impl Going<'_> {
         self.voice
             .note(&format!("{} no longer recalled", counted(names.len(), "file")));
         // what was not shown to be a copy is told already
-        left.retain(|path| !self.plan.judgement.left.contains_key(&format!("file://{path}")));
+        left.retain(|path| !self.plan.judgement.left.contains_key(&file_url(Path::new(path))));
         for path in &left {
             self.voice.warning(&format!("`{path}` is left, and nothing opens it"));
         }
@@ -713,6 +733,14 @@ mod tests {
     use dicom_recall::registry::{Added, Instance, Recorded, Which};
 
     use super::*;
+
+    #[test]
+    fn files_with_odd_names_have_urls() {
+        for path in ["/srv/eds/2.25.1.dcm", "/srv/recall images/50%41/ü.eds", "/a#b?c/\u{1}"] {
+            let url = StorageUrl::parse(&file_url(Path::new(path)));
+            assert_eq!(url.unwrap().local_path().as_deref(), Some(Path::new(path)));
+        }
+    }
 
     /// A registry of a daemon that puts a file into its place just before that is registered no more.
     struct Quick(PathBuf);

@@ -103,7 +103,8 @@ impl Work<'_> {
         record: &PermissionRecord,
     ) -> Result<(), DatabaseError> {
         let id = records::intern(self.sql, record)?;
-        records::note_change(self.sql, self.now, column(part), old, id)?;
+        let before = (record_of(entry, part), old);
+        records::note_change(self.sql, self.now, column(part), before, id)?;
         let text = format!("UPDATE entries SET {} = ?2 WHERE id = ?1", column(part));
         self.sql.execute(&text, &[entry.id.into(), id.into()])?;
         Ok(())
@@ -150,7 +151,7 @@ impl Work<'_> {
                 continue;
             }
             let id = records::intern(self.sql, &new)?;
-            records::note_change(self.sql, self.now, column, &old, id)?;
+            records::note_change(self.sql, self.now, column, (record, &old), id)?;
             let text = format!(
                 "UPDATE entries SET {column} = ?5 WHERE path >= ?1 AND path < ?2 AND {} = ?3 AND {} = ?4 \
                  AND coalesce(operation, 0) = ?6",

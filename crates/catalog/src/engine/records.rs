@@ -185,15 +185,15 @@ pub(super) fn note_change(
     sql: &dyn Sql,
     now: u64,
     part: &str,
-    before: &PermissionRecord,
+    (before_id, before): (i64, &PermissionRecord),
     after: i64,
 ) -> Result<(), DatabaseError> {
     let now = signed(now);
     sql.execute("DELETE FROM changed_records WHERE at < ?1", &[(now - NOTED_S).into()])?;
-    let text = "INSERT INTO changed_records(at, part, before, after) VALUES (?1, ?2, ?3, ?4)";
+    let text = "INSERT INTO changed_records(at, part, before, before_id, after) VALUES (?1, ?2, ?3, ?4, ?5)";
     let before = written(before)?;
-    sql.execute(text, &[now.into(), part.into(), before.into(), after.into()])
-        .map(drop)
+    let data = [now.into(), part.into(), before.into(), before_id.into(), after.into()];
+    sql.execute(text, &data).map(drop)
 }
 
 /// The number of the last change.
@@ -202,11 +202,29 @@ pub(super) fn last_change(sql: &dyn Sql) -> Result<i64, DatabaseError> {
     found.map_or(Ok(0), |row| row.integer(0))
 }
 
-/// The changes behind that one: part, record before, record after.
-pub(super) fn changes_since(sql: &dyn Sql, number: i64) -> Result<Vec<(String, PermissionRecord, i64)>, DatabaseError> {
-    let text = "SELECT part, before, after FROM changed_records WHERE number > ?1";
+/// A record that took the place of another.
+pub(super) struct Changed {
+    /// The column of `entries`.
+    pub(super) part: String,
+    /// The one before, and its number: it may be gone.
+    pub(super) before: PermissionRecord,
+    pub(super) before_id: i64,
+    /// The number of the one since.
+    pub(super) after: i64,
+}
+
+/// The changes behind that one, in turn.
+pub(super) fn changes_since(sql: &dyn Sql, number: i64) -> Result<Vec<Changed>, DatabaseError> {
+    let text = "SELECT part, before, before_id, after FROM changed_records WHERE number > ?1 ORDER BY number";
     let found = rows(sql, text, &[number.into()])?;
-    let read = |mut row: Row| Ok((row.text(0)?, read(&row.text(1)?)?, row.integer(2)?));
+    let read = |mut row: Row| {
+        Ok(Changed {
+            part: row.text(0)?,
+            before: read(&row.text(1)?)?,
+            before_id: row.integer(2)?,
+            after: row.integer(3)?,
+        })
+    };
     found.into_iter().map(read).collect()
 }
 

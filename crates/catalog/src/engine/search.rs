@@ -2,6 +2,7 @@
 //! that moment, so that nothing is held open for a slow client and nobody is shown what was taken from them meanwhile.
 //! An answer from whose reader something was taken breaks off, as what it would go on with is not all of it.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -9,6 +10,7 @@ use hydra_core::keystore::store::rfc3339;
 use hydra_core::keystore::wire::{Problem, ProblemKind};
 use hydra_core::permissions::{Caller, Permission, granted};
 
+use super::records::Changed;
 use super::refusal::{invalid, not_allowed};
 use super::schemas::KnownSchema;
 use super::{Engine, Refusal, Work, audit, now, records, rows, values};
@@ -215,16 +217,20 @@ impl Work<'_> {
 
     /// Whether changes of permissions have taken from the caller what a search reads of some file below `from`.
     fn has_lost(&self, seen: i64, from: &LogicalName, identifying: bool) -> Result<bool, DatabaseError> {
-        for (part, before, after) in records::changes_since(self.sql, seen)? {
-            let (column, needed) = match part.as_str() {
+        // Those that came of one that let the caller read, however often it was changed since.
+        let mut had = BTreeSet::new();
+        for changed in records::changes_since(self.sql, seen)? {
+            let Changed { before_id, after, .. } = changed;
+            let (column, needed) = match changed.part.as_str() {
                 "name_record" => ("name_record", Permission::List),
                 "anonymous_record" => ("anonymous_record", Permission::Use),
                 "identifying_record" if identifying => ("identifying_record", Permission::Use),
                 _ => continue,
             };
-            if !granted(&before, self.caller, false).contains(needed) {
+            if !granted(&changed.before, self.caller, false).contains(needed) && !had.contains(&(column, before_id)) {
                 continue;
             }
+            had.insert((column, after));
             let (first, last) = rows::below(from);
             let text =
                 format!("SELECT 1 FROM entries WHERE path >= ?1 AND path < ?2 AND kind = 1 AND {column} = ?3 LIMIT 1");

@@ -1294,6 +1294,9 @@ fn what_is_taken_away_is_not_shown_any_more(database: Database) {
     for gone in ["/myvo/s/0600", "/myvo/s/0001"] {
         grant(&engine, gone, Part::Anonymous, "bob", "");
         assert_eq!(rest(&below_s).unwrap_err().kind, ProblemKind::NotAllowed);
+        // Also where it was changed once more since.
+        grant(&engine, gone, Part::Anonymous, "carol", "g");
+        assert_eq!(rest(&below_s).unwrap_err().kind, ProblemKind::NotAllowed);
         grant(&engine, gone, Part::Anonymous, "bob", "g");
     }
     assert_eq!(rest(&below_s).unwrap() + first.rows.len(), 700);

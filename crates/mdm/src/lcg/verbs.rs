@@ -479,8 +479,14 @@ pub(super) fn delete(line: &Line, idle: Duration) -> Result<(), Failure> {
     let mut failed = None;
     let mut gone = Vec::new();
     for url in chosen {
+        // its first bytes are read, for which it has to be on disk
+        if entry.key_id.is_some()
+            && let Err(failure) = on_disk(&reach, &entry, &url, Duration::from_secs(3600))
+        {
+            warn(&failure.error.to_string());
+        }
         if !reach.wait(is_copy_at(&reach.storage, &url, &Told::of(&entry))) {
-            let text = format!("{url} is no copy of `lfn:{}`", entry.path);
+            let text = format!("{url} is no copy of `lfn:{}`, or could not be looked at", entry.path);
             if line.has("force") {
                 warn(&format!("{text}, and is left there"));
                 gone.push(url.to_string());
